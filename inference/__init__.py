@@ -1,0 +1,1 @@
+"""Inference: candle in, order out."""
