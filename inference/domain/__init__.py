@@ -1,0 +1,1 @@
+"""Frozen values the whole worker speaks in; standard library only."""

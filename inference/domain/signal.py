@@ -1,0 +1,49 @@
+"""The one payload between scoring and trading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Direction(StrEnum):
+    """What a signal or a position wants the price to do."""
+
+    LONG = "LONG"
+    SHORT = "SHORT"
+    FLAT = "FLAT"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemberPrediction:
+    """One member's expected log return over the horizon, with its weight in the ensemble."""
+
+    name: str
+    expected_return: float
+    weight: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalScore:
+    """
+    An ensemble's opinion of one symbol at one closed candle.
+
+    `probability` is the calibrated probability that the price moves in `direction` over the horizon;
+    `confidence` is the same number, named as policy names it. `expected_return` is the signed expected log return
+    before costs. `feature_time_ms` is the close time of the candle the features end on (UTC milliseconds).
+    """
+
+    symbol: str
+    direction: Direction
+    probability: float
+    expected_return: float
+    members: tuple[MemberPrediction, ...]
+    consensus: int
+    model_version: str
+    feature_time_ms: int
+    trace_id: str
+
+    @property
+    def confidence(self) -> float:
+        """The calibrated probability of `direction`."""
+        return self.probability
