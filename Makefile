@@ -1,0 +1,90 @@
+# Everything a person does with the repository. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+# Another index for PyTorch (a CPU or CUDA build), for example TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+TORCH_INDEX_URL ?=
+# One more place for wheels, passed to every install of PyTorch.
+ARGS ?=
+SIZE ?= full
+TESTS ?= tests
+REQUIRE_ALL ?=
+
+BIN := .venv/bin
+WORKER_BIN := .venv-worker/bin
+PIP_FLAGS := --quiet --disable-pip-version-check --no-input
+SOURCES := feature_store inference flows infra tests mlflow
+
+export OMP_NUM_THREADS ?= 1
+export DO_NOT_TRACK := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+.PHONY: help setup demo test check format lint types imports prove clean constraints wheel
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-26s %s\n", $$1, $$2}'
+
+setup: .venv/.ready .venv-worker/.ready ## Make both environments (pipeline and worker)
+
+.PHONY: python
+python:
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is missing: install it, or say where it is with 'make PYTHON=/path/to/python3.11 …'"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: the pinned versions need 3.11; pass PYTHON=/path/to/python3.11"; exit 1; }
+	@free=$$(df -Pm . | awk 'NR==2 {print $$4}'); [ "$$free" -ge 6000 ] || [ -e .venv/.ready ] || { echo "Only $$free MB are free here: the environments need about 6000 MB; free some space and run again"; exit 1; }
+
+.venv/.ready: pyproject.toml constraints.txt | python
+	@echo "Setting up .venv (pipeline and development); a few minutes the first time"
+	@rm -f $@
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install $(PIP_FLAGS) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch==2.13.0
+	@$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[pipeline,api,redis,postgres,ray,dev]'
+	@$(BIN)/python -m feature_store.features.warm
+	@touch $@
+
+.venv-worker/.ready: pyproject.toml constraints.txt | python
+	@echo "Setting up .venv-worker (the light worker)"
+	@rm -f $@
+	@$(PYTHON) -m venv .venv-worker
+	@$(WORKER_BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e .
+	@$(WORKER_BIN)/python -m feature_store.features.warm
+	@touch $@
+
+demo: setup ## Train, promote and trade on embedded defaults; ARGS="--once" ends by itself
+	@$(BIN)/qtctl demo $(ARGS)
+
+test: setup ## Run the tests; REQUIRE_ALL=1 deselects nothing
+	@REQUIRE_ALL=$(REQUIRE_ALL) $(BIN)/pytest $(TESTS) $(ARGS)
+
+check: setup format lint types imports ## Format, lint, types and import contracts, as CI does
+
+format:
+	@$(BIN)/ruff format --check --quiet $(SOURCES)
+
+lint:
+	@$(BIN)/ruff check --quiet $(SOURCES)
+
+types:
+	@$(BIN)/mypy
+
+imports:
+	@$(BIN)/lint-imports --no-cache
+
+constraints: .venv/.ready ## Resolve constraints.txt anew; ARGS=--upgrade takes the newest versions allowed
+	@$(BIN)/python -m infra.tools.constraints $(ARGS)
+
+wheel: setup ## Build the worker's wheel into dist/
+	@$(BIN)/python -m build --wheel --outdir dist . >/dev/null && ls dist
+
+clean: ## Stop everything and forget all that ran (the environments stay)
+	@[ ! -x $(BIN)/qtctl ] || $(BIN)/qtctl down || true
+	@rm -rf var
+
+PROOFS := footprint decision-latency hot-reload kill-worker null-market real-candles demo readme fresh-clone-tests
+prove: setup ## Run every proof; SIZE=ci is the smaller, stated size
+	@$(BIN)/python -m infra.prove $(PROOFS) --size $(SIZE)
+
+$(addprefix prove-,$(PROOFS)): prove-%: setup ## Run one proof; the figure is printed last
+	@$(BIN)/python -m infra.prove $* --size $(SIZE)
