@@ -1,0 +1,113 @@
+"""The rooms of the architecture hold, and the contracts that guard them bite."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("feature_store", "inference", "flows", "infra")
+# One line each: an import that must break a contract.
+VIOLATIONS = [
+    pytest.param("feature_store/candle.py", "import inference.decision", id="candles-know-no-worker"),
+    pytest.param("inference/decision.py", "import asyncio", id="decisions-touch-no-io"),
+    pytest.param("inference/decision.py", "import ccxt", id="decisions-know-no-venue-client"),
+    pytest.param("inference/worker.py", "import prefect", id="the-worker-knows-no-orchestrator"),
+    pytest.param("inference/worker.py", "import duckdb", id="the-worker-opens-no-warehouse"),
+    pytest.param("flows/ingest.py", "import mlflow", id="one-door-to-mlflow"),
+    pytest.param("flows/training/labels.py", "import prefect", id="training-knows-no-orchestrator"),
+    pytest.param("flows/train.py", "import inference.execution.executor", id="flows-never-trade"),
+    pytest.param("infra/sandbox/engine/__init__.py", "import asyncio", id="the-matching-engine-is-pure"),
+    pytest.param("infra/sandbox/server.py", "import inference.domain.order", id="the-exchange-knows-no-worker"),
+]
+
+
+def _lint(root: Path) -> subprocess.CompletedProcess[str]:
+    program = Path(sys.executable).with_name("lint-imports")
+    return subprocess.run([program, "--no-cache"], cwd=root, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def copy_of_tree(tmp_path_factory) -> Path:
+    """Return a copy of the packages and pyproject.toml that a test may spoil."""
+    target = tmp_path_factory.mktemp("tree")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, target / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", target)
+    return target
+
+
+def test_contracts_hold():
+    """Every import in the repository goes the way the architecture says."""
+    result = _lint(ROOT)
+
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(("module", "line"), VIOLATIONS)
+def test_contracts_bite(copy_of_tree, module, line):
+    """A single wrong import breaks a contract."""
+    path = copy_of_tree / module
+    original = path.read_text()
+    path.write_text(original + f"\n{line}\n")
+    try:
+        result = _lint(copy_of_tree)
+    finally:
+        path.write_text(original)
+
+    assert result.returncode != 0, f"{line} in {module} was not noticed"
+
+
+def test_mlflow_folder_does_not_shadow_the_library():
+    """`import mlflow` finds the library even from the repository root."""
+    assert not (ROOT / "mlflow" / "__init__.py").exists()
+    assert not (ROOT / "mlflow.py").exists()
+
+    out = subprocess.run(
+        [sys.executable, "-c", "import importlib.util as u; print(u.find_spec('mlflow').origin)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+
+    assert "site-packages" in out.stdout
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_package_files_hold_a_docstring_and_nothing_else(package):
+    """Importing a package loads nothing by surprise."""
+    for path in (ROOT / package).rglob("__init__.py"):
+        body = ast.parse(path.read_text()).body
+
+        assert len(body) == 1, path
+        assert isinstance(body[0], ast.Expr), path
+
+
+def test_every_test_states_its_claim_and_asserts():
+    """Each test has a docstring, and something in it can fail."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                where = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
+                code = ast.unparse(node)
+
+                assert ast.get_docstring(node), f"{where} has no docstring"
+                assert "assert" in code or "raises" in code or "check_" in code, f"{where} asserts nothing"
+
+
+def test_nothing_unpickles_or_evaluates():
+    """No module of the product can run code from a file it reads."""
+    banned = ("pickle.load", "joblib.load", "cloudpickle.load", "torch.load(", "eval(", "exec(")
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                code = line.split("#")[0].replace(".eval(", "")
+
+                assert not any(word in code for word in banned), f"{path}:{number}: {line}"
