@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -104,10 +105,10 @@ def test_every_test_states_its_claim_and_asserts():
 
 def test_nothing_unpickles_or_evaluates():
     """No module of the product can run code from a file it reads."""
-    banned = ("pickle.load", "joblib.load", "cloudpickle.load", "torch.load(", "eval(", "exec(")
+    banned = re.compile(r"\b(pickle|joblib|cloudpickle)\.loads?\(|\btorch\.load\(|(?<![\w.])(eval|exec)\(")
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             for number, line in enumerate(path.read_text().splitlines(), 1):
-                code = line.split("#")[0].replace(".eval(", "")
+                code = line.split("#")[0]
 
-                assert not any(word in code for word in banned), f"{path}:{number}: {line}"
+                assert not banned.search(code), f"{path}:{number}: {line}"

@@ -1,0 +1,24 @@
+"""What a proof returns, and the sizes it runs at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class Size(StrEnum):
+    """How much of a proof to run: all of it, or what CI has time for."""
+
+    FULL = "full"
+    CI = "ci"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """One figure against its bar. `details` are lines printed before the figure."""
+
+    name: str
+    figure: str
+    bar: str
+    holds: bool
+    details: tuple[str, ...] = field(default_factory=tuple)
