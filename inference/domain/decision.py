@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -38,6 +39,7 @@ class DenyCode(StrEnum):
     NOTIONAL_BELOW_MINIMUM = "NOTIONAL_BELOW_MINIMUM"
     NOTIONAL_ABOVE_MAXIMUM = "NOTIONAL_ABOVE_MAXIMUM"
     QUANTITY_BELOW_STEP = "QUANTITY_BELOW_STEP"
+    STOP_UNUSABLE = "STOP_UNUSABLE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +50,12 @@ class Candidate:
     atr: float
     close: float
     threshold: float
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are none: a symbol without them belongs into `Snapshot.incomplete`."""
+        for name in ("atr", "close", "threshold"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"Candidate {self.signal.symbol} needs a finite {name}, was {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +74,9 @@ class Snapshot:
     instruments: Mapping[str, Instrument]
     quotes: Mapping[str, Quote]
     last_entry_ms: Mapping[str, int]
+    # Symbols that could not be scored, with the reason.
     incomplete: Mapping[str, str] = field(default_factory=dict)
+    timeframe_ms: int = 300_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,7 @@ class OrderStatus(StrEnum):
     CANCELED = "CANCELED"
     EXPIRED = "EXPIRED"
     REFUSED = "REFUSED"
-    # A conditional order that fired: its child order carries the fill.
+    # A conditional order that fired: the order it became is working.
     TRIGGERED = "TRIGGERED"
 
     @property
@@ -65,9 +65,7 @@ class OrderStatus(StrEnum):
         return self in _TERMINAL
 
 
-_TERMINAL = frozenset(
-    {OrderStatus.FILLED, OrderStatus.CANCELED, OrderStatus.EXPIRED, OrderStatus.REFUSED, OrderStatus.TRIGGERED}
-)
+_TERMINAL = frozenset({OrderStatus.FILLED, OrderStatus.CANCELED, OrderStatus.EXPIRED, OrderStatus.REFUSED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -42,6 +43,12 @@ class SignalScore:
     model_version: str
     feature_time_ms: int
     trace_id: str
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that are none: a symbol that could not be scored has no signal."""
+        for name in ("probability", "expected_return"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"Signal {self.symbol} needs a finite {name}, was {getattr(self, name)}")
 
     @property
     def confidence(self) -> float:

@@ -1,0 +1,143 @@
+"""What happened, in the past tense; the journal's entries and the only input of every rebuild."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import ClassVar
+
+from inference.domain.decision import Approved, Denied, Snapshot
+from inference.domain.order import Fill, OrderIntent, OrderReport
+from inference.domain.policy import Policy
+from inference.domain.trade import ExitReason, TradePlan, TradeResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CandlesDecided:
+    """One closed candle taken through the decision chain: all that was looked at, and all that was answered."""
+
+    event_type: ClassVar[str] = "signal.decided"
+    now_ms: int
+    policy: Policy
+    snapshot: Snapshot
+    approved: tuple[Approved, ...]
+    denied: tuple[Denied, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TradePlanned:
+    """An approved entry became a trade; nothing is sent yet."""
+
+    event_type: ClassVar[str] = "trade.planned"
+    plan: TradePlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderIntended:
+    """An order is about to be sent; from here on it may exist at the venue."""
+
+    event_type: ClassVar[str] = "trade.order_intended"
+    intent: OrderIntent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderReported:
+    """The venue said something new of an order."""
+
+    event_type: ClassVar[str] = "trade.order_reported"
+    report: OrderReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderRefused:
+    """The venue proved that it did not accept an order."""
+
+    event_type: ClassVar[str] = "trade.order_refused"
+    client_order_id: str
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderFoundAbsent:
+    """The venue has no such order and can no longer execute our request for it."""
+
+    event_type: ClassVar[str] = "trade.order_found_absent"
+    client_order_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillBooked:
+    """One execution was booked; booking it twice changes nothing."""
+
+    event_type: ClassVar[str] = "trade.filled"
+    fill: Fill
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitRequested:
+    """A trade is to end now; the first reason stays."""
+
+    event_type: ClassVar[str] = "trade.exit_requested"
+    trade_id: str
+    reason: ExitReason
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PositionFoundChanged:
+    """
+    The venue holds another quantity than the trade's fills explain; the venue is right.
+
+    `open_quantity` is what it holds in the trade's direction.
+    """
+
+    event_type: ClassVar[str] = "risk.position_found_changed"
+    trade_id: str
+    symbol: str
+    open_quantity: Decimal
+    price: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TradeClosed:
+    """A trade is flat, its orders are gone and its money is counted."""
+
+    event_type: ClassVar[str] = "trade.closed"
+    trade_id: str
+    result: TradeResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountMarked:
+    """Equity at a moment, with the marks that drawdowns are measured from."""
+
+    event_type: ClassVar[str] = "risk.account_marked"
+    equity: Decimal
+    day_start_equity: Decimal
+    peak_equity: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted:
+    """What the shell did or saw: `model.*`, `health.*`, `policy.*`, `market.*`; words and numbers as text."""
+
+    event_type: str
+    detail: Mapping[str, str]
+
+
+Event = (
+    CandlesDecided
+    | TradePlanned
+    | OrderIntended
+    | OrderReported
+    | OrderRefused
+    | OrderFoundAbsent
+    | FillBooked
+    | ExitRequested
+    | PositionFoundChanged
+    | TradeClosed
+    | AccountMarked
+    | Noted
+)

@@ -1,0 +1,1 @@
+"""From approved decision to closed trade."""

@@ -1,0 +1,1 @@
+"""What all positions together carry; pure."""

@@ -1,0 +1,1 @@
+"""From the ensemble's numbers to signals."""
