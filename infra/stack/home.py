@@ -1,0 +1,110 @@
+"""Where the local stack keeps what it writes, and where its programs are."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.stack.errors import StackError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """One QUANTUM_HOME folder and the places in it."""
+
+    root: Path
+
+    @property
+    def logs(self) -> Path:
+        """Each service's output, one file per service."""
+        return self.root / "logs"
+
+    @property
+    def record(self) -> Path:
+        """The record of which processes are ours."""
+        return self.root / "stack.json"
+
+    @property
+    def prefect(self) -> Path:
+        """Prefect's home: profiles, results and its SQLite file."""
+        return self.root / "prefect"
+
+    @property
+    def mlflow(self) -> Path:
+        """MLflow's SQLite file and artifacts."""
+        return self.root / "mlflow"
+
+    @property
+    def sandbox(self) -> Path:
+        """The sandbox exchange's saved state."""
+        return self.root / "sandbox"
+
+    @property
+    def worker_status(self) -> Path:
+        """The inference worker's heartbeat and live figures."""
+        return self.root / "worker" / "status.json"
+
+    @property
+    def journal(self) -> Path:
+        """The inference worker's record."""
+        return self.root / "journal" / "journal.jsonl"
+
+    def prepare(self) -> None:
+        """
+        Create the folders that every service expects.
+
+        Raises:
+            StackError: The home cannot be written.
+        """
+        try:
+            for folder in (self.logs, self.prefect, self.mlflow, self.mlflow / "artifacts", self.sandbox):
+                folder.mkdir(parents=True, exist_ok=True)
+            probe = self.root / f".write-probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise StackError(
+                f"Cannot write to QUANTUM_HOME {self.root}: {error.strerror or error}; "
+                "make it writable, or set QUANTUM_HOME to a folder that is"
+            ) from error
+
+
+def home_from_environment() -> Home:
+    """Return the home that QUANTUM_HOME names, by default the folder var of the current directory."""
+    return Home(Path(os.environ.get("QUANTUM_HOME") or "var").resolve())
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """The two Python environments and the repository they serve."""
+
+    repository: Path = REPOSITORY
+
+    @property
+    def pipeline_bin(self) -> Path:
+        """Programs of the pipeline environment."""
+        return self.repository / ".venv" / "bin"
+
+    @property
+    def worker_python(self) -> Path:
+        """The interpreter of the light environment in which the inference worker runs."""
+        return self.repository / ".venv-worker" / "bin" / "python"
+
+    def check(self, *, with_worker: bool) -> None:
+        """
+        Refuse early, in one sentence, where an environment is missing.
+
+        Raises:
+            StackError: A program that the stack must start is not installed.
+        """
+        needed = [self.pipeline_bin / name for name in ("python", "prefect", "mlflow")]
+        if with_worker:
+            needed.append(self.worker_python)
+        missing = [str(path.relative_to(self.repository)) for path in needed if not path.exists()]
+        if missing:
+            raise StackError(
+                f"Not installed in {self.repository}: {', '.join(missing)}; run `make setup` (it needs Python 3.11)"
+            )

@@ -1,0 +1,115 @@
+"""Our processes: how one is started, recognised as ours and ended with everything it started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+MARK = "QT_STACK_ID"
+SERVICE = "QT_STACK_SERVICE"
+# Creation times are read with clock ticks of 10 ms; a corrected wall clock moves them together by more.
+_CREATE_TIME_TOLERANCE_S = 2.0
+
+
+def start(
+    command: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, with all output in its log; it outlives us."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            list(command),
+            env=dict(environment),
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def _mark_of(process: psutil.Process) -> tuple[str, str] | None:
+    try:
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        environment = process.environ()
+    except (psutil.Error, OSError):
+        return None
+    if MARK not in environment:
+        return None
+    return environment[MARK], environment.get(SERVICE, "")
+
+
+def find(pid: int, create_time: float, stack_id: str) -> psutil.Process | None:
+    """Return the recorded process if it still runs and is ours; a recycled pid is never ours."""
+    try:
+        process = psutil.Process(pid)
+        if abs(process.create_time() - create_time) > _CREATE_TIME_TOLERANCE_S:
+            return None
+    except psutil.Error:
+        return None
+    mark = _mark_of(process)
+    return process if mark and mark[0] == stack_id else None
+
+
+def marked(stack_id: str, services: Iterable[str] | None = None) -> list[psutil.Process]:
+    """Return every process that carries the stack's mark, also those whose parents are gone."""
+    wanted = None if services is None else set(services)
+    found = []
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        mark = _mark_of(process)
+        if mark and mark[0] == stack_id and (wanted is None or mark[1] in wanted):
+            found.append(process)
+    return found
+
+
+def service_of(process: psutil.Process) -> str:
+    """Name the service a marked process belongs to."""
+    mark = _mark_of(process)
+    return mark[1] if mark else ""
+
+
+def end(stack_id: str, service: str, grace_s: float) -> list[int]:
+    """
+    End a service with everything it started: ask, wait, then insist.
+
+    Flow runs live in sessions of their own, so the mark in the environment, not the process group, says what is ours.
+
+    Returns:
+        The pids that had to be killed.
+    """
+    members = marked(stack_id, [service])
+    _signal(members, signal.SIGTERM)
+    _, alive = psutil.wait_procs(members, timeout=grace_s)
+    # A process that was starting children while we asked may have left some unasked.
+    alive = marked(stack_id, [service])
+    killed = [process.pid for process in alive]
+    _signal(alive, signal.SIGKILL)
+    psutil.wait_procs(alive, timeout=5.0)
+    return killed
+
+
+def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.send_signal(number)
+
+
+def tail(log: Path, lines: int = 12, most_bytes: int = 16_384) -> str:
+    """Return the last lines of a log, or nothing where there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - most_bytes))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])

@@ -1,0 +1,266 @@
+"""How the services of one home are started in order, watched, taken over from an earlier command, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+
+import msgspec
+import psutil
+
+from feature_store.clock import monotonic, utc_now
+from infra.stack import processes
+from infra.stack.errors import ServiceFailedError, StackBusyError, StackError
+from infra.stack.health import is_ready
+from infra.stack.home import Home
+from infra.stack.ports import any_free, holder, is_free
+from infra.stack.record import (
+    ServiceRecord,
+    StackRecord,
+    new_record,
+    read_record,
+    stack_id_in,
+    write_record,
+)
+from infra.stack.services import NAMES, PREFERRED_PORTS, Service
+
+_ADOPTION_PATIENCE_S = 5.0
+
+
+class Supervisor:
+    """
+    Starts and stops the processes of one home.
+
+    Every process carries the home's mark in its environment, so that after any crash, of a service, of this program
+    or of both, what is still running can be found, and nothing else can be mistaken for it.
+    """
+
+    def __init__(self, home: Home, say: Callable[[str], None]) -> None:
+        self._home = home
+        self._say = say
+        self._record = new_record()
+        self._changing = asyncio.Lock()
+
+    @property
+    def record(self) -> StackRecord:
+        """What is known to run."""
+        return self._record
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str = "stack") -> Iterator[None]:
+        """
+        Hold the home's lock; the kernel lets go of it when this program ends, however it ends.
+
+        Raises:
+            StackBusyError: Another command holds it.
+        """
+        self._home.root.mkdir(parents=True, exist_ok=True)
+        with (self._home.root / f".{name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StackBusyError(
+                    f"Another command is working on {self._home.root} at this moment; wait until it has ended, "
+                    "or set QUANTUM_HOME to another folder"
+                ) from None
+            yield
+
+    def load(self) -> list[str]:
+        """
+        Read the record, repair it where an earlier run was interrupted, and end what nobody answers for.
+
+        Returns:
+            One sentence for each thing that had to be mended.
+        """
+        mended: list[str] = []
+        found, damage = read_record(self._home.record)
+        if damage is not None:
+            mark = stack_id_in(self._home.record)
+            aside = self._home.record.with_suffix(".damaged.json")
+            self._home.record.replace(aside)
+            mended.append(f"stack.json could not be read ({damage}); it was set aside as {aside.name} and begun anew.")
+            found = StackRecord(stack_id=mark) if mark else None
+        self._record = found or new_record()
+        for name, service in self._record.services.items():
+            if processes.find(service.pid, service.create_time, self._record.stack_id) is None:
+                self._record = self._record.without_service(name)
+                if service.state != "stopped":
+                    mended.append(f"Service {name} had ended without being stopped (process {service.pid}).")
+        mended += self._end_strays()
+        self._save()
+        return mended
+
+    def _end_strays(self) -> list[str]:
+        strays: dict[str, int] = {}
+        for process in processes.marked(self._record.stack_id):
+            service = processes.service_of(process)
+            if service not in self._record.services:
+                strays[service] = strays.get(service, 0) + 1
+        for service in strays:
+            processes.end(self._record.stack_id, service, grace_s=5.0)
+        return [
+            f"Stopped {count} process{'es' if count > 1 else ''} of {service} left by an interrupted run."
+            for service, count in strays.items()
+        ]
+
+    def choose_ports(self, names: Iterable[str]) -> dict[str, int]:
+        """Keep the ports of what runs, prefer the usual ones, and say so where they are taken."""
+        ports: dict[str, int] = {}
+        for name, preferred in PREFERRED_PORTS.items():
+            if name not in names:
+                continue
+            running = self._record.services.get(name)
+            if running is not None and running.port is not None:
+                ports[name] = running.port
+            elif is_free(preferred):
+                ports[name] = preferred
+            else:
+                ports[name] = any_free()
+                self._say(f"Port {preferred} is in use by {holder(preferred)}; {name} uses {ports[name]} instead.")
+        return ports
+
+    async def up(self, services: Sequence[Service]) -> None:
+        """
+        Bring every service up, those that need nothing from one another at the same time.
+
+        Raises:
+            ServiceFailedError: One ended or was not ready in time; the others keep running.
+        """
+        ready = {service.name: asyncio.Event() for service in services}
+
+        async def bring_up(service: Service) -> None:
+            for need in service.needs:
+                if need in ready:
+                    await ready[need].wait()
+            await self._ensure(service)
+            ready[service.name].set()
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for service in services:
+                    group.create_task(bring_up(service))
+        except* StackError as failures:
+            raise failures.exceptions[0] from None
+
+    async def _ensure(self, service: Service) -> None:
+        if await self._adopt(service):
+            return
+        await self._start(service)
+
+    async def _adopt(self, service: Service) -> bool:
+        known = self._record.services.get(service.name)
+        if known is None:
+            return False
+        if processes.find(known.pid, known.create_time, self._record.stack_id) is not None:
+            if known.digest != service.digest:
+                self._say(f"Service {service.name} runs with other settings; restarting it.")
+            elif await self._ready_within(service, known, _ADOPTION_PATIENCE_S):
+                return True
+            else:
+                self._say(f"Service {service.name} runs but does not answer; restarting it.")
+        await self.stop([service.name], grace_s=service.grace_s)
+        return False
+
+    async def _ready_within(self, service: Service, known: ServiceRecord, patience_s: float) -> bool:
+        end = monotonic() + patience_s
+        while not await is_ready(service.health, known.started_at):
+            if monotonic() > end:
+                return False
+            await asyncio.sleep(0.2)
+        return True
+
+    async def _start(self, service: Service) -> None:
+        marks = {processes.MARK: self._record.stack_id, processes.SERVICE: service.name}
+        started_at = utc_now()
+        try:
+            child = processes.start(
+                service.command,
+                environment={**service.environment, **marks},
+                directory=service.directory,
+                log=service.log,
+            )
+        except OSError as error:
+            raise ServiceFailedError(
+                service.name, f"could not be started ({error.strerror}: {service.command[0]})", service.log, ""
+            ) from error
+        known = ServiceRecord(
+            pid=child.pid,
+            create_time=psutil.Process(child.pid).create_time(),
+            url=service.url,
+            port=service.port,
+            log=str(service.log),
+            state="starting",
+            digest=service.digest,
+            started_at=started_at.astimezone(UTC),
+        )
+        await self._note(service.name, known)
+        deadline = monotonic() + service.deadline_s
+        while not await is_ready(service.health, started_at):
+            if (code := child.poll()) is not None:
+                await self._note(service.name, None)
+                raise ServiceFailedError(
+                    service.name, f"ended with status {code} while starting", service.log, processes.tail(service.log)
+                )
+            if monotonic() > deadline:
+                raise ServiceFailedError(
+                    service.name,
+                    f"was not ready after {service.deadline_s:.0f} s",
+                    service.log,
+                    processes.tail(service.log),
+                )
+            await asyncio.sleep(0.15)
+        await self._note(service.name, msgspec.structs.replace(known, state="running"))
+
+    async def stop(self, names: Iterable[str] | None = None, *, grace_s: float = 10.0) -> list[str]:
+        """
+        Stop services in the reverse of their order, each with everything it started.
+
+        Returns:
+            The names of those that had to be killed.
+        """
+        wanted = set(self._record.services if names is None else names)
+        killed = []
+        for name in reversed(NAMES):
+            if name not in wanted:
+                continue
+            grace = max(grace_s, 20.0) if name == "worker" else grace_s
+            if await asyncio.to_thread(processes.end, self._record.stack_id, name, grace):
+                killed.append(name)
+            await self._note(name, None)
+        for name in wanted - set(NAMES):
+            if await asyncio.to_thread(processes.end, self._record.stack_id, name, grace_s):
+                killed.append(name)
+            await self._note(name, None)
+        return killed
+
+    def dead(self) -> list[str]:
+        """Name the services that should run and do not."""
+        return [
+            name
+            for name, known in self._record.services.items()
+            if processes.find(known.pid, known.create_time, self._record.stack_id) is None
+        ]
+
+    async def _note(self, name: str, known: ServiceRecord | None) -> None:
+        async with self._changing:
+            if known is None:
+                self._record = self._record.without_service(name)
+            else:
+                self._record = self._record.with_service(name, known)
+            await asyncio.to_thread(self._save)
+
+    def remember(self, settings: dict[str, object]) -> None:
+        """Keep the chosen settings, so that a later command can say or repeat them."""
+        self._record = msgspec.structs.replace(self._record, settings=settings)
+        self._save()
+
+    def _save(self) -> None:
+        write_record(self._home.record, self._record)
+
+
+def uptime(known: ServiceRecord, now: datetime) -> float:
+    """Return for how many seconds a service has been running."""
+    return (now - known.started_at).total_seconds()
