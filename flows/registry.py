@@ -1,0 +1,346 @@
+"""The MLflow registry: runs, models, versions and aliases; the only importer of the mlflow library."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from feature_store.errors import QuantumError
+from inference.domain.errors import NothingPromotedError, RegistryUnavailableError
+
+if TYPE_CHECKING:
+    import mlflow
+    from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
+
+EXPERIMENT = "quantum-trader"
+MODEL_NAME = "quantum-ensemble"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+_MODEL_SCRIPT = Path(__file__).resolve().parents[1] / "mlflow" / "ensemble_model.py"
+# Read when the library is imported; what the caller's environment says wins.
+_ENVIRONMENT = {
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # A server that is down is one clear error within seconds, not eight attempts over minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+# What mlflow.pyfunc.load_model needs elsewhere; stated, because inferring it starts a process and asks the network.
+_REQUIREMENTS = ["quantum-trader", "numpy", "onnxruntime", "xgboost-cpu", "lightgbm", "msgspec"]
+
+
+class RegistryError(QuantumError):
+    """The registry answered, but refused or lacks what was asked; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegisteredVersion:
+    """One version of the registered model, with the run that explains it."""
+
+    version: str
+    run_id: str
+    aliases: tuple[str, ...]
+    tags: Mapping[str, str]
+
+    @property
+    def bundle_digest(self) -> str:
+        """SHA-256 of the bundle's manifest, as it was tagged at registration."""
+        return self.tags.get("bundle_digest", "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLog:
+    """What one step has to say to a run: flat values, texts and figures by file name."""
+
+    params: Mapping[str, Any] | None = None
+    metrics: Mapping[str, float] | None = None
+    tags: Mapping[str, str] | None = None
+    texts: Mapping[str, str] | None = None
+    # matplotlib figures, by the path they get in the run's artifacts.
+    figures: Mapping[str, Any] | None = None
+
+
+def _library() -> Any:
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: PLC0415 - its telemetry is decided at import, so the environment must come first
+
+    return mlflow
+
+
+class Registry:
+    """The experiment and the registered model on one MLflow server."""
+
+    def __init__(self, url: str | None) -> None:
+        """
+        Connect lazily: nothing is asked of the server yet.
+
+        Raises:
+            RegistryUnavailableError: No address is known.
+        """
+        if not url:
+            raise RegistryUnavailableError(
+                "No MLflow server is known; start one with 'qtctl up', or set QT_MLFLOW_URL to its address"
+            )
+        self.url = url.rstrip("/")
+        self._mlflow = _library()
+        self._client: mlflow.MlflowClient = self._mlflow.MlflowClient(tracking_uri=self.url, registry_uri=self.url)
+
+    # Runs
+
+    def start_run(self, name: str, tags: Mapping[str, str], description: str) -> str:
+        """Open a run in the experiment and return its id; `finish_run` closes it."""
+        with self._errors("open a run"):
+            found = self._client.get_experiment_by_name(EXPERIMENT)
+            experiment = found.experiment_id if found else self._create_experiment()
+            run = self._client.create_run(
+                experiment, run_name=name, tags={**tags, "mlflow.note.content": description, "mlflow.source.name": name}
+            )
+            return str(run.info.run_id)
+
+    def _create_experiment(self) -> str:
+        note = "Candidates of the trading ensemble: one run per candidate, judged in training and in shadow."
+        return self._client.create_experiment(EXPERIMENT, tags={"mlflow.note.content": note})
+
+    def finish_run(self, run_id: str, *, failed: bool = False) -> None:
+        """Close a run."""
+        with self._errors("close a run"):
+            self._client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
+
+    def log(self, run_id: str, entry: RunLog) -> None:
+        """Add values, texts and figures to a run, open or closed."""
+        entities = self._mlflow.entities
+        with self._errors("log to a run"):
+            metrics = [entities.Metric(key, float(value), 0, 0) for key, value in (entry.metrics or {}).items()]
+            params = [entities.Param(key, str(value)[:6000]) for key, value in (entry.params or {}).items()]
+            tags = [entities.RunTag(key, str(value)) for key, value in (entry.tags or {}).items()]
+            # The server takes a thousand entries, a hundred of them parameters, in one batch.
+            for start in range(0, max(len(metrics), 1), 500):
+                self._client.log_batch(run_id, metrics=metrics[start : start + 500])
+            for start in range(0, len(params), 100):
+                self._client.log_batch(run_id, params=params[start : start + 100])
+            if tags:
+                self._client.log_batch(run_id, tags=tags)
+            for path, text in (entry.texts or {}).items():
+                self._client.log_text(run_id, text, path)
+            for path, figure in (entry.figures or {}).items():
+                self._client.log_figure(run_id, figure, path)
+
+    def log_files(self, run_id: str, folder: Path, under: str) -> None:
+        """Add a folder of files to a run's artifacts."""
+        with self._errors("upload files"):
+            self._client.log_artifacts(run_id, str(folder), under)
+
+    def metrics(self, run_id: str) -> dict[str, float]:
+        """Return the last value of every metric of a run."""
+        with self._errors("read a run"):
+            run: Run = self._client.get_run(run_id)
+            return dict(run.data.metrics)
+
+    # Versions
+
+    def register(self, run_id: str, bundle: Path, *, tags: Mapping[str, str], description: str) -> RegisteredVersion:
+        """Log the bundle as the run's model, register it as the next version, and point `challenger` at it."""
+        with self._errors("register a model"), tempfile.TemporaryDirectory() as temporary:
+            # The artifact takes the folder's name, and the worker looks for `bundle`.
+            named = shutil.copytree(bundle, Path(temporary) / "bundle")
+            self._mlflow.set_tracking_uri(self.url)
+            self._mlflow.set_registry_uri(self.url)
+            with self._mlflow.start_run(run_id=run_id), warnings.catch_warnings():
+                # It would like type hints and an example; the signature below says the same in full.
+                warnings.simplefilter("ignore", UserWarning)
+                logged = self._mlflow.pyfunc.log_model(
+                    name="ensemble",
+                    python_model=str(_MODEL_SCRIPT),
+                    artifacts={"bundle": str(named)},
+                    signature=self._signature(),
+                    pip_requirements=_REQUIREMENTS,
+                )
+            self._ensure_model()
+            version = self._client.create_model_version(
+                MODEL_NAME,
+                logged.model_uri,
+                run_id=run_id,
+                model_id=logged.model_id,
+                tags=dict(tags),
+                description=description,
+            )
+            number = str(version.version)
+            self._client.set_registered_model_alias(MODEL_NAME, CHALLENGER, number)
+        return self.version(number)
+
+    def _signature(self) -> Any:
+        spec, float32 = self._mlflow.types.TensorSpec, np.dtype("float32")
+        inputs = [
+            spec(float32, (-1, -1), "inputs"),
+            spec(float32, (-1, 64, -1), "windows"),
+            spec(float32, (-1, 64), "returns"),
+        ]
+        return self._mlflow.models.ModelSignature(inputs=self._mlflow.types.Schema(inputs))
+
+    def _ensure_model(self) -> None:
+        if self._client.search_registered_models(f"name = '{MODEL_NAME}'"):
+            return
+        self._client.create_registered_model(
+            MODEL_NAME,
+            tags={"role": "trading-ensemble"},
+            description=(
+                "Ensemble of XGBoost, LightGBM, N-HiTS and PatchTST over 49 features of closed candles. "
+                "It predicts the log return over the horizon and a calibrated probability of its direction.\n\n"
+                "Alias `champion` trades, `challenger` is the newest candidate, `previous` is what a rollback "
+                "restores. Flows move them by the gates in mlflow/gates.yaml; each version's tag `gate_verdict` "
+                "says how it was judged. Moving `champion` by hand changes what trades: the worker labels such a "
+                "version ungated."
+            ),
+        )
+
+    def version(self, number: str) -> RegisteredVersion:
+        """Return one version by its number."""
+        with self._errors(f"read version {number}"):
+            return _read(self._client.get_model_version(MODEL_NAME, number))
+
+    def versions(self) -> list[RegisteredVersion]:
+        """Return every version, newest first."""
+        with self._errors("list the versions"):
+            found = self._client.search_model_versions(f"name = '{MODEL_NAME}'", max_results=1000)
+            numbers = sorted((int(one.version) for one in found), reverse=True)
+            # A search leaves out aliases; reading each one does not.
+            return [_read(self._client.get_model_version(MODEL_NAME, str(number))) for number in numbers]
+
+    def by_alias(self, alias: str) -> RegisteredVersion | None:
+        """Return the version an alias points at, or None."""
+        with self._errors(f"read alias {alias}"):
+            try:
+                return _read(self._client.get_model_version_by_alias(MODEL_NAME, alias))
+            except self._mlflow.MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+
+    def champion(self) -> RegisteredVersion | None:
+        """Return the version that trades, or None while nothing was promoted."""
+        return self.by_alias(CHAMPION)
+
+    def tag(self, number: str, tags: Mapping[str, str]) -> None:
+        """Set tags of a version."""
+        with self._errors(f"tag version {number}"):
+            for key, value in tags.items():
+                self._client.set_model_version_tag(MODEL_NAME, number, key, value)
+
+    def describe(self, number: str, description: str) -> None:
+        """Replace the description of a version."""
+        with self._errors(f"describe version {number}"):
+            self._client.update_model_version(MODEL_NAME, number, description)
+
+    def set_alias(self, alias: str, number: str) -> None:
+        """Point an alias at a version."""
+        with self._errors(f"move alias {alias}"):
+            self._client.set_registered_model_alias(MODEL_NAME, alias, number)
+
+    def drop_alias(self, alias: str) -> None:
+        """Remove an alias; nothing happens where it does not exist."""
+        with self._errors(f"drop alias {alias}"):
+            self._client.delete_registered_model_alias(MODEL_NAME, alias)
+
+    def promote(self, number: str) -> RegisteredVersion | None:
+        """
+        Point `champion` at a version and `previous` at the one it replaces, which is returned.
+
+        `previous` moves first: at no moment do the aliases lack the version that a rollback must find.
+        """
+        before, oldest = self.champion(), self.by_alias(PREVIOUS)
+        if before is not None and before.version == number:
+            return before
+        if before is not None:
+            self.set_alias(PREVIOUS, before.version)
+        self.set_alias(CHAMPION, number)
+        self.tag(number, {"status": "active"})
+        if before is not None:
+            self.tag(before.version, {"status": "standby"})
+        if oldest is not None and oldest.version != number:
+            self.tag(oldest.version, {"status": "retired"})
+        return before
+
+    def rollback(self) -> tuple[RegisteredVersion, RegisteredVersion]:
+        """
+        Exchange `champion` and `previous`; return the version that trades now and the one that was set aside.
+
+        Raises:
+            NothingPromotedError: There is no previous version.
+        """
+        champion, previous = self.champion(), self.by_alias(PREVIOUS)
+        if champion is None or previous is None:
+            raise NothingPromotedError(
+                f"Nothing to roll back to: {MODEL_NAME} has no alias '{PREVIOUS}'. Promote a second version first, "
+                f"or move the alias '{CHAMPION}' by hand at {self.url}"
+            )
+        self.set_alias(CHAMPION, previous.version)
+        self.set_alias(PREVIOUS, champion.version)
+        self.tag(champion.version, {"status": "rejected"})
+        self.tag(previous.version, {"status": "active"})
+        return self.version(previous.version), self.version(champion.version)
+
+    def download_bundle(self, number: str, into: Path) -> Path:
+        """Download the bundle of a version below a folder and return where it lies."""
+        into.mkdir(parents=True, exist_ok=True)
+        with self._errors(f"download version {number}"):
+            source = self._client.get_model_version_download_uri(MODEL_NAME, number)
+            # The folder is made whole before it gets its name, so an interrupted download is never mistaken for one.
+            with tempfile.TemporaryDirectory(dir=into, prefix=".download-") as temporary:
+                found = self._mlflow.artifacts.download_artifacts(
+                    artifact_uri=f"{source}/artifacts/bundle", dst_path=temporary, tracking_uri=self.url
+                )
+                target = into / f"version-{number}"
+                if not target.exists():
+                    Path(found).rename(target)
+        return target
+
+    # Pages
+
+    def run_page(self, run_id: str, page_url: str | None = None) -> str:
+        """Return the address of a run in the MLflow UI."""
+        with self._errors("find the experiment"):
+            experiment = self._client.get_run(run_id).info.experiment_id
+        return f"{page_url or self.url}/#/experiments/{experiment}/runs/{run_id}"
+
+    def version_page(self, number: str, page_url: str | None = None) -> str:
+        """Return the address of a version in the MLflow UI."""
+        return f"{page_url or self.url}/#/models/{MODEL_NAME}/versions/{number}"
+
+    @contextlib.contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # The library lets errors of its HTTP client through when it moves files; those have no error number.
+            if error.errno is not None:
+                raise
+            raise self._unavailable(action, error) from error
+        except self._mlflow.MlflowException as error:
+            if str(error).startswith("API request to"):
+                raise self._unavailable(action, error) from error
+            raise RegistryError(f"MLflow at {self.url} refused to {action}: {error.message}") from error
+
+    def _unavailable(self, action: str, error: Exception) -> RegistryUnavailableError:
+        return RegistryUnavailableError(
+            f"MLflow at {self.url} does not answer, so flows cannot {action} ({type(error).__name__}); "
+            "start it with 'qtctl up' or set QT_MLFLOW_URL to its address, then run this again"
+        )
+
+
+def _read(found: ModelVersion) -> RegisteredVersion:
+    return RegisteredVersion(
+        version=str(found.version), run_id=str(found.run_id or ""), aliases=tuple(found.aliases), tags=dict(found.tags)
+    )

@@ -1,0 +1,163 @@
+"""Real servers for tests: one MLflow and one Prefect server per test session, on free ports and temporary homes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = Path(sys.executable).parent
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server process that a test may talk to; its output is in `log`."""
+
+    name: str
+    url: str
+    home: Path
+    process: subprocess.Popen[bytes]
+    env: Mapping[str, str]
+
+    @property
+    def log(self) -> str:
+        """What the process has written so far."""
+        return (self.home / f"{self.name}.log").read_text(errors="replace")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_process(name: str, command: list[str], home: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start one process in a group of its own, with its output in `home/<name>.log`."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / f"{name}.log").open("wb") as log:
+        return subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **QUIET, **env}, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def stop_process(process: subprocess.Popen[bytes], patience: float = 15.0) -> None:
+    """End a process and the group it leads: first politely, then not."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(patience)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(5)
+
+
+def wait_until_healthy(server: Server, path: str, patience: float = 90.0) -> Server:
+    """Wait until the server answers 200, or fail with the end of its log."""
+    deadline = time.perf_counter() + patience
+    while time.perf_counter() < deadline:
+        if server.process.poll() is not None:
+            break
+        with contextlib.suppress(OSError), urllib.request.urlopen(server.url + path, timeout=2) as answer:
+            if answer.status == 200:
+                return server
+        time.sleep(0.2)
+    stop_process(server.process)
+    raise AssertionError(f"{server.name} did not become healthy:\n{server.log[-3000:]}")
+
+
+def start_mlflow(home: Path, port: int | None = None) -> Server:
+    """Start `mlflow server` on SQLite with proxied artifacts, as the stack does."""
+    home.mkdir(parents=True, exist_ok=True)
+    port = port or free_port()
+    settings = dict(
+        line.split("=", 1)
+        for line in (ROOT / "mlflow" / "server.env").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    command = [
+        str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", str(home / "artifacts"),
+    ]  # fmt: skip
+    process = start_process("mlflow", command, home, settings)
+    url = f"http://127.0.0.1:{port}"
+    return wait_until_healthy(Server("mlflow", url, home, process, {"QT_MLFLOW_URL": url}), "/health")
+
+
+def start_prefect(home: Path, port: int | None = None) -> Server:
+    """Start `prefect server` on SQLite with a home of its own."""
+    port = port or free_port()
+    env = {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home}/prefect.db",
+        "PREFECT_UI_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+    }
+    command = [str(BIN / "prefect"), "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    if os.environ.get("QT_TEST_PREFECT_UI"):
+        command.remove("--no-ui")
+    process = start_process("prefect", command, home, env)
+    url = f"http://127.0.0.1:{port}"
+    return wait_until_healthy(Server("prefect", url, home, process, env), "/api/health")
+
+
+@contextlib.contextmanager
+def prefect_worker(server: Server, env: Mapping[str, str], pool: str = "quantum") -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process worker of the pool while the context lasts."""
+    command = [str(BIN / "prefect"), "worker", "start", "--pool", pool, "--type", "process"]
+    process = start_process("prefect-worker", command, server.home, {**server.env, **env})
+    try:
+        yield process
+    finally:
+        stop_process(process)
+
+
+def prefect_command(server: Server, *arguments: str, env: Mapping[str, str] | None = None) -> str:
+    """Run one prefect command against the server and return its output; fail with it where it fails."""
+    result = subprocess.run(
+        [str(BIN / "prefect"), "--no-prompt", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **QUIET, **server.env, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory) -> Iterator[Server]:
+    """One MLflow server for the whole session."""
+    server = start_mlflow(tmp_path_factory.mktemp("mlflow"))
+    yield server
+    stop_process(server.process)
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory) -> Iterator[Server]:
+    """One Prefect server for the whole session."""
+    server = start_prefect(tmp_path_factory.mktemp("prefect"))
+    yield server
+    stop_process(server.process)
