@@ -1,0 +1,1 @@
+"""Where raw candles come from."""

@@ -1,0 +1,1 @@
+"""SQL of the feature store: one file, one question."""

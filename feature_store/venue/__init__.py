@@ -1,0 +1,1 @@
+"""What reading a venue and trading on it both need."""
