@@ -1,0 +1,1 @@
+"""Models and decisions driven over stored candles."""

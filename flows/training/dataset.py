@@ -1,0 +1,188 @@
+"""Rows of all series in one place: which are usable, and what the models see at each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.errors import BadInputError
+from flows.training.labels import forward_log_return
+from flows.training.splits import Splits
+from inference.models.manifest import TimeWindow
+
+Floats = npt.NDArray[np.float64]
+Inputs = npt.NDArray[np.float32]
+Times = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainingFrame:
+    """
+    One series as arrays, oldest first.
+
+    `inputs` are the model inputs of each closed candle, `close` its price; a gap is a jump in `open_time_ms`.
+    """
+
+    symbol: str
+    open_time_ms: Times
+    inputs: Inputs
+    close: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameSet:
+    """All series of a run, with the names of their inputs and the fingerprint of the features behind them."""
+
+    frames: tuple[TrainingFrame, ...]
+    input_names: tuple[str, ...]
+    feature_fingerprint: str
+    timeframe_ms: int
+
+    def __post_init__(self) -> None:
+        """Refuse frames that do not fit together."""
+        if not self.frames:
+            raise BadInputError("Training needs at least one series; ingest some candles first")
+        for frame in self.frames:
+            n = len(frame.open_time_ms)
+            if frame.inputs.shape != (n, len(self.input_names)) or frame.close.shape != (n,):
+                raise BadInputError(
+                    f"{frame.symbol} needs inputs ({n}, {len(self.input_names)}) and closes ({n},), "
+                    f"were {frame.inputs.shape} and {frame.close.shape}"
+                )
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """The series' symbols, in the order of the frames."""
+        return tuple(frame.symbol for frame in self.frames)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Places in a dataset: where they are, which series, when, and what came of it."""
+
+    index: npt.NDArray[np.int64]
+    series: npt.NDArray[np.int64]
+    open_time_ms: Times
+    label: Floats
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def take(self, chosen: npt.NDArray[np.int64] | npt.NDArray[np.bool_]) -> Rows:
+        """Return some of the rows."""
+        return Rows(self.index[chosen], self.series[chosen], self.open_time_ms[chosen], self.label[chosen])
+
+
+class Dataset:
+    """The frames laid end to end, with labels and a mark on every row whose whole past and future are there."""
+
+    def __init__(self, frames: FrameSet, *, horizon: int, window: int) -> None:
+        self.symbols = frames.symbols
+        self.input_names = frames.input_names
+        self.timeframe_ms = frames.timeframe_ms
+        self.window = window
+        self.horizon = horizon
+        parts = [
+            _Part.of(frame, horizon=horizon, window=window, timeframe_ms=frames.timeframe_ms) for frame in frames.frames
+        ]
+        self.inputs_all: Inputs = np.concatenate([frame.inputs for frame in frames.frames]).astype(
+            np.float32, copy=False
+        )
+        self.returns_all: Inputs = np.concatenate([part.returns for part in parts])
+        self.open_time_ms = np.concatenate([frame.open_time_ms for frame in frames.frames])
+        self.label = np.concatenate([part.label for part in parts])
+        self.complete = np.concatenate([part.complete for part in parts])
+        self.series = np.repeat(np.arange(len(parts)), [len(part.label) for part in parts])
+
+    @property
+    def start_ms(self) -> int:
+        """Open time of the first candle from which any series is complete."""
+        return int(self.open_time_ms[self.complete].min())
+
+    @property
+    def end_ms(self) -> int:
+        """Close time of the newest candle."""
+        return int(self.open_time_ms.max()) + self.timeframe_ms
+
+    def rows(self, window: TimeWindow, splits: Splits, *, stride: int = 1) -> Rows:
+        """
+        Return the usable rows of a window whose labels end inside it.
+
+        With a stride, every n-th candle of the clock, the same for all series.
+        """
+        times = self.open_time_ms
+        inside = (times >= window.start_ms) & (times < splits.last_row_ms(window))
+        inside &= self.complete & np.isfinite(self.label)
+        if stride > 1:
+            inside &= (times // self.timeframe_ms) % stride == 0
+        index = np.flatnonzero(inside)
+        return Rows(index, self.series[index], times[index], self.label[index])
+
+    def coverage(self, window: TimeWindow) -> float:
+        """Return the share of a window's candles, over all series, that are there and complete."""
+        candles = (window.end_ms - window.start_ms) // self.timeframe_ms
+        inside = (self.open_time_ms >= window.start_ms) & (self.open_time_ms < window.end_ms) & self.complete
+        return float(inside.sum() / (candles * len(self.symbols)))
+
+    def inputs(self, rows: Rows) -> Inputs:
+        """Return the newest inputs at each row, [n, M]."""
+        return self.inputs_all[rows.index]
+
+    def windows(self, rows: Rows) -> Inputs:
+        """Return the inputs of the whole window at each row, [n, window, M]; large, so ask in batches."""
+        return self.inputs_all[self._spans(rows)]
+
+    def returns(self, rows: Rows) -> Inputs:
+        """Return the log returns of the window at each row, [n, window]."""
+        return self.returns_all[self._spans(rows)]
+
+    def batches(self, rows: Rows, size: int = 2048) -> Iterator[Rows]:
+        """Walk through rows in parts small enough to hold their windows."""
+        for start in range(0, len(rows), size):
+            yield rows.take(np.arange(start, min(start + size, len(rows))))
+
+    def _spans(self, rows: Rows) -> npt.NDArray[np.int64]:
+        return rows.index[:, None] + np.arange(1 - self.window, 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    returns: Inputs
+    label: Floats
+    complete: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, frame: TrainingFrame, *, horizon: int, window: int, timeframe_ms: int) -> _Part:
+        times, close = frame.open_time_ms, frame.close
+        follows = np.zeros(len(times), bool)
+        follows[1:] = np.diff(times) == timeframe_ms
+        returns = np.full(len(times), np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            returns[1:] = np.where(follows[1:], np.diff(np.log(close)), np.nan)
+        sound = follows & np.isfinite(returns) & np.isfinite(frame.inputs).all(axis=1)
+        run = _run_lengths(sound)
+        label = forward_log_return(close, times, horizon=horizon, timeframe_ms=timeframe_ms)
+        return cls(returns.astype(np.float32), label, run >= window)
+
+
+def _run_lengths(marks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return for each place how many marks in a row end there."""
+    places = np.arange(1, len(marks) + 1)
+    last_break = np.maximum.accumulate(np.where(marks, 0, places))
+    return places - last_break
+
+
+def select_columns(input_names: Sequence[str], chosen: Sequence[str]) -> list[int]:
+    """
+    Return the positions of chosen inputs.
+
+    Raises:
+        BadInputError: A chosen input is not among them.
+    """
+    missing = sorted(set(chosen) - set(input_names))
+    if missing:
+        raise BadInputError(f"Inputs {missing} do not exist; choose from {', '.join(input_names)}")
+    return [input_names.index(name) for name in chosen]

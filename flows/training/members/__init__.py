@@ -1,0 +1,1 @@
+"""The ensemble's members, each able to fit, predict and export."""

@@ -1,0 +1,72 @@
+"""XGBoost over the newest row of all model inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import xgboost
+
+from flows.training.config import TrainingConfig
+from flows.training.dataset import Dataset, Floats, Rows
+from flows.training.members.base import Export, Progress, write_file
+from flows.training.members.target import TargetScale
+
+
+class FittedXGBoost:
+    """Trees as XGBoost trained them."""
+
+    name = "xgboost"
+
+    def __init__(self, booster: xgboost.Booster, scale: TargetScale, input_names: tuple[str, ...]) -> None:
+        self._booster = booster
+        self._scale = scale
+        self._input_names = input_names
+
+    def predict(self, dataset: Dataset, rows: Rows) -> Floats:
+        """Return the expected log return at each row."""
+        raw = self._booster.predict(xgboost.DMatrix(dataset.inputs(rows)))
+        return np.asarray(raw, np.float64) * self._scale.spread
+
+    def export(self, folder: Path) -> Export:
+        """Write `xgboost.ubj`."""
+        file = write_file(folder, "xgboost.ubj", bytes(self._booster.save_raw("ubj")))
+        return Export(kind="xgboost", file=file, inputs=self._input_names, raw_scale=self._scale.spread)
+
+    def importance(self) -> dict[str, float]:
+        """Return each input's share of the gain."""
+        gain = self._booster.get_score(importance_type="total_gain")
+        values = {name: float(gain.get(f"f{index}", 0.0)) for index, name in enumerate(self._input_names)}
+        total = sum(values.values()) or 1.0
+        return {name: value / total for name, value in values.items()}
+
+
+def fit_xgboost(dataset: Dataset, rows: Rows, config: TrainingConfig, progress: Progress) -> FittedXGBoost:
+    """Fit boosted trees to the labels of the rows."""
+    sizes = config.xgboost
+    scale = TargetScale.of(rows.label)
+    kept = rows.take((rows.open_time_ms // dataset.timeframe_ms) % sizes.row_stride == 0)
+    matrix = xgboost.QuantileDMatrix(
+        dataset.inputs(kept), label=scale.encode(kept.label), nthread=config.threads, max_bin=128
+    )
+    booster = xgboost.train(
+        {
+            "objective": "reg:squarederror",
+            "base_score": 0.0,
+            "tree_method": "hist",
+            "max_bin": 128,
+            "max_depth": sizes.depth,
+            "eta": sizes.learning_rate,
+            "min_child_weight": sizes.min_leaf_rows,
+            "subsample": sizes.row_fraction,
+            "colsample_bytree": sizes.column_fraction,
+            "lambda": sizes.l2,
+            "seed": config.seed,
+            "nthread": config.threads,
+            "verbosity": 0,
+        },
+        matrix,
+        num_boost_round=sizes.rounds,
+    )
+    progress("xgboost", 1.0)
+    return FittedXGBoost(booster, scale, dataset.input_names)

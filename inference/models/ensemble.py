@@ -1,0 +1,184 @@
+"""Four members asked at once and combined into one calibrated opinion per symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import lightgbm
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+import xgboost
+
+from feature_store.errors import BadInputError
+from inference.models.manifest import RETURNS_INPUT, CalibrationTable, MemberEntry
+
+Floats = npt.NDArray[np.float64]
+Inputs = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EnsembleOutput:
+    """
+    One opinion per row.
+
+    `expected_return` is the log return over the horizon before costs. Where the ensemble abstains it is NaN,
+    `probability_up` is 0.5 and `consensus` 0: no threshold lets that through.
+    """
+
+    expected_return: Floats
+    probability_up: Floats
+    members: Mapping[str, Floats]
+    consensus: npt.NDArray[np.int64]
+
+    @property
+    def abstained(self) -> npt.NDArray[np.bool_]:
+        """Rows without an opinion."""
+        return np.isnan(self.expected_return)
+
+
+class Member(Protocol):
+    """A trained model that can be asked without the library that trained it."""
+
+    def predict(self, inputs: Inputs, windows: Inputs, returns: Inputs) -> Floats:
+        """Return the expected log return over the horizon, one per row."""
+        ...
+
+
+def weighted_vote(scores: Mapping[str, npt.ArrayLike], weights: Mapping[str, float]) -> Floats:
+    """Return the weighted sum of the members' scores, members in the order of their names."""
+    if scores.keys() != weights.keys():
+        raise BadInputError(f"Scores {sorted(scores)} and weights {sorted(weights)} must name the same members")
+    total = sum(np.asarray(scores[name], np.float64) * weights[name] for name in sorted(scores))
+    return np.asarray(total, np.float64)
+
+
+class XGBoostMember:
+    """Gradient-boosted trees from a native `.ubj` file, one thread."""
+
+    def __init__(self, content: bytes, columns: Sequence[int], scale: float) -> None:
+        self._booster = xgboost.Booster(params={"nthread": 1})
+        self._booster.load_model(bytearray(content))
+        self._columns = np.asarray(columns)
+        self._scale = scale
+
+    def predict(self, inputs: Inputs, windows: Inputs, returns: Inputs) -> Floats:  # noqa: ARG002
+        """Return scaled predictions from the newest row of inputs alone."""
+        raw = self._booster.inplace_predict(np.ascontiguousarray(inputs[:, self._columns]), validate_features=False)
+        return np.asarray(raw, np.float64) * self._scale
+
+
+class LightGBMMember:
+    """Gradient-boosted trees from a native text file, one thread."""
+
+    def __init__(self, content: bytes, columns: Sequence[int], scale: float) -> None:
+        self._booster = lightgbm.Booster(model_str=content.decode("utf-8"))
+        self._columns = np.asarray(columns)
+        self._scale = scale
+
+    def predict(self, inputs: Inputs, windows: Inputs, returns: Inputs) -> Floats:  # noqa: ARG002
+        """Return scaled predictions from the newest row of inputs alone."""
+        raw = self._booster.predict(np.ascontiguousarray(inputs[:, self._columns]), num_threads=1)
+        return np.asarray(raw, np.float64) * self._scale
+
+
+class OnnxMember:
+    """A net whose graph holds its scaler and its sum over the horizon; one thread."""
+
+    def __init__(self, content: bytes, columns: Sequence[int], scale: float) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        self._columns = np.asarray(columns, np.int64)
+        self._scale = scale
+
+    def predict(self, inputs: Inputs, windows: Inputs, returns: Inputs) -> Floats:  # noqa: ARG002
+        """Return scaled predictions from the windows."""
+        feed: dict[str, Any] = {"returns": np.ascontiguousarray(returns)}
+        if self._columns.size:
+            feed["inputs"] = np.ascontiguousarray(windows[:, :, self._columns])
+        raw = self._session.run(None, feed)[0]
+        return np.asarray(raw, np.float64).reshape(len(returns)) * self._scale
+
+
+_KINDS = {"xgboost": XGBoostMember, "lightgbm": LightGBMMember, "onnx": OnnxMember}
+
+
+def open_member(entry: MemberEntry, content: bytes, model_inputs: Sequence[str]) -> Member:
+    """Return a member made from its file's bytes, its columns found by name."""
+    position = {name: index for index, name in enumerate(model_inputs)}
+    columns = [position[name] for name in entry.inputs if name != RETURNS_INPUT]
+    return _KINDS[entry.kind](content, columns, entry.scale)
+
+
+class Ensemble:
+    """Members, weights and calibration as one model."""
+
+    def __init__(
+        self,
+        members: Mapping[str, Member],
+        *,
+        weights: Mapping[str, float],
+        scale: float,
+        calibration: CalibrationTable,
+        max_abs_expected_return: float,
+        shape: tuple[int, int],
+    ) -> None:
+        self._members = members
+        self._weights = weights
+        self._scale = scale
+        self._xs = np.asarray(calibration.expected_return)
+        self._ps = np.asarray(calibration.probability_up)
+        self._bound = max_abs_expected_return
+        self._shape = shape
+
+    def score(self, inputs: Inputs, windows: Inputs, returns: Inputs) -> EnsembleOutput:
+        """
+        Return one opinion per row; a row with a number missing anywhere, or an unbelievable answer, abstains.
+
+        Raises:
+            BadInputError: The arrays do not have the shapes the bundle was trained on.
+        """
+        self._check_shapes(inputs, windows, returns)
+        usable = (
+            np.isfinite(inputs).all(axis=1) & np.isfinite(windows).all(axis=(1, 2)) & np.isfinite(returns).all(axis=1)
+        )
+        members = {name: np.full(len(inputs), np.nan) for name in self._members}
+        if usable.any():
+            kept = (inputs, windows, returns) if usable.all() else (inputs[usable], windows[usable], returns[usable])
+            for name, member in self._members.items():
+                members[name][usable] = member.predict(*kept)
+
+        return self._combine(members)
+
+    def _combine(self, members: dict[str, Floats]) -> EnsembleOutput:
+        expected = weighted_vote(members, self._weights) * self._scale
+        stacked = np.stack(list(members.values()))
+        with np.errstate(invalid="ignore"):
+            believed = np.isfinite(expected) & (np.abs(expected) <= self._bound)
+            believed &= (np.abs(stacked) <= 10 * self._bound).all(axis=0)
+            consensus = (np.sign(stacked) == np.sign(expected)).sum(axis=0)
+        expected = np.where(believed, expected, np.nan)
+        probability = np.where(believed, np.interp(np.where(believed, expected, 0), self._xs, self._ps), 0.5)
+
+        return EnsembleOutput(
+            expected_return=expected,
+            probability_up=probability,
+            members=members,
+            consensus=np.where(believed, consensus, 0).astype(np.int64),
+        )
+
+    def _check_shapes(self, inputs: Inputs, windows: Inputs, returns: Inputs) -> None:
+        length, width = self._shape
+        n = len(inputs)
+        found = (inputs.shape, windows.shape, returns.shape)
+        expected = ((n, width), (n, length, width), (n, length))
+        if found != expected:
+            raise BadInputError(f"The bundle needs inputs, windows and returns of shapes {expected}, were {found}")
+        kinds = {array.dtype for array in (inputs, windows, returns)}
+        if kinds != {np.dtype(np.float32)}:
+            raise BadInputError(f"The bundle needs float32 arrays, were {sorted(map(str, kinds))}")
