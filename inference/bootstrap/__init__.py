@@ -1,0 +1,1 @@
+"""How the worker's parts are put together and brought to the present."""

@@ -1,0 +1,286 @@
+"""Domain values from the venue's own words, as ccxt passes them on; what must not be guessed and is missing, raises."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from feature_store.errors import QuantumError
+from inference.domain.market import Instrument, Quote
+from inference.domain.order import Fill, OrderReport, OrderStatus, Side
+from inference.execution.ports import VenuePosition
+
+_STATUS = {
+    "NEW": OrderStatus.ACCEPTED,
+    "PENDING_NEW": OrderStatus.ACCEPTED,
+    "PARTIALLY_FILLED": OrderStatus.PARTIALLY_FILLED,
+    "FILLED": OrderStatus.FILLED,
+    "CANCELED": OrderStatus.CANCELED,
+    "PENDING_CANCEL": OrderStatus.ACCEPTED,
+    "EXPIRED": OrderStatus.EXPIRED,
+    "EXPIRED_IN_MATCH": OrderStatus.EXPIRED,
+    "REJECTED": OrderStatus.REFUSED,
+}
+_ALGO_STATUS = {
+    "NEW": OrderStatus.ACCEPTED,
+    "TRIGGERING": OrderStatus.ACCEPTED,
+    "TRIGGERED": OrderStatus.TRIGGERED,
+    # It became an order and that order has ended; how, only the child order says.
+    "FINISHED": OrderStatus.TRIGGERED,
+    "CANCELED": OrderStatus.CANCELED,
+    "EXPIRED": OrderStatus.EXPIRED,
+    "REJECTED": OrderStatus.REFUSED,
+}
+_CONDITIONAL = frozenset({"STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"})
+
+
+class MalformedReportError(QuantumError):
+    """The venue's answer lacks a field that must not be guessed, or holds something unreadable in it."""
+
+    def __init__(self, what: str, field: str, found: object) -> None:
+        super().__init__(f"{what} has no usable {field}, was {str(found)[:80]!r}")
+        self.field = field
+
+
+def mapping(what: str, raw: object) -> Mapping[str, Any]:
+    """Return an answer that must be an object; the venue's gateways may answer with a page of HTML."""
+    if not isinstance(raw, Mapping):
+        raise MalformedReportError(what, "JSON object", raw)
+    return raw
+
+
+def rows(what: str, raw: object) -> list[Mapping[str, Any]]:
+    """Return an answer that must be a list of objects."""
+    if not isinstance(raw, list):
+        raise MalformedReportError(what, "JSON list", raw)
+    return [mapping(what, row) for row in raw]
+
+
+def order_report(raw: object, *, symbol: str) -> OrderReport:
+    """Read an order as the REST API states it."""
+    order = mapping("Order", raw)
+    filled = _decimal("Order", order, "executedQty")
+    return OrderReport(
+        client_order_id=_text("Order", order, "clientOrderId"),
+        venue_order_id=_text("Order", order, "orderId"),
+        symbol=symbol,
+        status=_status("Order", order, "status", _STATUS),
+        filled=filled,
+        average_price=_average(order, "avgPrice", filled),
+        event_time_ms=_integer("Order", order, "updateTime"),
+        child_order_id=None,
+    )
+
+
+def algo_report(raw: object, *, symbol: str) -> OrderReport:
+    """Read a conditional order as the REST API states it; its fill, if it fired, is its child's to tell."""
+    order = mapping("Conditional order", raw)
+    return OrderReport(
+        client_order_id=_text("Conditional order", order, "clientAlgoId"),
+        venue_order_id=_text("Conditional order", order, "algoId"),
+        symbol=symbol,
+        status=_algo_status("Conditional order", order, "algoStatus", order.get("actualOrderId")),
+        filled=Decimal(0),
+        average_price=None,
+        event_time_ms=_integer("Conditional order", order, "updateTime"),
+        child_order_id=_optional_id(order.get("actualOrderId")),
+    )
+
+
+def fired_report(algo: OrderReport, child: OrderReport) -> OrderReport:
+    """Return what became of a conditional order that fired: TRIGGERED while its child works, then the child's end."""
+    ended = child.status.is_terminal
+    return OrderReport(
+        client_order_id=algo.client_order_id,
+        venue_order_id=algo.venue_order_id,
+        symbol=algo.symbol,
+        status=child.status if ended else OrderStatus.TRIGGERED,
+        filled=child.filled,
+        average_price=child.average_price,
+        event_time_ms=max(algo.event_time_ms, child.event_time_ms),
+        child_order_id=child.venue_order_id,
+    )
+
+
+def stream_report(raw: object, *, symbol: str) -> OrderReport:
+    """Read an order event of the user stream, ORDER_TRADE_UPDATE or ALGO_UPDATE."""
+    event = mapping("Order event", raw)
+    if "aid" in event:
+        return OrderReport(
+            client_order_id=_text("Order event", event, "caid"),
+            venue_order_id=_text("Order event", event, "aid"),
+            symbol=symbol,
+            status=_algo_status("Order event", event, "X", event.get("ai")),
+            filled=Decimal(0),
+            average_price=None,
+            event_time_ms=_integer("Order event", event, "T"),
+            child_order_id=_optional_id(event.get("ai")),
+        )
+    filled = _decimal("Order event", event, "z")
+    venue_order_id = _text("Order event", event, "i")
+    return OrderReport(
+        client_order_id=_text("Order event", event, "c"),
+        venue_order_id=venue_order_id,
+        symbol=symbol,
+        status=_status("Order event", event, "X", _STATUS),
+        filled=filled,
+        average_price=_average(event, "ap", filled),
+        event_time_ms=_integer("Order event", event, "T"),
+        # What a conditional order became keeps that order's client id and remembers its type.
+        child_order_id=venue_order_id if event.get("ot") in _CONDITIONAL else None,
+    )
+
+
+def stream_fill(raw: object, *, symbol: str) -> Fill | None:
+    """Read the execution in an order event, if it tells of one."""
+    event = mapping("Order event", raw)
+    if event.get("x") != "TRADE":
+        return None
+    return Fill(
+        fill_id=_text("Execution event", event, "t"),
+        client_order_id=str(event.get("c") or ""),
+        venue_order_id=_text("Execution event", event, "i"),
+        symbol=symbol,
+        side=_side("Execution event", event, "S"),
+        quantity=_decimal("Execution event", event, "l"),
+        price=_decimal("Execution event", event, "L"),
+        fee=_decimal("Execution event", event, "n") if "n" in event else Decimal(0),
+        is_maker=bool(event.get("m", False)),
+        event_time_ms=_integer("Execution event", event, "T"),
+    )
+
+
+def fill(raw: object, *, symbol: str, client_order_id: str = "") -> Fill:
+    """Read an execution as the REST API states it; it names the venue's order id only."""
+    trade = mapping("Execution", raw)
+    return Fill(
+        fill_id=_text("Execution", trade, "id"),
+        client_order_id=client_order_id,
+        venue_order_id=_text("Execution", trade, "orderId"),
+        symbol=symbol,
+        side=_side("Execution", trade, "side"),
+        quantity=_decimal("Execution", trade, "qty"),
+        price=_decimal("Execution", trade, "price"),
+        fee=_decimal("Execution", trade, "commission"),
+        is_maker=bool(trade.get("maker", False)),
+        event_time_ms=_integer("Execution", trade, "time"),
+    )
+
+
+def venue_position(raw: object, *, symbol: str) -> VenuePosition:
+    """Read a position; the sign of its quantity is its direction."""
+    position = mapping("Position", raw)
+    return VenuePosition(
+        symbol=symbol,
+        signed_quantity=_decimal("Position", position, "positionAmt"),
+        entry_price=_decimal("Position", position, "entryPrice"),
+        mark_price=_decimal("Position", position, "markPrice"),
+    )
+
+
+def equity(raw: object, *, asset: str) -> Decimal:
+    """Read wallet plus unrealised profit in one settlement asset."""
+    account = mapping("Account", raw)
+    for row in rows("Account", account.get("assets")):
+        if row.get("asset") == asset:
+            return _decimal("Account", row, "marginBalance")
+    raise MalformedReportError("Account", f"asset {asset}", account.get("assets"))
+
+
+def quote(raw: object, *, symbol: str) -> Quote:
+    """Read the best bid and ask."""
+    book = mapping("Quote", raw)
+    return Quote(
+        symbol=symbol,
+        bid=_positive("Quote", book, "bidPrice"),
+        ask=_positive("Quote", book, "askPrice"),
+        event_time_ms=_integer("Quote", book, "time"),
+    )
+
+
+def instrument(market: object) -> Instrument:
+    """Read an instrument's steps and minimums from ccxt's market; the strictest filter counts for market orders."""
+    unified = mapping("Market", market)
+    symbol = _text("Market", unified, "symbol")
+    info = mapping(f"Market {symbol}", unified.get("info"))
+    filters = {str(row.get("filterType")): row for row in rows(f"Market {symbol}", info.get("filters"))}
+    price = mapping(f"Market {symbol}, PRICE_FILTER", filters.get("PRICE_FILTER"))
+    lot = mapping(f"Market {symbol}, LOT_SIZE", filters.get("LOT_SIZE"))
+    market_lot = filters.get("MARKET_LOT_SIZE", lot)
+    notional = mapping(f"Market {symbol}, MIN_NOTIONAL", filters.get("MIN_NOTIONAL"))
+    what = f"Market {symbol}"
+    return Instrument(
+        symbol=symbol,
+        price_tick=_positive(what, price, "tickSize"),
+        quantity_step=max(_positive(what, lot, "stepSize"), _positive(what, market_lot, "stepSize")),
+        min_quantity=max(_decimal(what, lot, "minQty"), _decimal(what, market_lot, "minQty")),
+        max_quantity=min(_positive(what, lot, "maxQty"), _positive(what, market_lot, "maxQty")),
+        min_notional=_decimal(what, notional, "notional"),
+    )
+
+
+def _text(what: str, raw: Mapping[str, Any], field: str) -> str:
+    value = raw.get(field)
+    if value is None or value == "":
+        raise MalformedReportError(what, field, value)
+    return str(value)
+
+
+def _integer(what: str, raw: Mapping[str, Any], field: str) -> int:
+    try:
+        return int(_text(what, raw, field))
+    except ValueError:
+        raise MalformedReportError(what, field, raw.get(field)) from None
+
+
+def _decimal(what: str, raw: Mapping[str, Any], field: str) -> Decimal:
+    value = raw.get(field)
+    # A float has already lost the venue's digits.
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise MalformedReportError(what, field, value)
+    try:
+        number = Decimal(value)
+    except InvalidOperation:
+        raise MalformedReportError(what, field, value) from None
+    if not number.is_finite():
+        raise MalformedReportError(what, field, value)
+    return number
+
+
+def _positive(what: str, raw: Mapping[str, Any], field: str) -> Decimal:
+    number = _decimal(what, raw, field)
+    if number <= 0:
+        raise MalformedReportError(what, field, number)
+    return number
+
+
+def _average(raw: Mapping[str, Any], field: str, filled: Decimal) -> Decimal | None:
+    if filled == 0:
+        return None
+    return _positive("Filled order", raw, field)
+
+
+def _status(what: str, raw: Mapping[str, Any], field: str, table: Mapping[str, OrderStatus]) -> OrderStatus:
+    status = table.get(_text(what, raw, field))
+    if status is None:
+        raise MalformedReportError(what, field, raw.get(field))
+    return status
+
+
+def _algo_status(what: str, raw: Mapping[str, Any], field: str, child: object) -> OrderStatus:
+    status = _status(what, raw, field, _ALGO_STATUS)
+    if status is OrderStatus.TRIGGERED and raw[field] == "FINISHED" and _optional_id(child) is None:
+        return OrderStatus.EXPIRED
+    return status
+
+
+def _side(what: str, raw: Mapping[str, Any], field: str) -> Side:
+    try:
+        return Side(_text(what, raw, field))
+    except ValueError:
+        raise MalformedReportError(what, field, raw.get(field)) from None
+
+
+def _optional_id(value: object) -> str | None:
+    return None if value in (None, "", 0, "0") else str(value)

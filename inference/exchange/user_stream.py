@@ -1,0 +1,174 @@
+"""The account's stream of order events: kept alive, watched for silence, and never the only source of truth."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import ccxt
+
+from feature_store.errors import QuantumError
+from feature_store.venue.errors import translate
+from inference.domain.order import Fill, OrderReport
+from inference.exchange.ccxt_mapping import MalformedReportError, stream_fill, stream_report
+from inference.exchange.watching import Interrupted, close_clients, is_private, next_of
+from inference.telemetry.logs import logger
+
+_log = logger("user_stream")
+
+# ccxt 4.5.90 renews the listen key once and never again, so we do; an unknown key is noticed this soon.
+_KEEP_ALIVE_SECONDS = 60.0
+_TICK_SECONDS = 1.0
+# An order that the venue has accepted is on the stream within milliseconds.
+_EXPECTED_WITHIN_SECONDS = 5.0
+_SEEN_FILLS = 4096
+
+
+class UserStream:
+    """
+    Follows what happens to the account's orders.
+
+    `on_report` and `on_fill` get each event, `on_gap` is called whenever events may have been missed: then only REST
+    knows. Repeated and reordered events are passed on; whoever listens merges them monotonically.
+    """
+
+    def __init__(
+        self,
+        exchange: Any,
+        *,
+        on_report: Callable[[OrderReport], None],
+        on_fill: Callable[[Fill], None],
+        on_gap: Callable[[str], None],
+        monotonic: Callable[[], float],
+        keep_alive_seconds: float = _KEEP_ALIVE_SECONDS,
+    ) -> None:
+        self._exchange = exchange
+        self._on_report = on_report
+        self._on_fill = on_fill
+        self._on_gap = on_gap
+        self._monotonic = monotonic
+        self._keep_alive_seconds = keep_alive_seconds
+        self._expecting_since: float | None = None
+        self._last_event = monotonic()
+        self._seen_fills: dict[str, None] = {}
+        self._failures = 0
+        self.reconnects = 0
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the stream is open."""
+        return any(is_private(url) and client.isConnected for url, client in list(self._exchange.clients.items()))
+
+    def expect_event(self) -> None:
+        """Say that the venue has just accepted something of ours, so that silence would mean a dead stream."""
+        if self._expecting_since is None:
+            self._expecting_since = self._monotonic()
+
+    async def connected(self, *, within: float) -> bool:
+        """Wait until the stream is open."""
+        deadline = self._monotonic() + within
+        while not self.is_connected and self._monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        return self.is_connected
+
+    async def run(self) -> None:
+        """Follow the account until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_orders(), name="user-stream-orders")
+            tasks.create_task(self._follow_fills(), name="user-stream-fills")
+            tasks.create_task(self._keep_alive(), name="user-stream-keep-alive")
+
+    async def _follow_orders(self) -> None:
+        while True:
+            news = await next_of(self._exchange.watch_orders(), within=_TICK_SECONDS)
+            if isinstance(news, list):
+                for order in news:
+                    self._take_order(order)
+            elif isinstance(news, Interrupted):
+                await self._judge(news)
+
+    async def _follow_fills(self) -> None:
+        while True:
+            news = await next_of(self._exchange.watch_my_trades(), within=_TICK_SECONDS)
+            if isinstance(news, list):
+                for trade in news:
+                    self._take_fill(trade)
+            else:
+                await asyncio.sleep(0.1)
+
+    async def _judge(self, interrupted: Interrupted) -> None:
+        """Reopen a stream that failed or that keeps silent though something happened; a quiet account is no failure."""
+        silent = interrupted.reason.startswith("nothing")
+        if silent and not self._is_overdue() and self.is_connected:
+            self._failures = 0
+            return
+        if silent and not self._is_overdue() and self._failures == 0:
+            # Still dialling.
+            self._failures = 1
+            return
+        await self._reopen("no event for an order the venue accepted" if silent else interrupted.reason)
+
+    def _is_overdue(self) -> bool:
+        since = self._expecting_since
+        return since is not None and self._monotonic() - since > _EXPECTED_WITHIN_SECONDS
+
+    async def _reopen(self, reason: str) -> None:
+        self.reconnects += 1
+        self._failures += 1
+        self._expecting_since = None
+        _log.warning("user_stream_interrupted", reason=reason, failures=self._failures)
+        await close_clients(self._exchange, which=is_private)
+        self._forget_listen_key()
+        self._on_gap(reason)
+        pause = min(30.0, 0.2 * 2 ** min(self._failures, 8))
+        await asyncio.sleep(pause * (0.5 + random.random() / 2))
+
+    def _forget_listen_key(self) -> None:
+        options = self._exchange.options.setdefault("linear", {})
+        options.update(listenKey=None, lastAuthenticatedTime=0)
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(self._keep_alive_seconds)
+            try:
+                await self._exchange.fapiPrivatePutListenKey()
+            except ccxt.NetworkError as error:
+                _log.warning("listen_key_not_renewed", error=str(translate(error))[:200])
+            except ccxt.BaseError as error:
+                await self._reopen(f"listen key lost: {error}"[:200])
+
+    def _take_order(self, order: Any) -> None:
+        self._last_event = self._monotonic()
+        self._expecting_since = None
+        self._failures = 0
+        try:
+            report = stream_report(order.get("info"), symbol=str(order["symbol"]))
+            execution = stream_fill(order.get("info"), symbol=str(order["symbol"]))
+        except (MalformedReportError, KeyError) as error:
+            _log.warning("order_event_unreadable", error=str(error))
+            self._on_gap("an order event was unreadable")
+            return
+        if execution is not None:
+            self._pass_fill(execution)
+        self._on_report(report)
+
+    def _take_fill(self, trade: Any) -> None:
+        try:
+            execution = stream_fill(trade.get("info"), symbol=str(trade["symbol"]))
+        except (QuantumError, KeyError) as error:
+            _log.warning("fill_event_unreadable", error=str(error))
+            self._on_gap("an execution event was unreadable")
+            return
+        if execution is not None:
+            self._pass_fill(execution)
+
+    def _pass_fill(self, execution: Fill) -> None:
+        key = f"{execution.symbol}|{execution.fill_id}"
+        if key in self._seen_fills:
+            return
+        self._seen_fills[key] = None
+        if len(self._seen_fills) > _SEEN_FILLS:
+            self._seen_fills.pop(next(iter(self._seen_fills)))
+        self._on_fill(execution)

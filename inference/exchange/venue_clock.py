@@ -1,0 +1,103 @@
+"""What time it is at the venue, and how fast its clock runs against ours."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+# A sample further from the estimate than this means that the venue's clock was moved, not that we drifted.
+_JUMP_WALL_SECONDS = 1.0
+_WINDOW = 32
+_MIN_BASELINE_SECONDS = 0.05
+# A clock that may run fast is believed to run at wall speed while it is this close to it.
+_WALL_RATE_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSample:
+    """One answer of the venue's clock: what it said, and our monotonic time when the question went and came back."""
+
+    sent: float
+    received: float
+    venue_ms: int
+
+    @property
+    def middle(self) -> float:
+        """Our best guess of when the venue read its clock."""
+        return (self.sent + self.received) / 2
+
+    @property
+    def round_trip(self) -> float:
+        """Seconds between question and answer."""
+        return self.received - self.sent
+
+
+class VenueClock:
+    """
+    The venue's time from our monotonic time; pure, because the monotonic time is an argument.
+
+    With `accelerated` the rate is estimated too, as the sandbox's clock runs faster than the wall; otherwise it is one.
+    """
+
+    def __init__(self, *, accelerated: bool) -> None:
+        self._accelerated = accelerated
+        self._samples: deque[TimeSample] = deque(maxlen=_WINDOW)
+        self._anchor = 0.0
+        self._anchor_ms = 0.0
+        self._rate = 1.0
+        self._latest_ms = 0
+        self.jumps = 0
+
+    @property
+    def is_set(self) -> bool:
+        """Whether there was a sample yet."""
+        return bool(self._samples)
+
+    @property
+    def rate(self) -> float:
+        """Seconds of the venue per second of ours."""
+        return self._rate
+
+    def now_ms(self, monotonic: float) -> int:
+        """Return the venue's time; never earlier than what was returned before, unless the clock was moved."""
+        if not self._samples:
+            raise ValueError("The venue's clock is not known yet; add a sample first")
+        estimate = int(self._anchor_ms + (monotonic - self._anchor) * 1000 * self._rate)
+        self._latest_ms = max(self._latest_ms, estimate)
+        return self._latest_ms
+
+    def wall_seconds(self, venue_ms: float) -> float:
+        """Return how long a stretch of the venue's time lasts on our clock."""
+        return venue_ms / 1000 / self._rate
+
+    def add(self, sample: TimeSample) -> bool:
+        """Learn from one answer; return True where the venue's clock turned out to have been moved."""
+        jumped = bool(self._samples) and self._has_jumped(sample)
+        if jumped:
+            self._samples.clear()
+            self._latest_ms = 0
+            self.jumps += 1
+        self._samples.append(sample)
+        self._estimate()
+        return jumped
+
+    def _has_jumped(self, sample: TimeSample) -> bool:
+        if len(self._samples) < 2 and self._accelerated:
+            return sample.venue_ms < self._samples[-1].venue_ms
+        expected = self._anchor_ms + (sample.middle - self._anchor) * 1000 * self._rate
+        error_seconds = abs(sample.venue_ms - expected) / 1000 / self._rate
+        # A slow answer is an uncertain one, and so is a rate learned over less time than has passed since.
+        baseline = self._samples[-1].middle - self._samples[0].middle
+        stretch = (sample.middle - self._samples[-1].middle) / max(baseline, _MIN_BASELINE_SECONDS)
+        doubt = sample.round_trip + (0.02 * stretch if self._accelerated else 0.0)
+        return error_seconds > _JUMP_WALL_SECONDS + doubt
+
+    def _estimate(self) -> None:
+        first, last = self._samples[0], self._samples[-1]
+        baseline = last.middle - first.middle
+        if self._accelerated and baseline >= _MIN_BASELINE_SECONDS:
+            rate = (last.venue_ms - first.venue_ms) / 1000 / baseline
+            self._rate = 1.0 if abs(rate - 1) < _WALL_RATE_TOLERANCE else max(rate, 0.01)
+        # The quickest of the recent answers is the most exact one.
+        best = min(list(self._samples)[-8:], key=lambda sample: sample.round_trip)
+        self._anchor, self._anchor_ms = best.middle, float(best.venue_ms)

@@ -1,0 +1,1 @@
+"""Closed candles in order, each once: WebSocket first, REST where it fails."""

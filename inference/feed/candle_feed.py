@@ -1,0 +1,188 @@
+"""The live feed: candles of all symbols over one WebSocket, REST where it is silent, late or broken."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import ccxt
+
+from feature_store.candle import Candle, CandleBlock, Timeframe
+from feature_store.errors import QuantumError
+from feature_store.venue.errors import translate
+from inference.exchange.venue_clock import VenueClock
+from inference.exchange.watching import Interrupted, close_clients, is_private, next_of
+from inference.feed.batches import BatchAssembler, CandleBatch
+from inference.feed.history import closed_candles
+from inference.telemetry.logs import logger
+
+_log = logger("feed")
+
+# ccxt hands out one symbol per wake-up and coalesces bursts, so its caches are read, and no more often than this.
+_PAUSE_SECONDS = 0.02
+_REST_AT_ONCE = 8
+_QUEUE = 64
+
+
+class CandleFeed:
+    """
+    Follows closed candles of one timeframe, in order, each once per symbol.
+
+    ccxt drops the venue's "closed" flag, so a streamed candle counts as closed once a later one of its symbol has
+    arrived over the same unbroken connection; what was being streamed when a connection broke is read by REST.
+    """
+
+    def __init__(
+        self,
+        exchange: Any,
+        *,
+        assembler: BatchAssembler,
+        timeframe: Timeframe,
+        clock: VenueClock,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._exchange = exchange
+        self._assembler = assembler
+        self._timeframe = timeframe
+        self._clock = clock
+        self._monotonic = monotonic
+        self._news = asyncio.Event()
+        self._untrusted: dict[str, int] = {}
+        self._newest: dict[str, int] = {}
+        self._connections: list[Any] = []
+        self._last_data = monotonic()
+        self._rest = asyncio.Semaphore(_REST_AT_ONCE)
+        self.batches: asyncio.Queue[CandleBatch] = asyncio.Queue(_QUEUE)
+        self.reconnects = 0
+        self.candles_streamed = 0
+        self.candles_by_rest = 0
+
+    @property
+    def silence_seconds(self) -> float:
+        """How long ago the stream last brought anything, on our clock."""
+        return self._monotonic() - self._last_data
+
+    async def run(self) -> None:
+        """Follow the market until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            if self._exchange.has.get("watchOHLCVForSymbols"):
+                tasks.create_task(self._stream(), name="feed-stream")
+            tasks.create_task(self._close_candles(), name="feed-close")
+
+    async def _close_candles(self) -> None:
+        length = self._timeframe.milliseconds
+        close = self._timeframe.floor_ms(self._now_ms()) + length
+        oldest = min(self._assembler.last_open_ms(symbol) for symbol in self._assembler.symbols)
+        if oldest + 2 * length < close:
+            close -= length
+        while True:
+            await self._sleep_until(close)
+            await self._gather(close)
+            await self.batches.put(self._assembler.take(close))
+            # After an outage the latest close is the one to decide on; its blocks bring what was missed.
+            close = max(close + length, self._timeframe.floor_ms(self._now_ms()))
+
+    async def _gather(self, close: int) -> None:
+        """Wait for the stream, then ask by REST for what it did not bring, within a short deadline."""
+        candle_seconds = self._clock.wall_seconds(self._timeframe.milliseconds)
+        patience = 0.0 if self._is_silent() else min(1.5, 0.06 * candle_seconds)
+        await self._wait_for_stream(close, patience)
+        missing = self._assembler.missing(close)
+        if not missing:
+            return
+        deadline = min(5.0, 0.25 * candle_seconds)
+        reads = [asyncio.create_task(self._read(symbol, close)) for symbol in missing]
+        _, pending = await asyncio.wait(reads, timeout=deadline)
+        for read in pending:
+            read.cancel()
+        await asyncio.gather(*reads, return_exceptions=True)
+
+    async def _wait_for_stream(self, close: int, patience: float) -> None:
+        until = self._monotonic() + patience
+        while self._assembler.missing(close) and (left := until - self._monotonic()) > 0:
+            self._news.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), left)
+
+    async def _read(self, symbol: str, close: int) -> None:
+        async with self._rest:
+            try:
+                block = await closed_candles(
+                    self._exchange,
+                    symbol,
+                    self._timeframe,
+                    after_ms=self._assembler.last_open_ms(symbol),
+                    closed_by_ms=close,
+                )
+            except ccxt.BaseError as error:
+                _log.warning("candles_not_read", symbol=symbol, error=str(translate(error))[:200])
+                return
+            except QuantumError as error:
+                _log.warning("candles_not_usable", symbol=symbol, error=str(error)[:200])
+                return
+        self._fill(symbol, block)
+
+    def _fill(self, symbol: str, block: CandleBlock) -> None:
+        self.candles_by_rest += len(block)
+        self._assembler.fill(symbol, block.candles())
+
+    async def _stream(self) -> None:
+        wanted = [[symbol, self._timeframe.value] for symbol in self._assembler.symbols]
+        while True:
+            news = await next_of(self._exchange.watch_ohlcv_for_symbols(wanted), within=self._silence_limit())
+            if isinstance(news, Interrupted):
+                await self._reconnect(news.reason)
+            else:
+                self._read_caches()
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    def _read_caches(self) -> None:
+        self._notice_new_connection()
+        self._last_data = self._monotonic()
+        for symbol in self._assembler.symbols:
+            cache = self._exchange.ohlcvs.get(symbol, {}).get(self._timeframe.value)
+            if cache is not None:
+                self._read_cache(symbol, cache.hashmap)
+        self._news.set()
+
+    def _read_cache(self, symbol: str, rows: dict[int, list[float]]) -> None:
+        newest = max(rows, default=0)
+        self._newest[symbol] = newest
+        # Candles up to the one that a break interrupted may lack their end.
+        after = max(self._assembler.last_open_ms(symbol), self._untrusted.get(symbol, 0))
+        for open_time_ms in sorted(time for time in rows if after < time < newest):
+            row = rows[open_time_ms]
+            self.candles_streamed += 1
+            self._assembler.offer(symbol, Candle(open_time_ms, *row[1:6]))
+
+    def _notice_new_connection(self) -> None:
+        now = [client for url, client in self._exchange.clients.items() if not is_private(url)]
+        if self._connections and any(client not in self._connections for client in now):
+            self._distrust()
+        self._connections = now
+
+    def _distrust(self) -> None:
+        self._untrusted.update(self._newest)
+        self.reconnects += 1
+
+    async def _reconnect(self, reason: str) -> None:
+        _log.warning("candle_stream_interrupted", reason=reason)
+        self._distrust()
+        self._connections = []
+        await close_clients(self._exchange, which=lambda url: not is_private(url))
+        await asyncio.sleep(0.1)
+
+    def _silence_limit(self) -> float:
+        return min(15.0, max(2.0, 0.5 * self._clock.wall_seconds(self._timeframe.milliseconds)))
+
+    def _is_silent(self) -> bool:
+        return self.silence_seconds > self._silence_limit()
+
+    def _now_ms(self) -> int:
+        return self._clock.now_ms(self._monotonic())
+
+    async def _sleep_until(self, venue_ms: int) -> None:
+        while (left := venue_ms - self._now_ms()) > 0:
+            await asyncio.sleep(min(self._clock.wall_seconds(left) + 0.001, 1.0))

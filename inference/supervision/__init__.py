@@ -1,0 +1,1 @@
+"""What the worker says of its own health: status file, service notifications, model reloads."""
