@@ -148,6 +148,10 @@ class CandleLake:
         folder = series_folder(self.root, series)
         return [folder / f"{month}.parquet" for month in self._months(series)]
 
+    def read_path(self, path: Path) -> Rows:
+        """Return every row of one file."""
+        return read_partition(path)
+
     def set_aside(self, path: Path) -> Path:
         """Rename a damaged file out of the way, so that its month can be fetched again; return its new name."""
         with locked(path):

@@ -1,0 +1,96 @@
+"""Closed candles from any venue that ccxt speaks to, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import numpy as np
+
+from feature_store.candle import CandleBlock, Series, validate
+from feature_store.errors import BadInputError, UnknownSymbolError
+from feature_store.venue.async_time import venue_time_ms
+from feature_store.venue.errors import RetryableError
+from feature_store.venue.retry import retrying
+
+PAGE = 1_000
+"""Candles asked for at once: the most that ccxt passes on for Binance."""
+
+Progress = Callable[[int], None]
+
+
+async def fetch_candles(
+    exchange: Any,
+    series: Series,
+    start_ms: int,
+    end_ms: int | None = None,
+    *,
+    progress: Progress | None = None,
+) -> AsyncIterator[CandleBlock]:
+    """
+    Yield the closed candles that open in `[start_ms, end_ms)`, oldest first, a page at a time.
+
+    A candle is closed when the venue's clock, not ours, has passed its end. A caller that stores each page resumes
+    after the last one stored.
+
+    Args:
+        exchange: From `create_exchange`.
+        series: What to fetch.
+        start_ms: Open time of the first candle wanted.
+        end_ms: Where to stop; at the newest closed candle, if None or later.
+        progress: Told how many candles each page brought.
+
+    Raises:
+        UnknownSymbolError: The venue does not list the symbol.
+        QuantumError: The venue does not answer, or refuses, after several attempts.
+    """
+    await require_symbol(exchange, series)
+    timeframe = series.timeframe
+    closed_ms = timeframe.floor_ms(await venue_time_ms(exchange))
+    end_ms = closed_ms if end_ms is None else min(end_ms, closed_ms)
+    since_ms = -(-start_ms // timeframe.milliseconds) * timeframe.milliseconds
+    while since_ms < end_ms:
+        limit = min(PAGE, (end_ms - since_ms) // timeframe.milliseconds + 1)
+        page = await _page(exchange, series, since_ms, limit)
+        if len(page) == 0:
+            return
+        wanted = page.until(end_ms)
+        if len(wanted):
+            if progress is not None:
+                progress(len(wanted))
+            yield wanted
+        since_ms = int(page.open_time_ms[-1]) + timeframe.milliseconds
+
+
+async def require_symbol(exchange: Any, series: Series) -> None:
+    """
+    Load the venue's instruments once and check that ours is one of them.
+
+    Raises:
+        UnknownSymbolError: It is not.
+    """
+    markets = await retrying(lambda: exchange.load_markets(), exchange=exchange)  # noqa: PLW0108  # looked up anew
+    if series.symbol not in markets:
+        raise UnknownSymbolError(series.symbol, series.venue, sorted(markets))
+
+
+async def _page(exchange: Any, series: Series, since_ms: int, limit: int) -> CandleBlock:
+    async def ask() -> CandleBlock:
+        rows = await exchange.fetch_ohlcv(series.symbol, str(series.timeframe), since=since_ms, limit=limit)
+        try:
+            return validate(_in_order(CandleBlock.from_rows(rows)).since(since_ms), series.timeframe)
+        except BadInputError as error:
+            # A page that makes no sense was damaged on its way more often than at its source.
+            raise RetryableError(f"Venue {series.venue!r} sent unusable candles of {series.symbol}: {error}") from error
+
+    return await retrying(ask, exchange=exchange)
+
+
+def _in_order(block: CandleBlock) -> CandleBlock:
+    if (np.diff(block.open_time_ms) > 0).all():
+        return block
+    order = np.argsort(block.open_time_ms, kind="stable")
+    times = block.open_time_ms[order]
+    # Of a candle that is there twice, the later one was sent last.
+    last = order[np.append(times[1:] != times[:-1], [True])]
+    return CandleBlock(block.open_time_ms[last], block.values[last])
