@@ -124,6 +124,15 @@ class Book:
                 if intent.trade_id in self.trades:
                     known = self.order(intent.client_order_id) or Order(intent=intent)
                     self._put_order(lifecycle.sent(known))
+            case OrderReported() | OrderRefused() | OrderFoundAbsent() | FillBooked():
+                self._apply_to_order(event)
+            case AccountMarked():
+                self.account = event
+            case _:
+                self._apply_to_trade(event)
+
+    def _apply_to_order(self, event: OrderReported | OrderRefused | OrderFoundAbsent | FillBooked) -> None:
+        match event:
             case OrderReported(report=report):
                 if order := self.order(report.client_order_id):
                     self._put_order(lifecycle.apply(order, report))
@@ -132,12 +141,10 @@ class Book:
                     self._put_order(lifecycle.refused(order, code))
             case OrderFoundAbsent(client_order_id=key):
                 if order := self.order(key):
-                    self._put_order(lifecycle.refused(order, lifecycle.ABSENT))
+                    self._put_order(lifecycle.absent(order))
             case FillBooked(fill=fill):
                 if order := self.order(fill.client_order_id):
                     self._put_order(lifecycle.book(order, fill))
-            case _:
-                self._apply_to_trade(event)
 
     def _apply_to_trade(self, event: Event) -> None:
         match event:
@@ -153,8 +160,6 @@ class Book:
                     self.closed_count += trade.result is None
                     self._put(replace(trade, result=result))
                     self._forget_oldest_closed()
-            case AccountMarked():
-                self.account = event
             case _:
                 pass
 

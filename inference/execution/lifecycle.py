@@ -121,3 +121,11 @@ def refused(order: Order, code: str) -> Order:
     if OrderStatus.REFUSED not in TRANSITIONS[order.status] or order.executed > 0:
         return order
     return replace(order, status=OrderStatus.REFUSED, refusal=code)
+
+
+def absent(order: Order) -> Order:
+    """Return the order after the venue proved to have it no more; what it executed stays."""
+    if order.status.is_terminal:
+        return order
+    ended = order.executed > 0 or order.status is OrderStatus.TRIGGERED
+    return replace(order, status=OrderStatus.EXPIRED if ended else OrderStatus.REFUSED, refusal=ABSENT)

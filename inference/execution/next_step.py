@@ -1,0 +1,201 @@
+"""What a trade needs next: protection before profit, exits before tidying, one step at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from inference.domain.order import OrderIntent, OrderStatus, OrderType, Purpose, Side
+from inference.domain.trade import ExitReason
+from inference.execution.book import Trade
+from inference.execution.client_order_id import client_order_id
+from inference.execution.lifecycle import Order
+
+# The venue's words for: the price is already through the trigger; nothing left to reduce; too much already resting.
+WOULD_TRIGGER = "-2021"
+NOTHING_TO_REDUCE = "-2022"
+REDUCE_ONLY_CONFLICT = "-4118"
+
+# Refusals of a protective order before its absence is accepted: for a stop by leaving, for a target by doing without.
+MAX_REFUSALS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Journal this order, then send it."""
+
+    intent: OrderIntent
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Find out what became of this order."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Take this order away."""
+
+    order: Order
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Decide that the trade must end."""
+
+    reason: ExitReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Count the money and close the trade."""
+
+
+Step = Place | Resolve | Cancel | Leave | Finish
+
+
+def next_step(trade: Trade, *, may_enter: bool = False, stop_overdue: bool = False) -> Step | None:
+    """
+    Return the one thing to do next for a trade, or None when it is as it should be.
+
+    Derived from the trade alone, so that a worker that was killed anywhere continues where it stood. With
+    `may_enter` an entry that was never sent is still wanted; with `stop_overdue` the venue has had its time to
+    confirm a stop.
+    """
+    if trade.open_quantity > 0:
+        return _leave(trade) if trade.exit_reason else _guard(trade, stop_overdue=stop_overdue)
+
+    entries = trade.of(Purpose.ENTRY)
+    if not entries and may_enter and trade.exit_reason is None and trade.result is None:
+        return Place(_intent(trade, Purpose.ENTRY, trade.plan.quantity))
+
+    for order in trade.orders.values():
+        if order.may_exist or (order.is_live and not order.intent.reduce_only):
+            return Resolve(order)
+    for order in trade.orders.values():
+        if order.is_live:
+            return Cancel(order)
+
+    return Finish() if trade.result is None else None
+
+
+def _guard(trade: Trade, *, stop_overdue: bool) -> Step | None:
+    step = _hold_stop(trade, stop_overdue=stop_overdue)
+    if step is not None:
+        return step
+
+    for order in trade.of(Purpose.ENTRY):
+        if order.may_exist or order.is_live:
+            return Resolve(order)
+
+    return _hold_target(trade)
+
+
+def _hold_stop(trade: Trade, *, stop_overdue: bool) -> Step | None:
+    stops = trade.of(Purpose.STOP)
+    if any(order.refusal == WOULD_TRIGGER for order in stops):
+        return Leave(ExitReason.STOP, "the price was already through the stop")
+    if any(_fired_in_vain(order) for order in stops):
+        return Leave(ExitReason.STOP_UNFILLED, "the stop fired and its order ended unfilled")
+    if _covered(stops) >= trade.open_quantity:
+        return _surplus(trade, stops)
+    if stop_overdue:
+        return Leave(ExitReason.UNPROTECTED, "the venue confirmed no stop in time")
+    for order in stops:
+        if order.may_exist:
+            return Resolve(order)
+    if _refusals(stops) >= MAX_REFUSALS:
+        return Leave(ExitReason.UNPROTECTED, f"the venue refused {_refusals(stops)} stops")
+
+    return Place(_intent(trade, Purpose.STOP, _uncovered(trade, stops)))
+
+
+def _hold_target(trade: Trade) -> Step | None:
+    targets = trade.of(Purpose.TARGET)
+    if any(order.refusal == WOULD_TRIGGER or _fired_in_vain(order) for order in targets):
+        return Leave(ExitReason.TARGET, "the price was already through the target")
+    for order in targets:
+        if order.may_exist:
+            return Resolve(order)
+    if _covered(targets) >= trade.open_quantity:
+        return _surplus(trade, targets)
+    if _refusals(targets) >= MAX_REFUSALS:
+        return None
+
+    return Place(_intent(trade, Purpose.TARGET, _uncovered(trade, targets)))
+
+
+def _leave(trade: Trade) -> Step:
+    exits = trade.of(Purpose.EXIT)
+    for order in exits:
+        if order.may_exist or order.is_live:
+            return Resolve(order)
+    # The stop stays until the position is flat; a resting target may stand in the exit's way.
+    if exits and exits[-1].refusal == REDUCE_ONLY_CONFLICT:
+        for order in trade.of(Purpose.TARGET):
+            if order.is_live:
+                return Cancel(order)
+
+    return Place(_intent(trade, Purpose.EXIT, trade.open_quantity))
+
+
+def _surplus(trade: Trade, orders: list[Order]) -> Step | None:
+    # Replaced by place-then-cancel, so that the position is never without.
+    waiting = [order for order in orders if order.status is OrderStatus.ACCEPTED]
+    covered = _covered(orders)
+    for order in sorted(waiting, key=lambda one: one.remaining, reverse=True):
+        if covered - order.remaining >= trade.open_quantity:
+            return Cancel(order)
+    shrunk = len(waiting) == 1 and len(waiting) == len([one for one in orders if one.is_live])
+    if shrunk and waiting[0].remaining > trade.open_quantity and not orders[-1].refusal and not orders[-1].may_exist:
+        return Place(_intent(trade, orders[0].intent.purpose, trade.open_quantity))
+    if any(order.may_exist for order in orders):
+        return Resolve(next(order for order in orders if order.may_exist))
+
+    return None
+
+
+def _covered(orders: list[Order]) -> Decimal:
+    return sum((order.remaining for order in orders if order.is_live), Decimal(0))
+
+
+def _uncovered(trade: Trade, orders: list[Order]) -> Decimal:
+    # Whole, unless the venue counts what rests against the position: then only what is missing.
+    conflict = bool(orders) and orders[-1].refusal == REDUCE_ONLY_CONFLICT
+    return trade.open_quantity - _covered(orders) if conflict else trade.open_quantity
+
+
+def _refusals(orders: list[Order]) -> int:
+    return sum(bool(order.refusal) for order in orders)
+
+
+def _fired_in_vain(order: Order) -> bool:
+    ended = order.status in (OrderStatus.CANCELED, OrderStatus.EXPIRED)
+    return ended and order.child_order_id is not None and order.remaining > 0
+
+
+_TYPES = {
+    Purpose.ENTRY: OrderType.MARKET,
+    Purpose.STOP: OrderType.STOP_MARKET,
+    Purpose.TARGET: OrderType.TAKE_PROFIT_MARKET,
+    Purpose.EXIT: OrderType.MARKET,
+}
+
+
+def _intent(trade: Trade, purpose: Purpose, quantity: Decimal) -> OrderIntent:
+    plan = trade.plan
+    opening = Side.opening(plan.direction)
+    return OrderIntent(
+        client_order_id=client_order_id(plan.trade_id, purpose, len(trade.of(purpose)) + 1),
+        trade_id=plan.trade_id,
+        trace_id=plan.trace_id,
+        symbol=plan.symbol,
+        side=opening if purpose is Purpose.ENTRY else opening.opposite,
+        order_type=_TYPES[purpose],
+        purpose=purpose,
+        quantity=quantity,
+        trigger_price={Purpose.STOP: plan.stop_price, Purpose.TARGET: plan.target_price}.get(purpose),
+    )

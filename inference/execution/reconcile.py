@@ -1,0 +1,161 @@
+"""Where the journal and the venue disagree, and what makes them agree again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+
+from inference.domain.order import OrderIntent, OrderReport, OrderType, Purpose, Side
+from inference.execution.book import Book, Trade
+from inference.execution.client_order_id import order_key
+from inference.execution.next_step import next_step
+from inference.execution.ports import VenuePosition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VenueView:
+    """What the venue holds, read at about one moment."""
+
+    positions: Mapping[str, VenuePosition]
+    open_orders: Sequence[OrderReport]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryOrder:
+    """Ask for an order whose fate is open, or that the venue should list and does not."""
+
+    symbol: str
+    client_order_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settle:
+    """Take the trade's next steps: a stop is missing or has the wrong size, an exit is due, an order is left over."""
+
+    symbol: str
+    trade_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptPosition:
+    """The venue is right about the quantity of a trade: somebody else traded."""
+
+    symbol: str
+    trade_id: str
+    open_quantity: Decimal
+    price: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlattenPosition:
+    """No trade of ours explains this position; it has no stop and must go."""
+
+    symbol: str
+    signed_quantity: Decimal
+    price: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelOrphan:
+    """An order with an id of ours that no open trade wants."""
+
+    symbol: str
+    intent: OrderIntent
+
+
+Action = QueryOrder | Settle | AdoptPosition | FlattenPosition | CancelOrphan
+
+
+def reconcile(book: Book, venue: VenueView, *, confirmed: bool) -> list[Action]:
+    """
+    Return what makes book and venue agree; an empty list means that they do.
+
+    A first look only asks: what looks lost may be a report that is still on its way. With `confirmed`, after every
+    open question has been put to the venue, the venue is right about positions and orphans go.
+    """
+    actions: list[Action] = list(_open_questions(book, venue))
+    symbols = sorted({trade.symbol for trade in book.active()} | set(venue.positions))
+    for symbol in symbols:
+        actions.extend(_position_actions(book.active_in(symbol), symbol, venue, confirmed=confirmed))
+    actions.extend(
+        Settle(symbol=trade.symbol, trade_id=trade.plan.trade_id)
+        for trade in book.active()
+        if next_step(trade) is not None
+    )
+    actions.extend(_orphans(book, venue, confirmed=confirmed))
+
+    return list(dict.fromkeys(actions))
+
+
+def _open_questions(book: Book, venue: VenueView) -> Iterator[Action]:
+    listed = {report.client_order_id for report in venue.open_orders}
+    for trade in book.active():
+        for key, order in trade.orders.items():
+            if order.may_exist or (order.is_live and key not in listed):
+                yield QueryOrder(symbol=trade.symbol, client_order_id=key)
+
+
+def _position_actions(trades: list[Trade], symbol: str, venue: VenueView, *, confirmed: bool) -> Iterator[Action]:
+    position = venue.positions.get(symbol)
+    held = position.signed_quantity if position else Decimal(0)
+    expected = sum((trade.signed_quantity for trade in trades), Decimal(0))
+    if held == expected:
+        return
+    if not confirmed:
+        for trade in trades:
+            for key in trade.orders:
+                yield QueryOrder(symbol=symbol, client_order_id=key)
+        # An order that was believed lost may have executed after all.
+        if position is not None and not trades:
+            yield FlattenPosition(symbol=symbol, signed_quantity=held, price=position.mark_price)
+        return
+
+    price = position.mark_price if position else Decimal(0)
+    if not trades:
+        yield FlattenPosition(symbol=symbol, signed_quantity=held, price=price)
+        return
+
+    # The youngest trade takes the difference; what points the other way is not its position at all.
+    trade = trades[-1]
+    others = expected - trade.signed_quantity
+    rest = held - others
+    long = Side.opening(trade.plan.direction) is Side.BUY
+    own = max(Decimal(0), rest if long else -rest)
+    yield AdoptPosition(
+        symbol=symbol, trade_id=trade.plan.trade_id, open_quantity=own, price=price or trade.plan.reference_price
+    )
+    if own == 0 and rest != 0:
+        yield FlattenPosition(symbol=symbol, signed_quantity=rest, price=price)
+
+
+def _orphans(book: Book, venue: VenueView, *, confirmed: bool) -> Iterator[Action]:
+    for report in venue.open_orders:
+        key = order_key(report.client_order_id)
+        if key is None:
+            continue
+        order = book.order(report.client_order_id)
+        if order is not None and not order.status.is_terminal:
+            continue
+        if order is not None and not confirmed:
+            yield QueryOrder(symbol=report.symbol, client_order_id=report.client_order_id)
+            continue
+        yield CancelOrphan(symbol=report.symbol, intent=order.intent if order else _named(report))
+
+
+def _named(report: OrderReport) -> OrderIntent:
+    key = order_key(report.client_order_id)
+    if key is None:
+        raise ValueError(f"Expected an order id of ours, found {report.client_order_id!r}")
+    kinds = {Purpose.STOP: OrderType.STOP_MARKET, Purpose.TARGET: OrderType.TAKE_PROFIT_MARKET}
+    # Enough to name the order at the venue; side and quantity are not known and not needed for that.
+    return OrderIntent(
+        client_order_id=report.client_order_id,
+        trade_id=key.trade_id,
+        trace_id="",
+        symbol=report.symbol,
+        side=Side.SELL,
+        order_type=kinds.get(key.purpose, OrderType.MARKET),
+        purpose=key.purpose,
+        quantity=Decimal(0),
+    )
