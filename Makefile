@@ -80,7 +80,7 @@ wheel: setup ## Build the worker's wheel into dist/
 
 clean: ## Stop everything and forget all that ran (the environments stay)
 	@[ ! -x $(BIN)/qtctl ] || $(BIN)/qtctl down || true
-	@rm -rf var
+	@rm -rf var var-prove
 
 PROOFS := footprint decision-latency hot-reload kill-worker null-market real-candles demo readme fresh-clone-tests
 prove: setup ## Run every proof; SIZE=ci is the smaller, stated size

@@ -23,7 +23,9 @@ def main() -> int:
     """Run each named proof in turn; a proof that raises has failed and does not stop the others."""
     parser = argparse.ArgumentParser(prog="infra.prove", description=__doc__)
     parser.add_argument("names", nargs="+", help="proofs to run, for example: footprint decision-latency")
-    parser.add_argument("--size", type=Size, default=Size.FULL, choices=list(Size), help="full, or what CI has time for")
+    parser.add_argument(
+        "--size", type=Size, default=Size.FULL, choices=list(Size), help="full, or what CI has time for"
+    )
     arguments = parser.parse_args()
 
     results: list[Proof] = []

@@ -13,9 +13,7 @@ HEAVY = ("prefect", "torch", "neuralforecast", "sklearn", "pandas", "mlflow", "d
 
 
 def _run(code: str) -> str:
-    done = subprocess.run(
-        [WORKER_PYTHON, "-c", code], cwd="/", capture_output=True, text=True, timeout=120, check=True
-    )
+    done = subprocess.run([WORKER_PYTHON, "-c", code], cwd="/", capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
 
 
