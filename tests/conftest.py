@@ -1,4 +1,4 @@
-"""Which tests can run here: a marker whose service is absent deselects its tests and says so, unless all are required."""
+"""Which tests can run here: what a marker asks for and is absent deselects its tests, and says so."""
 
 from __future__ import annotations
 
