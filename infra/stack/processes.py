@@ -8,8 +8,11 @@ import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from time import sleep
 
 import psutil
+
+from feature_store.clock import monotonic
 
 MARK = "QT_STACK_ID"
 SERVICE = "QT_STACK_SERVICE"
@@ -17,13 +20,11 @@ SERVICE = "QT_STACK_SERVICE"
 _CREATE_TIME_TOLERANCE_S = 2.0
 
 
-def start(
-    command: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path
-) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, with all output in its log; it outlives us."""
+def start(command: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path) -> int:
+    """Start a process in a session of its own, with all output in its log, and return its pid; it outlives us."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             list(command),
             env=dict(environment),
             cwd=directory,
@@ -32,6 +33,18 @@ def start(
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    # Outliving us is the point; without this the object would complain when it is forgotten.
+    process.returncode = 0
+    return process.pid
+
+
+def exit_status(pid: int) -> int | None:
+    """Return the status with which our child ended, or None while it runs."""
+    try:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return -1
+    return os.waitstatus_to_exitcode(status) if ended else None
 
 
 def _mark_of(process: psutil.Process) -> tuple[str, str] | None:
@@ -88,13 +101,33 @@ def end(stack_id: str, service: str, grace_s: float) -> list[int]:
     """
     members = marked(stack_id, [service])
     _signal(members, signal.SIGTERM)
-    _, alive = psutil.wait_procs(members, timeout=grace_s)
+    _wait(members, grace_s)
     # A process that was starting children while we asked may have left some unasked.
     alive = marked(stack_id, [service])
     killed = [process.pid for process in alive]
     _signal(alive, signal.SIGKILL)
-    psutil.wait_procs(alive, timeout=5.0)
+    _wait(alive, 5.0)
     return killed
+
+
+def _wait(members: Iterable[psutil.Process], patience_s: float) -> None:
+    """Wait until each has ended; one that only waits for its parent to notice counts as ended."""
+    deadline = monotonic() + patience_s
+    running = list(members)
+    while running := [process for process in running if not _has_ended(process)]:
+        if monotonic() > deadline:
+            return
+        sleep(0.05)
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        ended = process.status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return True
+    if ended:
+        exit_status(process.pid)
+    return ended
 
 
 def _signal(processes: Iterable[psutil.Process], number: signal.Signals) -> None:

@@ -12,7 +12,11 @@ from infra.stack.errors import ServiceDownError
 _TIMEOUT = aiohttp.ClientTimeout(total=20.0, sock_connect=3.0)
 
 
-class NotFoundError(ServiceDownError):
+class RequestRefusedError(ServiceDownError):
+    """The server answers, but not with what was asked for."""
+
+
+class NotFoundError(RequestRefusedError):
     """The server answers, but what was asked for is not there."""
 
 
@@ -49,7 +53,8 @@ class JsonApi:
 
         Raises:
             NotFoundError: There is no such thing.
-            ServiceDownError: There is no answer, or one that is not a success.
+            RequestRefusedError: The answer is not a success.
+            ServiceDownError: There is no answer.
         """
         if self._session is None:
             raise RuntimeError("JsonApi is used inside `async with`")
@@ -59,7 +64,8 @@ class JsonApi:
                 if response.status == 404:
                     raise NotFoundError(f"{self.name} has no {path}")
                 if response.status >= 400:
-                    raise ServiceDownError(f"{self.name} answered {response.status} to {method} {path}: {text[:300]}")
+                    found = f"{self.name} answered {response.status} to {method} {path}: {text[:300]}"
+                    raise RequestRefusedError(found)
                 return await response.json(content_type=None) if text else None
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             found = str(error) or type(error).__name__

@@ -169,11 +169,7 @@ def _prefect_server(_settings: StackSettings, home: Home, programs: Programs, ur
 
 def _mlflow_server(_settings: StackSettings, home: Home, programs: Programs, urls: Mapping[str, str]) -> Service:
     url = urls[MLFLOW]
-    environment = base_environment() | {
-        # Seven job consumers would take 1.5 GB for features that are not used here.
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_SERVER_ALLOWED_HOSTS": "localhost:*,127.0.0.1:*",
-    }
+    environment = base_environment() | _environment_file(programs.repository / "mlflow" / "server.env")
     command = (
         str(programs.pipeline_bin / "mlflow"),
         "server",
@@ -192,6 +188,12 @@ def _mlflow_server(_settings: StackSettings, home: Home, programs: Programs, url
         port=int(url.rpartition(":")[2]),
         url=url,
     )
+
+
+def _environment_file(path: Path) -> dict[str, str]:
+    lines = path.read_text().splitlines() if path.exists() else []
+    pairs = (line.partition("=") for line in lines if "=" in line and not line.startswith("#"))
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _prefect_worker(settings: StackSettings, home: Home, programs: Programs, urls: Mapping[str, str]) -> Service:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 
 import msgspec
 import psutil
@@ -25,9 +25,11 @@ from infra.stack.record import (
     stack_id_in,
     write_record,
 )
-from infra.stack.services import NAMES, PREFERRED_PORTS, Service
+from infra.stack.services import PREFECT_WORKER, PREFERRED_PORTS, WORKER, Service
 
 _ADOPTION_PATIENCE_S = 5.0
+# The worker finishes its batch of decisions first.
+_WORKER_GRACE_S = 20.0
 
 
 class Supervisor:
@@ -176,7 +178,7 @@ class Supervisor:
         marks = {processes.MARK: self._record.stack_id, processes.SERVICE: service.name}
         started_at = utc_now()
         try:
-            child = processes.start(
+            pid = processes.start(
                 service.command,
                 environment={**service.environment, **marks},
                 directory=service.directory,
@@ -187,8 +189,8 @@ class Supervisor:
                 service.name, f"could not be started ({error.strerror}: {service.command[0]})", service.log, ""
             ) from error
         known = ServiceRecord(
-            pid=child.pid,
-            create_time=psutil.Process(child.pid).create_time(),
+            pid=pid,
+            create_time=psutil.Process(pid).create_time(),
             url=service.url,
             port=service.port,
             log=str(service.log),
@@ -199,7 +201,7 @@ class Supervisor:
         await self._note(service.name, known)
         deadline = monotonic() + service.deadline_s
         while not await is_ready(service.health, started_at):
-            if (code := child.poll()) is not None:
+            if (code := processes.exit_status(pid)) is not None:
                 await self._note(service.name, None)
                 raise ServiceFailedError(
                     service.name, f"ended with status {code} while starting", service.log, processes.tail(service.log)
@@ -222,18 +224,19 @@ class Supervisor:
             The names of those that had to be killed.
         """
         wanted = set(self._record.services if names is None else names)
-        killed = []
-        for name in reversed(NAMES):
-            if name not in wanted:
-                continue
-            grace = max(grace_s, 20.0) if name == "worker" else grace_s
+        killed: list[str] = []
+
+        async def end(name: str) -> None:
+            grace = max(grace_s, _WORKER_GRACE_S) if name == WORKER else grace_s
             if await asyncio.to_thread(processes.end, self._record.stack_id, name, grace):
                 killed.append(name)
             await self._note(name, None)
-        for name in wanted - set(NAMES):
-            if await asyncio.to_thread(processes.end, self._record.stack_id, name, grace_s):
-                killed.append(name)
-            await self._note(name, None)
+
+        # Those that others need end last; servers need nothing from one another.
+        for name in (WORKER, PREFECT_WORKER):
+            if name in wanted:
+                await end(name)
+        await asyncio.gather(*(end(name) for name in wanted - {WORKER, PREFECT_WORKER}))
         return killed
 
     def dead(self) -> list[str]:
@@ -259,8 +262,3 @@ class Supervisor:
 
     def _save(self) -> None:
         write_record(self._home.record, self._record)
-
-
-def uptime(known: ServiceRecord, now: datetime) -> float:
-    """Return for how many seconds a service has been running."""
-    return (now - known.started_at).total_seconds()

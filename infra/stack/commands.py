@@ -1,0 +1,189 @@
+"""`qtctl up`, `down`, `status`, `doctor` and `demo`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from feature_store.errors import QuantumError
+from infra.stack import doctor as doctor_module
+from infra.stack import overview
+from infra.stack.checks import Level
+from infra.stack.errors import StackError
+from infra.stack.home import Programs, home_from_environment
+from infra.stack.local_stack import make_stack
+from infra.stack.services import NAMES, PREFECT, StackSettings
+from infra.stack.supervisor import Supervisor
+
+up = App(name="up", help="Start the local stack: exchange, Prefect, MLflow and the worker.")
+down = App(name="down", help="Stop the local stack, everything it started and nothing else.")
+status = App(name="status", help="Show what runs, where, and how it is.")
+doctor = App(name="doctor", help="Check this machine and QUANTUM_HOME, and say how to mend what is wrong.")
+demo = App(name="demo", help="Train, promote and trade on embedded defaults, then sum up.")
+
+_INTERRUPTED = 130
+
+
+def _say(sentence: str) -> None:
+    print(sentence, flush=True)  # noqa: T201 - a command speaks to the person who typed it
+
+
+def _run(work: Coroutine[Any, Any, int]) -> int:
+    """Run a command to its end; SIGINT and SIGTERM cancel it in order, errors become one sentence."""
+
+    async def cancellable() -> int:
+        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, lambda: task.cancel() if task else None)
+        return await work
+
+    try:
+        return asyncio.run(cancellable())
+    except QuantumError as error:
+        print(error, file=sys.stderr, flush=True)  # noqa: T201 - as above
+        return 1
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        return _INTERRUPTED
+
+
+@up.default
+def _up(
+    *,
+    venue: str | None = None,
+    symbols: int = 20,
+    seed: int = 7,
+    speed: float = 60.0,
+    edge: float | None = None,
+    replay: Path | None = None,
+    services: str = "all",
+) -> int:
+    """
+    Start the local stack and return; what already runs with the same settings is kept.
+
+    Examples:
+        qtctl up
+        qtctl up --speed 300 --edge 0
+        qtctl up --venue binanceusdm --services prefect-server,mlflow,prefect-worker
+
+    Args:
+        venue: sandbox, binanceusdm, binance or bitfinex; by default QT_VENUE, else sandbox.
+        symbols: How many symbols the sandbox exchange trades.
+        seed: The seed of the sandbox's market.
+        speed: How many times faster than the wall the sandbox's clock runs.
+        edge: Strength of the predictable component of the sandbox's market; 0 leaves nothing to find.
+        replay: Recorded candles (a Parquet or CSV file, or a folder) that the sandbox replays instead.
+        services: all, or a comma list of sandbox, prefect-server, mlflow, prefect-worker, worker.
+    """
+    settings = StackSettings(
+        venue=venue or os.environ.get("QT_VENUE") or "sandbox",
+        symbols=symbols,
+        seed=seed,
+        speed=speed,
+        edge=edge,
+        replay=None if replay is None else str(replay.resolve()),
+    )
+    return _run(_start_all(settings, services))
+
+
+async def _start_all(settings: StackSettings, services: str) -> int:
+    names = NAMES if services == "all" else tuple(part.strip() for part in services.split(",") if part.strip())
+    if unknown := set(names) - set(NAMES):
+        raise StackError(f"Unknown service {', '.join(sorted(unknown))}; --services takes: all, {', '.join(NAMES)}")
+    stack = make_stack(home_from_environment(), settings, _say)
+    with stack.supervisor.exclusive():
+        stack.prepare(names)
+        await stack.start_servers()
+        if PREFECT in names and "prefect-worker" in names and await stack.deploy():
+            _say("Deployed prefect.yaml.")
+        await stack.start_worker()
+    for name, url in stack.urls.items():
+        _say(f"{name:16} {url}")
+    return 0
+
+
+@down.default
+def _down() -> int:
+    """
+    Stop everything that `up` or `demo` started under QUANTUM_HOME.
+
+    Examples:
+        qtctl down
+    """
+    return _run(_stop_all())
+
+
+async def _stop_all() -> int:
+    home = home_from_environment()
+    if not home.root.exists():
+        return 0
+    supervisor = Supervisor(home, _say)
+    with supervisor.exclusive():
+        for sentence in supervisor.load():
+            _say(sentence)
+        names = list(supervisor.record.services)
+        killed = await supervisor.stop()
+    if names:
+        _say(f"Stopped {', '.join(names)}.")
+    for name in killed:
+        _say(f"{name} did not end when asked and was killed; see its log in {home.logs}.")
+    return 0
+
+
+@status.default
+def _status(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """
+    Show each service with its address, health and memory, the champion and the worker's state.
+
+    Exit status 1 where something that should run does not.
+
+    Examples:
+        qtctl status
+        qtctl status --json | jq .services
+
+    Args:
+        json: Print one JSON object instead of a table.
+    """
+    return _run(_show_status(as_json=json))
+
+
+async def _show_status(*, as_json: bool) -> int:
+    view = await overview.look(home_from_environment())
+    if as_json:
+        _say(msgspec.json.encode(view).decode())
+    else:
+        overview.show(view, Console())
+    return 0 if all(service.health == "ready" for service in view.services.values()) else 1
+
+
+@doctor.default
+def _doctor(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """
+    Look at versions, disk, ports, clock, venue, servers and files; exit status 1 where one of them fails.
+
+    Examples:
+        qtctl doctor
+        QT_VENUE=binanceusdm qtctl doctor --json
+
+    Args:
+        json: Print a JSON list of findings instead of a table.
+    """
+    return _run(_examine(as_json=json))
+
+
+async def _examine(*, as_json: bool) -> int:
+    findings = await doctor_module.examine(home_from_environment(), Programs())
+    if as_json:
+        _say(msgspec.json.encode(findings).decode())
+    else:
+        doctor_module.show(findings, Console())
+    return 1 if any(one.level is Level.FAIL for one in findings) else 0

@@ -1,0 +1,173 @@
+"""The whole stack of one home as a person starts it: servers, deployments and the inference worker together."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from feature_store.clock import utc_now
+from infra.stack.errors import ServiceFailedError, StackError
+from infra.stack.home import Home, Programs
+from infra.stack.prefect_api import PrefectServer
+from infra.stack.rest import JsonApi
+from infra.stack.services import (
+    MLFLOW,
+    NAMES,
+    PREFECT,
+    PREFECT_WORKER,
+    SANDBOX,
+    WORKER,
+    Service,
+    StackSettings,
+    client_environment,
+    plan,
+)
+from infra.stack.supervisor import Supervisor
+
+LEAST_FREE_BYTES = 2 * 1024**3
+VENUES = ("sandbox", "binanceusdm", "binance", "bitfinex")
+_DEPLOY_DEADLINE_S = 180.0
+_SERVERS = (SANDBOX, PREFECT, MLFLOW)
+
+
+@dataclass(slots=True)
+class LocalStack:
+    """One home's services under one set of settings."""
+
+    home: Home
+    settings: StackSettings
+    say: Callable[[str], None]
+    programs: Programs
+    supervisor: Supervisor
+    services: tuple[Service, ...] = ()
+
+    @property
+    def urls(self) -> dict[str, str]:
+        """The addresses of the servers."""
+        return {service.name: service.url for service in self.services if service.url is not None}
+
+    def prepare(self, names: tuple[str, ...] = NAMES) -> None:
+        """
+        Check what must be there, mend what an interrupted run left, and settle ports and order.
+
+        Raises:
+            StackError: Something needed is missing; one sentence says what.
+        """
+        check_settings(self.settings)
+        self.programs.check(with_worker=WORKER in names)
+        self.home.prepare()
+        check_disk(self.home)
+        for sentence in self.supervisor.load():
+            self.say(sentence)
+        running = tuple(self.supervisor.record.services)
+        ports = self.supervisor.choose_ports({*names, *running})
+        self.services = plan(self.settings, self.home, self.programs, ports, names)
+        self.supervisor.remember(msgspec.to_builtins(self.settings))
+
+    async def start_servers(self) -> None:
+        """Start the exchange, Prefect and MLflow at once, then Prefect's worker on a tidied queue."""
+        fresh_prefect = PREFECT not in self.supervisor.record.services
+        await self.supervisor.up([service for service in self.services if service.name in _SERVERS])
+        if fresh_prefect and PREFECT in self.urls:
+            async with JsonApi("Prefect", self.urls[PREFECT]) as api:
+                closed = await PrefectServer(api).end_interrupted_runs(utc_now())
+            if closed:
+                self.say(f"Closed {closed} flow run{'s' if closed > 1 else ''} that the last stop had interrupted.")
+        await self.supervisor.up([service for service in self.services if service.name == PREFECT_WORKER])
+
+    async def start_worker(self) -> None:
+        """Start the inference worker."""
+        await self.supervisor.up([service for service in self.services if service.name == WORKER])
+
+    async def deploy(self) -> bool:
+        """
+        Deploy prefect.yaml, unless exactly this was deployed here before.
+
+        Returns:
+            Whether anything was deployed.
+
+        Raises:
+            StackError: Prefect refused a deployment.
+        """
+        digest = self._deployment_digest()
+        mark = self.home.prefect / "deployed.digest"
+        if mark.exists() and mark.read_text() == digest:
+            return False
+        log = self.home.logs / "prefect-deploy.log"
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                str(self.programs.pipeline_bin / "prefect"),
+                *("--no-prompt", "deploy", "--all"),
+                cwd=self.programs.repository,
+                env=client_environment(self.settings, self.home, self.urls),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+            try:
+                async with asyncio.timeout(_DEPLOY_DEADLINE_S):
+                    code = await process.wait()
+            except BaseException:
+                process.kill()
+                await process.wait()
+                raise
+        if code != 0:
+            raise ServiceFailedError(
+                "prefect deploy", f"ended with status {code}", log, log.read_text(errors="replace")[-2000:]
+            )
+        mark.write_text(digest)
+        return True
+
+    def _deployment_digest(self) -> str:
+        sources = [
+            self.programs.repository / "prefect.yaml",
+            *sorted((self.programs.repository / "flows").glob("*.py")),
+        ]
+        missing = [path for path in sources[:1] if not path.exists()]
+        if missing:
+            raise StackError(f"{missing[0]} is missing; the deployments are described there")
+        return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
+
+    async def stop(self) -> list[str]:
+        """Stop everything; return the names of those that had to be killed."""
+        return await self.supervisor.stop()
+
+
+def make_stack(home: Home, settings: StackSettings, say: Callable[[str], None]) -> LocalStack:
+    """Wire a stack; nothing runs yet."""
+    return LocalStack(home, settings, say, Programs(), Supervisor(home, say))
+
+
+def check_settings(settings: StackSettings) -> None:
+    """
+    Refuse settings that cannot work.
+
+    Raises:
+        StackError: One of them cannot; the message says which and what would.
+    """
+    if settings.venue not in VENUES:
+        raise StackError(f"Unknown venue {settings.venue!r}; --venue takes one of: {', '.join(VENUES)}")
+    if settings.speed <= 0:
+        raise StackError(f"--speed is how much faster than the wall the sandbox's clock runs, was {settings.speed:g}")
+    if settings.symbols < 1:
+        raise StackError(f"--symbols is how many symbols the sandbox trades, was {settings.symbols}")
+
+
+def check_disk(home: Home, least: int = LEAST_FREE_BYTES) -> None:
+    """
+    Refuse to start where the disk would soon be full.
+
+    Raises:
+        StackError: Less is free than a run needs.
+    """
+    free = shutil.disk_usage(home.root).free
+    if free < least:
+        raise StackError(
+            f"Only {free / 1024**3:.1f} GiB are free for {home.root}, a run needs {least / 1024**3:.0f}; "
+            "free some space, or set QUANTUM_HOME to a folder on another disk"
+        )

@@ -1,0 +1,138 @@
+"""What runs at this moment: services, champion and worker, read from outside."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import msgspec
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from feature_store.clock import utc_now
+from infra.stack import processes
+from infra.stack.errors import StackError
+from infra.stack.health import is_ready
+from infra.stack.home import Home
+from infra.stack.mlflow_api import MlflowServer
+from infra.stack.record import ServiceRecord, StackRecord, read_record
+from infra.stack.rest import JsonApi
+from infra.stack.services import MLFLOW, PREFECT, PREFECT_WORKER, SANDBOX, WORKER, Health
+
+_HEALTH_PATHS = {SANDBOX: "/sandbox/status", PREFECT: "/api/health", MLFLOW: "/health"}
+
+
+class ServiceView(msgspec.Struct, frozen=True, kw_only=True):
+    """One service as it is now."""
+
+    pid: int
+    health: str
+    url: str | None
+    uptime_s: float
+    memory_mb: float
+    log: str
+
+
+class StackView(msgspec.Struct, frozen=True, kw_only=True):
+    """The stack as it is now."""
+
+    home: str
+    services: dict[str, ServiceView]
+    champion: dict[str, str] | None
+    worker: dict[str, Any] | None
+    settings: dict[str, Any]
+
+
+async def look(home: Home) -> StackView:
+    """
+    Ask every service how it is.
+
+    Raises:
+        StackError: The record of the stack is damaged.
+    """
+    record, damage = read_record(home.record)
+    if damage is not None:
+        raise StackError(f"{home.record} cannot be read ({damage}); `qtctl up` sets it aside and finds what still runs")
+    if record is None:
+        return StackView(home=str(home.root), services={}, champion=None, worker=None, settings={})
+    services = {name: await _view(name, known, record, home) for name, known in record.services.items()}
+    return StackView(
+        home=str(home.root),
+        services=services,
+        champion=await _champion(record),
+        worker=read_worker_status(home),
+        settings=record.settings,
+    )
+
+
+async def _view(name: str, known: ServiceRecord, record: StackRecord, home: Home) -> ServiceView:
+    process = processes.find(known.pid, known.create_time, record.stack_id)
+    if process is None:
+        health = "gone"
+    else:
+        health = "ready" if await is_ready(_health(name, known, record, home), known.started_at) else "not answering"
+    memory = sum(_memory(one) for one in processes.marked(record.stack_id, [name])) if process else 0.0
+    return ServiceView(
+        pid=known.pid,
+        health=health,
+        url=known.url,
+        uptime_s=round((utc_now() - known.started_at).total_seconds(), 1),
+        memory_mb=round(memory / 1024**2, 1),
+        log=known.log,
+    )
+
+
+def _health(name: str, known: ServiceRecord, record: StackRecord, home: Home) -> Health:
+    if name in _HEALTH_PATHS:
+        return Health("http", f"{known.url}{_HEALTH_PATHS[name]}")
+    if name == PREFECT_WORKER and PREFECT in record.services:
+        return Health("prefect-worker", f"{record.services[PREFECT].url}/api")
+    if name == WORKER:
+        return Health("worker", str(home.worker_status))
+    return Health("process", name)
+
+
+def _memory(process: psutil.Process) -> float:
+    with contextlib.suppress(psutil.Error):
+        return float(process.memory_info().rss)
+    return 0.0
+
+
+async def _champion(record: StackRecord) -> dict[str, str] | None:
+    known = record.services.get(MLFLOW)
+    if known is None or known.url is None:
+        return None
+    with contextlib.suppress(StackError):
+        async with JsonApi("MLflow", known.url) as api:
+            champion = await MlflowServer(api).champion()
+            if champion is not None:
+                return {"version": champion.version, "gate_verdict": champion.verdict}
+    return None
+
+
+def read_worker_status(home: Home) -> dict[str, Any] | None:
+    """Return what the inference worker last wrote about itself, or None."""
+    try:
+        return msgspec.json.decode(home.worker_status.read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def show(view: StackView, console: Console) -> None:
+    """Print the stack as a table."""
+    if not view.services:
+        console.print(f"Nothing runs under {view.home}; `qtctl up` starts the stack.")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("service", "health", "address", "up for", "memory"):
+        table.add_column(heading)
+    for name, one in view.services.items():
+        table.add_row(name, one.health, one.url or "", f"{one.uptime_s:.0f} s", f"{one.memory_mb:.0f} MB")
+    console.print(table)
+    champion = view.champion
+    console.print(
+        f"champion: version {champion['version']}, gates: {champion['gate_verdict']}" if champion else "champion: none"
+    )
+    if view.worker is not None and WORKER in view.services:
+        console.print(f"worker: {view.worker.get('state')} {view.worker.get('reason') or ''}".rstrip())
