@@ -1,0 +1,1 @@
+"""A local exchange that speaks the Binance USD-M futures protocol."""

@@ -1,0 +1,1 @@
+"""The pure matching engine: no clock, no sockets, no files."""

@@ -1,0 +1,1 @@
+"""Where prices come from: a synthetic market or recorded candles."""

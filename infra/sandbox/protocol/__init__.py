@@ -1,0 +1,1 @@
+"""The shapes, names and codes of the Binance USD-M wire protocol."""
