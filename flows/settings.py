@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from feature_store.candle import Series, Timeframe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+TimeframeName = Literal["1m", "5m", "15m", "1h", "4h", "1d"]
+TrainingSize = Literal["full", "quick", "tiny"]
 VenueName = Literal["sandbox", "binanceusdm", "binance", "bitfinex"]
 
 
@@ -31,8 +33,9 @@ class FlowSettings(BaseSettings):
     api_secret: SecretStr = SecretStr("sandbox-secret")
     mlflow_url: str | None = None
     symbols: str = "all"
-    timeframe: str = "5m"
+    timeframe: TimeframeName = "5m"
     days: int = Field(default=30, ge=1, le=1500)
+    size: TrainingSize = "full"
     concurrency: int = Field(default=4, ge=1, le=32)
     # Where a browser finds MLflow, if not where flows do (behind a proxy, in a compose network).
     mlflow_public_url: str | None = None
@@ -41,6 +44,11 @@ class FlowSettings(BaseSettings):
     @classmethod
     def _resolved(cls, home: Path) -> Path:
         return home.expanduser().resolve()
+
+    @classmethod
+    def of(cls, **chosen: object) -> Self:
+        """Read the environment; what a flow was told (anything but None) wins over it."""
+        return cls(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
 
     @property
     def lake(self) -> Path:

@@ -1,0 +1,270 @@
+"""The commands of qtctl that run flows: in this process, or as a run of their deployment."""
+
+from __future__ import annotations
+
+import json as json_codec
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import App, Parameter
+
+from feature_store.errors import QuantumError
+from flows.settings import FlowSettings, TimeframeName, TrainingSize, VenueName
+
+ingest = App(name="ingest", help="Bring the candle lake up to the venue's present.")
+features = App(name="features", help="Compute the 49 features of every stored candle and store them for audit.")
+train = App(name="train", help="Train a candidate, log it to MLflow and register it as challenger.")
+shadow = App(name="shadow", help="Score a version on candles that no member saw.")
+promote = App(name="promote", help="Judge a version by mlflow/gates.yaml; let it trade, or refuse it with reasons.")
+rollback = App(name="rollback", help="Give the previous champion its place back.")
+retrain = App(name="retrain", help="Ingest, features, train, shadow, promote: make the next model.")
+
+OK, FAILED, REFUSED = 0, 1, 3
+AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print the result as JSON and nothing else.")]
+
+
+class OrchestratorUnavailableError(QuantumError):
+    """No Prefect server answers, so no flow can run."""
+
+
+@ingest.default
+def _ingest(
+    *,
+    venue: VenueName | None = None,
+    symbols: str | None = None,
+    timeframe: TimeframeName | None = None,
+    days: int | None = None,
+    repair: Annotated[bool, Parameter(negative=())] = False,
+    json: AsJson = False,
+) -> int:
+    """
+    Bring the candle lake up to the venue's present: closed candles only, and only what is new.
+
+    Examples:
+        qtctl ingest
+        qtctl ingest --symbols BTC/USDT:USDT,ETH/USDT:USDT --days 90
+        qtctl ingest --venue binanceusdm --days 30
+
+    Args:
+        venue: sandbox, binanceusdm, binance or bitfinex; by default QT_VENUE.
+        symbols: Unified names separated by commas, or all; by default QT_SYMBOLS.
+        timeframe: Duration of a candle; by default QT_TIMEFRAME.
+        days: How far back a series goes that is not stored yet; by default QT_DAYS.
+        repair: Set damaged files aside and fetch gaps again.
+    """
+
+    def run() -> Any:
+        import asyncio  # noqa: PLC0415 - Prefect reads its environment at import, and --help stays quick
+
+        from flows.ingest import ingest as flow  # noqa: PLC0415 - as above
+
+        return asyncio.run(flow(venue=venue, symbols=symbols, timeframe=timeframe, days=days, repair=repair))
+
+    return _execute(run, as_json=json, sentence=_ingested)
+
+
+@features.default
+def _features(
+    *,
+    venue: VenueName | None = None,
+    symbols: str | None = None,
+    timeframe: TimeframeName | None = None,
+    days: int | None = None,
+    json: AsJson = False,
+) -> int:
+    """
+    Compute the 49 features of every stored candle and store them for audit.
+
+    Examples:
+        qtctl features
+        qtctl features --symbols BTC/USDT:USDT --days 7
+    """
+
+    def run() -> Any:
+        from flows.features import features as flow  # noqa: PLC0415 - see _ingest
+
+        return flow(venue=venue, symbols=symbols, timeframe=timeframe, days=days)
+
+    return _execute(run, as_json=json, sentence=lambda done: f"Stored features of {len(done)} series.")
+
+
+@train.default
+def _train(
+    *,
+    venue: VenueName | None = None,
+    symbols: str | None = None,
+    timeframe: TimeframeName | None = None,
+    days: int | None = None,
+    size: TrainingSize | None = None,
+    json: AsJson = False,
+) -> int:
+    """
+    Train a candidate from the candle lake, log it to MLflow and register it as challenger.
+
+    Examples:
+        qtctl train
+        qtctl train --size quick --days 14
+    """
+
+    def run() -> Any:
+        from flows.train import train as flow  # noqa: PLC0415 - see _ingest
+
+        return flow(venue=venue, symbols=symbols, timeframe=timeframe, days=days, size=size)
+
+    return _execute(run, as_json=json, sentence=lambda done: f"Registered version {done.version}, run {done.run_id}.")
+
+
+@shadow.default
+def _shadow(version: str | None = None, *, json: AsJson = False) -> int:
+    """
+    Score a version on the candles that were locked away from its training, beside baselines and the champion.
+
+    Examples:
+        qtctl shadow
+        qtctl shadow 3 --json
+
+    Args:
+        version: Number of the version; by default the one that the alias challenger points at.
+    """
+
+    def run() -> Any:
+        from flows.shadow import shadow as flow  # noqa: PLC0415 - see _ingest
+
+        return flow(version=version)
+
+    return _execute(run, as_json=json, sentence=lambda done: f"Scored in shadow: {len(done)} figures, see MLflow.")
+
+
+@promote.default
+def _promote(version: str | None = None, *, json: AsJson = False) -> int:
+    """
+    Judge a version by mlflow/gates.yaml and point the alias champion at it, or refuse it and say why.
+
+    Exit status 3 where it was refused.
+
+    Examples:
+        qtctl promote
+        qtctl promote 3
+
+    Args:
+        version: Number of the version; by default the one that the alias challenger points at.
+    """
+
+    def run() -> Any:
+        from flows.promote import promote as flow  # noqa: PLC0415 - see _ingest
+
+        return flow(version=version)
+
+    return _execute(run, as_json=json, sentence=_judged)
+
+
+@rollback.default
+def _rollback(*, json: AsJson = False) -> int:
+    """
+    Let the aliases champion and previous change places; the worker follows within one candle.
+
+    Examples:
+        qtctl rollback
+    """
+
+    def run() -> Any:
+        from flows.rollback import rollback as flow  # noqa: PLC0415 - see _ingest
+
+        return flow()
+
+    return _execute(run, as_json=json, sentence=lambda done: f"Version {done.version} trades, {done.replaced} rests.")
+
+
+@retrain.default
+def _retrain(
+    *,
+    venue: VenueName | None = None,
+    symbols: str | None = None,
+    timeframe: TimeframeName | None = None,
+    days: int | None = None,
+    size: TrainingSize | None = None,
+    deployment: Annotated[bool, Parameter(negative=())] = False,
+    json: AsJson = False,
+) -> int:
+    """
+    Make the next model: ingest, features, train, shadow, promote. Exit status 3 where it was refused.
+
+    Examples:
+        qtctl retrain
+        qtctl retrain --deployment
+        qtctl retrain --days 60 --size quick --json
+
+    Args:
+        venue: sandbox, binanceusdm, binance or bitfinex; by default QT_VENUE.
+        symbols: Unified names separated by commas, or all; by default QT_SYMBOLS.
+        timeframe: Duration of a candle; by default QT_TIMEFRAME.
+        days: How many days of candles to train and judge on; by default QT_DAYS.
+        size: full, quick or tiny (tiny only tries the machinery); by default QT_SIZE.
+        deployment: Let the Prefect worker run it, and follow it here.
+    """
+    chosen = {"venue": venue, "symbols": symbols, "timeframe": timeframe, "days": days, "size": size}
+
+    def run() -> Any:
+        if deployment:
+            from flows.following import run_and_follow  # noqa: PLC0415 - see _ingest
+
+            return run_and_follow("retrain/retrain", {k: v for k, v in chosen.items() if v is not None}, quiet=json)
+        from flows.retrain import retrain as flow  # noqa: PLC0415 - see _ingest
+
+        return flow(**chosen)
+
+    return _execute(run, as_json=json, sentence=_judged)
+
+
+def _execute(run: Callable[[], Any], *, as_json: bool, sentence: Callable[[Any], str]) -> int:
+    try:
+        _reach_prefect(FlowSettings(), quiet=as_json)
+        done = run()
+    except QuantumError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a command speaks to the person who typed it
+        return FAILED
+    shown = json_codec.dumps(msgspec.to_builtins(done)) if as_json else sentence(done)
+    print(shown)  # noqa: T201 - as above
+    return REFUSED if getattr(done, "promoted", True) is False else OK
+
+
+def _reach_prefect(settings: FlowSettings, *, quiet: bool) -> None:
+    """
+    Point this process at the Prefect server that runs, before Prefect is imported.
+
+    Raises:
+        OrchestratorUnavailableError: None is known, or it does not answer.
+    """
+    url = os.environ.get("PREFECT_API_URL")
+    if not url and (stack := settings.address("prefect-server")):
+        url = f"{stack}/api"
+    if not url:
+        raise OrchestratorUnavailableError(
+            "No Prefect server is known; start the stack with 'qtctl up', or set PREFECT_API_URL to a server's address"
+        )
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5):  # noqa: S310 - the address is the operator's own
+            pass
+    except (OSError, ValueError, urllib.error.URLError) as error:
+        raise OrchestratorUnavailableError(
+            f"Prefect at {url} does not answer ({error}); start it with 'qtctl up', or set PREFECT_API_URL"
+        ) from error
+    os.environ["PREFECT_API_URL"] = url
+    os.environ.setdefault("PREFECT_HOME", str(settings.home / "prefect"))
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR" if quiet else "INFO")
+
+
+def _ingested(added: dict[str, int]) -> str:
+    return f"Ingested {sum(added.values())} new candles of {len(added)} series."
+
+
+def _judged(done: Any) -> str:
+    if done.promoted:
+        return f"Version {done.version} was promoted: it is champion and trades."
+    return "\n".join([f"Version {done.version} was refused:", *(f"  {reason}" for reason in done.reasons)])
