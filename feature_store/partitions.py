@@ -32,6 +32,7 @@ _FIELDS: list[Any] = [
     pa.field("revision", pa.int32(), nullable=False),
 ]
 SCHEMA = pa.schema(_FIELDS)
+_LAST_MS = 253_402_300_799_000  # The end of the year 9999.
 REPAIR = "Nothing else is affected. Set it aside and fetch it again with: qtctl ingest --repair"
 
 
@@ -92,7 +93,8 @@ def series_in(root: Path) -> list[Series]:
 
 def month_of(time_ms: int) -> str:
     """Return the name of the month that a moment lies in, `2025-03`."""
-    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m}"
+    inside = min(max(time_ms, 0), _LAST_MS)
+    return f"{datetime.fromtimestamp(inside / 1000, UTC):%Y-%m}"
 
 
 def months_between(start_ms: int | None, end_ms: int | None, existing: list[str]) -> list[str]:

@@ -23,11 +23,10 @@ if TYPE_CHECKING:
 _REMEDY = "Remove it and run: qtctl features"
 
 
-def state_path(home: Path, series: Series) -> Path:
-    """Return where the state of a series lives under QUANTUM_HOME."""
+def state_path(root: Path, series: Series) -> Path:
+    """Return where the state of a series lives under QUANTUM_HOME/features."""
     return (
-        home
-        / "features"
+        root
         / "state"
         / f"exchange={series.venue}"
         / f"timeframe={series.timeframe}"

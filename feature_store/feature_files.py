@@ -1,0 +1,70 @@
+"""Materialized features on disk: one Parquet file for each series and month, for audit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_store.errors import CorruptFileError
+from feature_store.features.definition import FEATURE_NAMES, fingerprint
+from feature_store.files import replacing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy.typing as npt
+
+    Times = npt.NDArray[np.int64]
+    Floats = npt.NDArray[np.float64]
+
+_TIME = pa.timestamp("ms", tz="UTC")
+_FIELDS: list[Any] = [
+    pa.field("open_time", _TIME, nullable=False),
+    pa.field("available_at", _TIME, nullable=False),
+    *[pa.field(name, pa.float64(), nullable=False) for name in FEATURE_NAMES],
+]
+_REMEDY = "Remove it and run: qtctl features"
+
+
+def write_features(path: Path, open_time_ms: Times, available_at_ms: Times, features: Floats, digest: str) -> None:
+    """Replace one month; `digest` names the candles that the features were made from."""
+    columns: list[Any] = [
+        pa.array(open_time_ms).cast(_TIME),
+        pa.array(available_at_ms).cast(_TIME),
+        *[pa.array(np.ascontiguousarray(features[:, column])) for column in range(features.shape[1])],
+    ]
+    schema = pa.schema(_FIELDS, metadata={"feature_fingerprint": fingerprint(), "candle_digest": digest})
+    with replacing(path) as temporary:
+        table = pa.Table.from_arrays(columns, schema=schema)
+        pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
+
+
+def made_from(path: Path) -> tuple[str, str] | None:
+    """Return fingerprint and candle digest of a month, or None where there is no readable file of ours."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (FileNotFoundError, OSError, pa.ArrowException):
+        return None
+    return metadata.get(b"feature_fingerprint", b"").decode(), metadata.get(b"candle_digest", b"").decode()
+
+
+def read_features(path: Path) -> tuple[Times, Times, Floats]:
+    """
+    Return open times, available times and features [n, 49] of a month.
+
+    Raises:
+        CorruptFileError: The file is damaged, or of another feature set.
+    """
+    try:
+        table = pq.read_table(path, partitioning=None)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptFileError(path, f"not a whole Parquet file ({str(error)[:200]})", _REMEDY) from error
+    found = (table.schema.metadata or {}).get(b"feature_fingerprint", b"").decode()
+    if found != fingerprint() or table.schema.names != [field.name for field in _FIELDS]:
+        raise CorruptFileError(path, f"made with feature set {found[:12] or 'unknown'}", _REMEDY)
+    features = np.column_stack([table[name].to_numpy() for name in FEATURE_NAMES])
+    times = table["open_time"].cast(pa.int64()).to_numpy()
+    return times, table["available_at"].cast(pa.int64()).to_numpy(), features
