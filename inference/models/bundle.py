@@ -17,7 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from inference.domain.errors import BundleError
 from inference.models import manifest as manifests
-from inference.models.ensemble import Ensemble, EnsembleOutput, Inputs, open_member
+from inference.models.ensemble import Ensemble, EnsembleOutput, Inputs, assemble
 from inference.models.manifest import MANIFEST_NAME, FileEntry, Manifest
 
 GOLDEN_NAME = "golden.npz"
@@ -140,22 +140,19 @@ def _read_verified(path: Path, entry: FileEntry) -> bytes:
 
 
 def _open_ensemble(path: Path, manifest: Manifest) -> Ensemble:
-    members = {}
-    for entry in manifest.members:
-        content = _read_verified(path, entry.file)
-        try:
-            members[entry.name] = open_member(entry, content, manifest.model_inputs)
-        except _UNREADABLE as error:
-            raise BundleError(f"Bundle {path}: {entry.file.name} is no {entry.kind} model: {error}") from error
-
-    return Ensemble(
-        members,
-        weights={entry.name: entry.weight for entry in manifest.members},
-        scale=manifest.scale,
-        calibration=manifest.calibration,
-        max_abs_expected_return=manifest.max_abs_expected_return,
-        shape=(manifest.window, len(manifest.model_inputs)),
-    )
+    contents = {entry.name: _read_verified(path, entry.file) for entry in manifest.members}
+    try:
+        return assemble(
+            manifest.members,
+            contents,
+            scale=manifest.scale,
+            calibration=manifest.calibration,
+            max_abs_expected_return=manifest.max_abs_expected_return,
+            model_inputs=manifest.model_inputs,
+            window=manifest.window,
+        )
+    except _UNREADABLE as error:
+        raise BundleError(f"Bundle {path} holds a file that is no such model as the manifest says: {error}") from error
 
 
 def _check_golden(path: Path, manifest: Manifest, ensemble: Ensemble) -> None:

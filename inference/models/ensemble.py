@@ -182,3 +182,24 @@ class Ensemble:
         kinds = {array.dtype for array in (inputs, windows, returns)}
         if kinds != {np.dtype(np.float32)}:
             raise BadInputError(f"The bundle needs float32 arrays, were {sorted(map(str, kinds))}")
+
+
+def assemble(
+    entries: Sequence[MemberEntry],
+    contents: Mapping[str, bytes],
+    *,
+    scale: float,
+    calibration: CalibrationTable,
+    max_abs_expected_return: float,
+    model_inputs: Sequence[str],
+    window: int,
+) -> Ensemble:
+    """Return the ensemble of members whose files' bytes are given by member name."""
+    return Ensemble(
+        {entry.name: open_member(entry, contents[entry.name], model_inputs) for entry in entries},
+        weights={entry.name: entry.weight for entry in entries},
+        scale=scale,
+        calibration=calibration,
+        max_abs_expected_return=max_abs_expected_return,
+        shape=(window, len(model_inputs)),
+    )

@@ -1,20 +1,27 @@
-"""Which members there are, by name."""
+"""Which members there are; a member's library is imported only when it is asked to train."""
 
 from __future__ import annotations
 
+import importlib
+
+from feature_store.errors import BadInputError
 from flows.training.members.base import MemberTrainer
-from flows.training.members.lightgbm import fit_lightgbm
-from flows.training.members.nhits import fit_nhits
-from flows.training.members.patchtst import fit_patchtst
-from flows.training.members.xgboost import fit_xgboost
 
-# XGBoost and LightGBM before the nets: what is quick to fail should fail first.
-TRAINERS: dict[str, MemberTrainer] = {
-    "xgboost": fit_xgboost,
-    "lightgbm": fit_lightgbm,
-    "nhits": fit_nhits,
-    "patchtst": fit_patchtst,
-}
+# Trees before nets: what is quick to fail should fail first.
+MEMBERS = ("xgboost", "lightgbm", "nhits", "patchtst")
 
-# The shares that the source system used; selectable as weighting = "fixed" (SPEC ML-017).
-FIXED_WEIGHTS: dict[str, float] = {"xgboost": 0.25, "lightgbm": 0.25, "nhits": 0.30, "patchtst": 0.20}
+
+def trainer(name: str) -> MemberTrainer:
+    """
+    Return what fits a member.
+
+    Torch and neuralforecast take seconds and half a gigabyte to import, which no other step should pay for.
+
+    Raises:
+        BadInputError: There is no such member.
+    """
+    if name not in MEMBERS:
+        raise BadInputError(f"Unknown member {name!r}; choose from {', '.join(MEMBERS)}")
+    module = importlib.import_module(f"flows.training.members.{name}")
+    found: MemberTrainer = getattr(module, f"fit_{name}")
+    return found

@@ -1,0 +1,52 @@
+"""What anybody could have said: nothing will happen, it goes on, and a straight line through the inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from flows.training.dataset import Dataset, Floats, Rows
+from flows.training.members.target import TargetScale
+
+_RIDGE = 0.01
+BASELINES = ("zero", "persistence", "ridge")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ridge:
+    """Ridge regression on standardised inputs, fitted on the fit window alone."""
+
+    centre: Floats
+    spread: Floats
+    coefficients: Floats
+    target: TargetScale
+
+    @classmethod
+    def fit(cls, dataset: Dataset, rows: Rows) -> Ridge:
+        """Fit with a penalty of a hundredth of the rows: inputs are many and alike."""
+        x = dataset.inputs(rows).astype(np.float64)
+        centre, spread = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
+        z = np.clip((x - centre) / spread, -5, 5)
+        target = TargetScale.of(rows.label)
+        gram = z.T @ z + _RIDGE * len(z) * np.eye(z.shape[1])
+        return cls(centre, spread, np.linalg.solve(gram, z.T @ target.encode(rows.label)), target)
+
+    def predict(self, dataset: Dataset, rows: Rows) -> Floats:
+        """Return the expected log return at each row."""
+        z = np.clip((dataset.inputs(rows).astype(np.float64) - self.centre) / self.spread, -5, 5)
+        return np.asarray(z @ self.coefficients * self.target.spread)
+
+
+def persistence(dataset: Dataset, rows: Rows) -> Floats:
+    """Return the log return of the last horizon: what rose goes on rising."""
+    return dataset.returns(rows)[:, -dataset.horizon :].sum(axis=1, dtype=np.float64)
+
+
+def baseline_scores(dataset: Dataset, ridge: Ridge, rows: Rows) -> dict[str, Floats]:
+    """Return every naive prediction at each row."""
+    return {
+        "zero": np.zeros(len(rows)),
+        "persistence": persistence(dataset, rows),
+        "ridge": ridge.predict(dataset, rows),
+    }

@@ -1,0 +1,176 @@
+"""From raw predictions to a calibrated rule: scales, weights, probabilities and the threshold, all out of sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from flows.training.dataset import Floats, Rows
+from flows.training.moments import BlockSums
+from flows.training.trading import simulate
+from inference.models.manifest import CalibrationTable
+
+THRESHOLDS = tuple(round(0.51 + 0.01 * step, 2) for step in range(25))
+_SCALE_BOUNDS = (0.05, 1.5)
+_POINTS = 101
+
+
+def shrinking_scale(predicted: Floats, label: Floats, bounds: tuple[float, float] = _SCALE_BOUNDS) -> float:
+    """
+    Return the factor by which predictions must be multiplied to be right on average, from data they were not fitted on.
+
+    The least-squares slope through zero: noise that a member learned makes its predictions too large, and the slope
+    takes that back. Bounded below, so that a member without skill whispers instead of vanishing.
+    """
+    size = float(predicted @ predicted)
+    slope = float(predicted @ label) / size if size > 0 else 0.0
+    return float(np.clip(slope, *bounds))
+
+
+def skill_weights(skill: Mapping[str, float], *, shrinkage: float, cap: float) -> dict[str, float]:
+    """
+    Return weights in proportion to positive skill, pulled to equal ones and capped.
+
+    Without any skill they are equal. What the cap takes is shared among the others in proportion.
+    """
+    names = list(skill)
+    equal = np.full(len(names), 1 / len(names))
+    positive = np.array([max(skill[name], 0.0) if np.isfinite(skill[name]) else 0.0 for name in names])
+    raw = positive / positive.sum() if positive.sum() > 0 else equal
+    weights = _capped((1 - shrinkage) * raw + shrinkage * equal, max(cap, 1 / len(names)))
+    return dict(zip(names, weights.tolist(), strict=True))
+
+
+def _capped(weights: Floats, cap: float) -> Floats:
+    for _ in range(len(weights)):
+        over = weights > cap
+        free = weights[~over & (weights < cap)].sum()
+        excess = (weights[over] - cap).sum()
+        if excess <= 1e-12 or free <= 0:
+            break
+        room = ~over & (weights < cap)
+        weights = np.where(over, cap, np.where(room, weights * (1 + excess / free), weights))
+    return np.asarray(weights / weights.sum())
+
+
+def fixed_weights(fixed: Mapping[str, float], members: Sequence[str]) -> dict[str, float]:
+    """Return given weights, made to sum to one over the members that there are."""
+    total = sum(fixed[name] for name in members)
+    return {name: fixed[name] / total for name in members}
+
+
+def fit_calibration(
+    expected: Floats, label: Floats, method: Literal["logistic", "isotonic"]
+) -> CalibrationTable:
+    """
+    Return the curve from expected return to probability of a rise.
+
+    Both methods are symmetric: minus the return, minus the odds. A month's drift is no reason to be long, and
+    symmetry doubles what is learned from each outcome.
+    """
+    moved = label != 0
+    x, rose = expected[moved], label[moved] > 0
+    reach = float(np.quantile(np.abs(x), 0.995)) if len(x) else 0.0
+    grid = np.linspace(-1.0, 1.0, _POINTS) * max(reach, 1e-9)
+    if method == "logistic":
+        probability = _sigmoid(_logistic_slope(x, rose) * grid)
+    else:
+        probability = _isotonic(x, rose, grid)
+    probability = np.maximum.accumulate(np.clip(probability, 0.02, 0.98))
+    return CalibrationTable(
+        method=method, expected_return=tuple(grid.tolist()), probability_up=tuple(probability.tolist())
+    )
+
+
+def probabilities(table: CalibrationTable, expected: Floats) -> Floats:
+    """Return the calibrated probability of a rise, as the worker computes it."""
+    return np.interp(expected, table.expected_return, table.probability_up)
+
+
+def _sigmoid(z: Floats) -> Floats:
+    return 1 / (1 + np.exp(-z))
+
+
+def _logistic_slope(x: Floats, rose: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
+    spread = float(np.sqrt((x**2).mean())) if len(x) else 0.0
+    if spread == 0:
+        return 0.0
+    z, slope = x / spread, 0.0
+    for _ in range(50):
+        p = _sigmoid(slope * z)
+        step = float(((rose - p) * z).sum() / max((p * (1 - p) * z**2).sum(), 1e-9))
+        slope = float(np.clip(slope + step, -5, 5))
+        if abs(step) < 1e-9:
+            break
+    # A curve that falls would say: do the opposite of what the model says. Then say nothing.
+    return max(slope, 0.0) / spread
+
+
+def _isotonic(x: Floats, rose: np.ndarray[tuple[int], np.dtype[np.bool_]], grid: Floats) -> Floats:
+    """Return pool-adjacent-violators fitted to outcomes and their mirror images, at the grid."""
+    both, outcome = np.concatenate([x, -x]), np.concatenate([rose, ~rose]).astype(np.float64)
+    order = np.argsort(both, kind="stable")
+    parts = np.array_split(order, min(200, max(len(order) // 50, 2)))
+    centres = np.array([both[part].mean() for part in parts])
+    values, counts = [float(outcome[part].mean()) for part in parts], [len(part) for part in parts]
+    pooled: list[tuple[float, int, int]] = []
+    for value, count in zip(values, counts, strict=True):
+        mean, weight, width = value, count, 1
+        while pooled and pooled[-1][0] >= mean:
+            before, heavier, wider = pooled.pop()
+            mean = (mean * weight + before * heavier) / (weight + heavier)
+            weight, width = weight + heavier, width + wider
+        pooled.append((mean, weight, width))
+    fitted = np.repeat([mean for mean, _, _ in pooled], [width for _, _, width in pooled])
+    return np.interp(grid, centres, fitted)
+
+
+def choose_threshold(
+    rows: Rows, expected: Floats, probability_up: Floats, *, cost: float, horizon_ms: int, min_trades: int
+) -> float:
+    """
+    Return the confidence from which trading paid most, net of costs, one standard error deducted.
+
+    Where no threshold paid, the most cautious: then the gates have their say, not the threshold.
+    """
+    best, chosen = 0.0, THRESHOLDS[-1]
+    for threshold in THRESHOLDS:
+        trades = simulate(rows, expected, probability_up, threshold=threshold, cost=cost, horizon_ms=horizon_ms)
+        if len(trades) < min_trades:
+            continue
+        blocks = BlockSums.of(trades.entry_ms, 2 * horizon_ms, {"net": trades.net}).sums[:, 0]
+        cautious = float(blocks.sum() - np.sqrt(len(blocks)) * blocks.std())
+        if cautious > best:
+            best, chosen = cautious, threshold
+    return chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One score made tradable: its scale, its calibration and its threshold."""
+
+    scale: float
+    calibration: CalibrationTable
+    threshold: float
+
+
+def fit_rule(
+    validation: tuple[Rows, Floats],
+    calibration: tuple[Rows, Floats],
+    *,
+    method: Literal["logistic", "isotonic"],
+    cost: float,
+    horizon_ms: int,
+    min_trades: int,
+) -> Rule:
+    """Make a raw score tradable as the ensemble is: scale on validation, curve and threshold on calibration."""
+    scale = shrinking_scale(validation[1], validation[0].label)
+    rows, expected = calibration[0], calibration[1] * scale
+    table = fit_calibration(expected, rows.label, method)
+    threshold = choose_threshold(
+        rows, expected, probabilities(table, expected), cost=cost, horizon_ms=horizon_ms, min_trades=min_trades
+    )
+    return Rule(scale, table, threshold)

@@ -1,0 +1,164 @@
+"""How good predictions were: errors, correlations and calibration, each with an interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.training.dataset import Floats, Rows
+from flows.training.moments import BlockSums, Interval, Sampling, Statistic, Sums, ratio
+
+
+def ranks(values: Floats) -> Floats:
+    """Return average ranks, ties sharing theirs."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[inverse].astype(np.float64)
+
+
+def prediction_sums(rows: Rows, predicted: Floats, *, block_ms: int) -> BlockSums:
+    """Return what every prediction statistic is computed from."""
+    label = rows.label
+    moved = (label != 0) & (predicted != 0)
+    rank_p, rank_y = ranks(predicted), ranks(label)
+    centred_p, centred_y = rank_p - rank_p.mean(), rank_y - rank_y.mean()
+    return BlockSums.of(
+        rows.open_time_ms,
+        block_ms,
+        {
+            "n": np.ones(len(label)),
+            "y": label,
+            "p": predicted,
+            "yy": label**2,
+            "pp": predicted**2,
+            "py": predicted * label,
+            "absolute": np.abs(label - predicted),
+            "hits": (moved & (np.sign(label) == np.sign(predicted))).astype(np.float64),
+            "moved": moved.astype(np.float64),
+            "ry": centred_y,
+            "rp": centred_p,
+            "ryy": centred_y**2,
+            "rpp": centred_p**2,
+            "rpy": centred_p * centred_y,
+        },
+    )
+
+
+def _squared_error(s: Sums) -> Floats:
+    return s["yy"] - 2 * s["py"] + s["pp"]
+
+
+def _correlation(s: Sums, p: str, y: str, prefix: str = "") -> Floats:
+    n = s["n"]
+    covariance = s[f"{prefix}py"] - s[p] * s[y] / n
+    spread = (s[f"{prefix}pp"] - s[p] ** 2 / n) * (s[f"{prefix}yy"] - s[y] ** 2 / n)
+    # Rounding leaves a constant prediction with a spread of next to nothing.
+    negligible = spread <= 1e-12 * s[f"{prefix}pp"] * s[f"{prefix}yy"]
+    return ratio(covariance, np.where(negligible, 0.0, np.sqrt(np.maximum(spread, 0))))
+
+
+STATISTICS: dict[str, Statistic] = {
+    "rmse": lambda s: np.sqrt(_squared_error(s) / s["n"]),
+    "mae": lambda s: s["absolute"] / s["n"],
+    # Against the mean of what came, which nobody knew beforehand.
+    "r2": lambda s: 1 - ratio(_squared_error(s), s["yy"] - s["y"] ** 2 / s["n"]),
+    # Against "nothing will happen", which anybody could have said.
+    "rmse_skill": lambda s: 1 - np.sqrt(ratio(_squared_error(s), s["yy"])),
+    "ic": lambda s: _correlation(s, "p", "y"),
+    "rank_ic": lambda s: _correlation(s, "rp", "ry", "r"),
+    "hit_rate": lambda s: ratio(s["hits"], s["moved"]),
+}
+WITH_INTERVAL = ("rmse_skill", "ic", "rank_ic", "hit_rate")
+
+
+def prediction_metrics(rows: Rows, predicted: Floats, sampling: Sampling) -> dict[str, float]:
+    """Return every statistic of one predictor, `_low` and `_high` beside those that are judged."""
+    sums = prediction_sums(rows, predicted, block_ms=sampling.block_ms)
+    found: dict[str, float] = {}
+    for name, statistic in STATISTICS.items():
+        if name in WITH_INTERVAL:
+            found |= spread(name, sums.interval(statistic, sampling))
+        else:
+            found[name] = sums.total(statistic)
+    return found
+
+
+def spread(name: str, interval: Interval) -> dict[str, float]:
+    """Return an interval as three figures."""
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def prefixed(prefix: str, figures: Mapping[str, float]) -> dict[str, float]:
+    """Return the finite figures, named under a prefix; what has no value is left out rather than invented."""
+    return {f"{prefix}/{name}": float(value) for name, value in figures.items() if math.isfinite(value)}
+
+
+class CalibrationCurve:
+    """Stated against observed probability, in bins of equally many predictions."""
+
+    def __init__(self, probability_up: Floats, rose: npt.NDArray[np.bool_], bins: int = 10) -> None:
+        order = np.argsort(probability_up, kind="stable")
+        parts = [part for part in np.array_split(order, bins) if len(part)]
+        self.stated = [float(probability_up[part].mean()) for part in parts]
+        self.observed = [float(rose[part].mean()) for part in parts]
+        self.count = [len(part) for part in parts]
+
+    @property
+    def error(self) -> float:
+        """Mean distance between stated and observed probability, weighted by how often it was stated."""
+        if not self.count:
+            return float("nan")
+        distance = np.abs(np.subtract(self.stated, self.observed))
+        return float(np.average(distance, weights=self.count))
+
+
+def calibration_metrics(rows: Rows, probability_up: Floats, sampling: Sampling) -> dict[str, float]:
+    """
+    Return Brier score, its skill against a coin, and the calibration error.
+
+    A whole market that drifts for some days moves every bin at once; `calibration_error_centred` measures the bins
+    after that common shift is taken off, which is what a model can be held to.
+    """
+    moved = rows.label != 0
+    rose = rows.label[moved] > 0
+    stated = probability_up[moved]
+    if not len(stated):
+        return {}
+    sums = BlockSums.of(
+        rows.open_time_ms[moved], sampling.block_ms, {"n": np.ones(len(stated)), "squared": (stated - rose) ** 2}
+    )
+    curve = CalibrationCurve(stated, rose)
+    gap = np.subtract(curve.observed, curve.stated)
+    centred = np.average(np.abs(gap - np.average(gap, weights=curve.count)), weights=curve.count)
+    skill = sums.interval(lambda s: 1 - s["squared"] / s["n"] / 0.25, sampling)
+    return {
+        "brier": sums.total(lambda s: s["squared"] / s["n"]),
+        **spread("brier_skill", skill),
+        "calibration_error": curve.error,
+        "calibration_error_centred": float(centred),
+    }
+
+
+def independent_outcomes(rows: Rows, *, horizon_ms: int) -> float:
+    """
+    Return how many outcomes the rows are worth: horizons that do not overlap, times series that do not move together.
+
+    With n series of average correlation r a moment is worth n / (1 + (n - 1) r) outcomes.
+    """
+    if not len(rows):
+        return 0.0
+    grid = (rows.open_time_ms - rows.open_time_ms.min()) // horizon_ms
+    on_grid = (rows.open_time_ms - rows.open_time_ms.min()) % horizon_ms == 0
+    times, series = np.unique(grid[on_grid]), np.unique(rows.series)
+    table = np.full((len(times), len(series)), np.nan)
+    table[np.searchsorted(times, grid[on_grid]), np.searchsorted(series, rows.series[on_grid])] = rows.label[on_grid]
+    whole = table[np.isfinite(table).all(axis=1)]
+    n = len(series)
+    correlation = 0.0
+    if n > 1 and len(whole) > 2:
+        matrix = np.corrcoef(whole.T)
+        correlation = float(np.nanmean(matrix[~np.eye(n, dtype=bool)]))
+    return float(len(times) * n / (1 + (n - 1) * min(max(correlation, 0.0), 1.0)))

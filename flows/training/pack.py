@@ -1,0 +1,147 @@
+"""From fitted members to a bundle on disk, refused unless the exports answer as the training libraries did."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from feature_store.errors import QuantumError
+from flows.training.dataset import Dataset, Floats, Rows
+from flows.training.members.base import Export, FittedMember, write_file
+from inference.models import manifest as manifests
+from inference.models.bundle import GOLDEN_NAME, golden_outputs
+from inference.models.ensemble import Ensemble, Member, assemble, open_member
+from inference.models.manifest import (
+    MANIFEST_NAME,
+    SCHEMA_VERSION,
+    CalibrationTable,
+    Golden,
+    Manifest,
+    MemberEntry,
+    TrainingWindows,
+)
+
+PARITY = 1e-5
+"""The most that a net's export may differ, in standard deviations of its predictions; trees may not differ at all."""
+
+
+class ExportParityError(QuantumError):
+    """A member's file does not answer as the trained member does."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExportedMember:
+    """A member's file, opened as the worker opens it, and how far it is from what was trained."""
+
+    entry: Export
+    member: Member
+    parity: float
+
+
+def export_member(fitted: FittedMember, dataset: Dataset, sample: Rows, folder: Path) -> ExportedMember:
+    """
+    Write a member's file, open it again, and compare.
+
+    Raises:
+        ExportParityError: The file answers differently.
+    """
+    export = fitted.export(folder)
+    content = (folder / export.file.name).read_bytes()
+    entry = MemberEntry(
+        name=fitted.name, kind=export.kind, file=export.file, weight=1.0, scale=export.raw_scale, inputs=export.inputs
+    )
+    member = open_member(entry, content, dataset.input_names)
+    trained, exported = fitted.predict(dataset, sample), predict_rows(member, dataset, sample)
+    spread = float(trained.std())
+    worst = float(np.max(np.abs(trained - exported)))
+    if export.kind == "onnx":
+        within = worst <= PARITY * spread
+    else:
+        within = np.array_equal(trained, exported)
+    if not within or not np.isfinite(exported).all():
+        raise ExportParityError(
+            f"{export.file.name} differs from the trained {fitted.name} by {worst:.3g} on {len(sample)} rows, "
+            f"predictions spread {spread:.3g}; do not use it, the exporter or its versions are at fault"
+        )
+    return ExportedMember(export, member, worst / spread if spread > 0 else 0.0)
+
+
+def predict_rows(member: Member, dataset: Dataset, rows: Rows) -> Floats:
+    """Return one member's predictions, in batches that fit in memory."""
+    parts = [
+        member.predict(dataset.inputs(part), dataset.windows(part), dataset.returns(part))
+        for part in dataset.batches(rows)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0)
+
+
+def predict_members(members: Mapping[str, Member], dataset: Dataset, rows: Rows) -> dict[str, Floats]:
+    """Return every member's predictions; the windows of a batch are gathered once for all of them."""
+    parts: dict[str, list[Floats]] = {name: [] for name in members}
+    for part in dataset.batches(rows):
+        arrays = (dataset.inputs(part), dataset.windows(part), dataset.returns(part))
+        for name, member in members.items():
+            parts[name].append(member.predict(*arrays))
+    return {name: np.concatenate(found) if found else np.empty(0) for name, found in parts.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Draft:
+    """What a manifest will say, but for the golden vectors, which need the finished ensemble."""
+
+    created_at: str
+    code_version: str
+    feature_fingerprint: str
+    model_inputs: tuple[str, ...]
+    window: int
+    timeframe: str
+    horizon: int
+    symbols: tuple[str, ...]
+    training: TrainingWindows
+    members: tuple[MemberEntry, ...]
+    weighting: Literal["skill", "fixed"]
+    scale: float
+    calibration: CalibrationTable
+    threshold: float
+    round_trip_cost: float
+    max_abs_expected_return: float
+    metrics: dict[str, float]
+
+
+def write_bundle(folder: Path, draft: Draft, dataset: Dataset, golden_rows: Rows) -> Manifest:
+    """Write golden vectors and, last, the manifest: a folder without one is no bundle."""
+    ensemble = assemble(
+        draft.members,
+        {entry.name: (folder / entry.file.name).read_bytes() for entry in draft.members},
+        scale=draft.scale,
+        calibration=draft.calibration,
+        max_abs_expected_return=draft.max_abs_expected_return,
+        model_inputs=draft.model_inputs,
+        window=draft.window,
+    )
+    fields = {field.name: getattr(draft, field.name) for field in dataclasses.fields(draft)}
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION, golden=_write_golden(folder, dataset, golden_rows, ensemble), **fields
+    )
+    (folder / MANIFEST_NAME).write_bytes(manifests.encode(manifest))
+    return manifest
+
+
+def _write_golden(folder: Path, dataset: Dataset, rows: Rows, ensemble: Ensemble) -> Golden:
+    inputs, windows, returns = dataset.inputs(rows), dataset.windows(rows), dataset.returns(rows)
+    outputs = golden_outputs(ensemble.score(inputs, windows, returns))
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, inputs=inputs, windows=windows, returns=returns, **outputs)
+    return Golden(
+        file=write_file(folder, GOLDEN_NAME, buffer.getvalue()),
+        rows=len(rows),
+        tolerance=PARITY,
+        # A prediction that never varies still needs room for the last bit.
+        prediction_scale={name: float(max(values.std(), 1e-9)) for name, values in outputs.items()},
+    )
