@@ -14,14 +14,15 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from feature_store.errors import QuantumError
+from feature_store.errors import BadInputError, QuantumError
 from infra.stack import doctor as doctor_module
 from infra.stack import overview
 from infra.stack.checks import Level
-from infra.stack.errors import StackError
+from infra.stack.demo import Demo, DemoOptions
 from infra.stack.home import Programs, home_from_environment
-from infra.stack.local_stack import make_stack
-from infra.stack.services import NAMES, PREFECT, StackSettings
+from infra.stack.local_stack import make_stack, settle
+from infra.stack.screen import Screen
+from infra.stack.services import NAMES, PREFECT
 from infra.stack.supervisor import Supervisor
 
 up = App(name="up", help="Start the local stack: exchange, Prefect, MLflow and the worker.")
@@ -51,7 +52,7 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
         return asyncio.run(cancellable())
     except QuantumError as error:
         print(error, file=sys.stderr, flush=True)  # noqa: T201 - as above
-        return 1
+        return 2 if isinstance(error, BadInputError) else 1
     except (asyncio.CancelledError, KeyboardInterrupt):
         return _INTERRUPTED
 
@@ -60,9 +61,9 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
 def _up(
     *,
     venue: str | None = None,
-    symbols: int = 20,
-    seed: int = 7,
-    speed: float = 60.0,
+    symbols: int | None = None,
+    seed: int | None = None,
+    speed: float | None = None,
     edge: float | None = None,
     replay: Path | None = None,
     services: str = "all",
@@ -70,36 +71,36 @@ def _up(
     """
     Start the local stack and return; what already runs with the same settings is kept.
 
-    Examples:
-        qtctl up
-        qtctl up --speed 300 --edge 0
-        qtctl up --venue binanceusdm --services prefect-server,mlflow,prefect-worker
-
     Args:
         venue: sandbox, binanceusdm, binance or bitfinex; by default QT_VENUE, else sandbox.
-        symbols: How many symbols the sandbox exchange trades.
-        seed: The seed of the sandbox's market.
-        speed: How many times faster than the wall the sandbox's clock runs.
+        symbols: How many symbols the sandbox exchange trades; 20 in a new home.
+        seed: The seed of the sandbox's market; 7 in a new home.
+        speed: How many times faster than the wall the sandbox's clock runs; 60 in a new home.
         edge: Strength of the predictable component of the sandbox's market; 0 leaves nothing to find.
         replay: Recorded candles (a Parquet or CSV file, or a folder) that the sandbox replays instead.
         services: all, or a comma list of sandbox, prefect-server, mlflow, prefect-worker, worker.
     """
-    settings = StackSettings(
-        venue=venue or os.environ.get("QT_VENUE") or "sandbox",
-        symbols=symbols,
-        seed=seed,
-        speed=speed,
-        edge=edge,
-        replay=None if replay is None else str(replay.resolve()),
-    )
-    return _run(_start_all(settings, services))
+    venue = venue or os.environ.get("QT_VENUE") or None
+    asked = {"venue": venue, "symbols": symbols, "seed": seed, "speed": speed, "edge": edge, "replay": replay}
+    return _run(_start_all(asked, services))
 
 
-async def _start_all(settings: StackSettings, services: str) -> int:
+def _absolute(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    if not path.exists():
+        raise BadInputError(
+            f"--replay {path} does not exist; name a Parquet or CSV file of candles, or a folder of them"
+        )
+    return str(path.resolve())
+
+
+async def _start_all(asked: dict[str, Any], services: str) -> int:
     names = NAMES if services == "all" else tuple(part.strip() for part in services.split(",") if part.strip())
     if unknown := set(names) - set(NAMES):
-        raise StackError(f"Unknown service {', '.join(sorted(unknown))}; --services takes: all, {', '.join(NAMES)}")
-    stack = make_stack(home_from_environment(), settings, _say)
+        raise BadInputError(f"Unknown service {', '.join(sorted(unknown))}; --services takes: all, {', '.join(NAMES)}")
+    home = home_from_environment()
+    stack = make_stack(home, settle(home, **asked | {"replay": _absolute(asked["replay"])}), _say)
     with stack.supervisor.exclusive():
         stack.prepare(names)
         await stack.start_servers()
@@ -187,3 +188,62 @@ async def _examine(*, as_json: bool) -> int:
     else:
         doctor_module.show(findings, Console())
     return 1 if any(one.level is Level.FAIL for one in findings) else 0
+
+
+@demo.default
+def _demo(
+    *,
+    once: Annotated[bool, Parameter(negative=())] = False,
+    trades: int = 20,
+    minutes: float | None = None,
+    days: int = 30,
+    symbols: int | None = None,
+    edge: float | None = None,
+    seed: int | None = None,
+    speed: float | None = None,
+    replay: Path | None = None,
+    size: str | None = None,
+    fresh: Annotated[bool, Parameter(negative=())] = False,
+    retrain: Annotated[bool, Parameter(negative=())] = False,
+    report: Path | None = None,
+) -> int:
+    """
+    Train, promote and trade on embedded defaults, then sum up; Ctrl-C stops everything cleanly.
+
+    A second run goes on from what is there. Exit status with --once: 0 the trades were closed, 1 something is
+    missing, 3 nothing was promoted.
+
+    Args:
+        once: End without being asked: after the trades, after the minutes, or when there is nothing to trade.
+        trades: How many trades, on at least five symbols, must close before --once ends.
+        minutes: For how long to trade at most; with --once 12, otherwise until Ctrl-C.
+        days: How many days of candles to train on.
+        symbols: How many symbols the sandbox exchange trades; 20 in a new home.
+        edge: Strength of the predictable component of the sandbox's market; with 0 the gates must refuse.
+        seed: The seed of the sandbox's market; 7 in a new home.
+        speed: How many times faster than the wall the sandbox's clock runs; 60 in a new home.
+        replay: Recorded candles (a Parquet or CSV file, or a folder) to trade instead of a synthetic market.
+        size: How long the models train, for example quick or full.
+        fresh: Forget what earlier runs left.
+        retrain: Make another candidate although a champion is here.
+        report: Write the summary to this file as JSON.
+    """
+    options = DemoOptions(
+        once=once,
+        trades=trades,
+        minutes=minutes,
+        days=days,
+        fresh=fresh,
+        retrain=retrain,
+        size=size,
+        report=None if report is None else report.resolve(),
+    )
+    asked = {"symbols": symbols, "seed": seed, "speed": speed, "edge": edge, "replay": replay}
+    return _run(_play(options, asked))
+
+
+async def _play(options: DemoOptions, asked: dict[str, Any]) -> int:
+    home = home_from_environment()
+    asked |= {"venue": "sandbox", "replay": _absolute(asked["replay"])}
+    settings = settle(home, fresh=options.fresh, **asked)
+    return await Demo(options=options, home=home, settings=settings, screen=Screen()).run()

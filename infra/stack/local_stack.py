@@ -7,15 +7,19 @@ import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
 from feature_store.clock import utc_now
+from feature_store.errors import BadInputError
 from infra.stack.errors import ServiceFailedError, StackError
 from infra.stack.home import Home, Programs
 from infra.stack.prefect_api import PrefectServer
+from infra.stack.record import read_record
 from infra.stack.rest import JsonApi
 from infra.stack.services import (
+    MARKET_SETTINGS,
     MLFLOW,
     NAMES,
     PREFECT,
@@ -143,19 +147,51 @@ def make_stack(home: Home, settings: StackSettings, say: Callable[[str], None]) 
     return LocalStack(home, settings, say, Programs(), Supervisor(home, say))
 
 
+def settle(home: Home, *, fresh: bool = False, **asked: Any) -> StackSettings:
+    """
+    Complete what a person asked for with what this home was made with; what was not said stays as it is.
+
+    Raises:
+        BadInputError: Another market was asked for than the one whose candles and trades lie here.
+    """
+    given = {name: value for name, value in asked.items() if value is not None}
+    record, _ = read_record(home.record)
+    has_market = home.sandbox.is_dir() and any(home.sandbox.iterdir())
+    if fresh or record is None or not record.settings or not has_market:
+        return StackSettings(**given)
+    before = msgspec.convert(record.settings, StackSettings)
+    settings = msgspec.structs.replace(before, **given)
+    changed = [name for name in MARKET_SETTINGS if getattr(before, name) != getattr(settings, name)]
+    if changed:
+        asked_for = ", ".join(
+            f"--{name} {getattr(settings, name)} (was {_shown(getattr(before, name))})" for name in changed
+        )
+        raise BadInputError(
+            f"{home.root} holds another market than {asked_for}; "
+            "begin anew with `qtctl demo --fresh`, or set QUANTUM_HOME to another folder"
+        )
+    return settings
+
+
+def _shown(value: object) -> object:
+    return "the default" if value is None else value
+
+
 def check_settings(settings: StackSettings) -> None:
     """
     Refuse settings that cannot work.
 
     Raises:
-        StackError: One of them cannot; the message says which and what would.
+        BadInputError: One of them cannot; the message says which and what would.
     """
     if settings.venue not in VENUES:
-        raise StackError(f"Unknown venue {settings.venue!r}; --venue takes one of: {', '.join(VENUES)}")
+        raise BadInputError(f"Unknown venue {settings.venue!r}; --venue takes one of: {', '.join(VENUES)}")
     if settings.speed <= 0:
-        raise StackError(f"--speed is how much faster than the wall the sandbox's clock runs, was {settings.speed:g}")
+        raise BadInputError(
+            f"--speed is how much faster than the wall the sandbox's clock runs, was {settings.speed:g}"
+        )
     if settings.symbols < 1:
-        raise StackError(f"--symbols is how many symbols the sandbox trades, was {settings.symbols}")
+        raise BadInputError(f"--symbols is how many symbols the sandbox trades, was {settings.symbols}")
 
 
 def check_disk(home: Home, least: int = LEAST_FREE_BYTES) -> None:

@@ -50,6 +50,9 @@ class StackSettings(msgspec.Struct, frozen=True, kw_only=True):
     replay: str | None = None
 
 
+MARKET_SETTINGS = ("symbols", "seed", "edge", "replay")
+
+
 @dataclass(frozen=True, slots=True)
 class Health:
     """How to tell that a service is ready: an answering URL, an online Prefect worker, or a fresh status file."""
