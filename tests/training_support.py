@@ -6,6 +6,10 @@ import hashlib
 
 import numpy as np
 
+from feature_store.candle import CandleBlock, Series, Timeframe
+from feature_store.features.definition import INDEX
+from feature_store.features.engine import FeatureEngine, model_inputs
+from feature_store.store import TrainingFrame as StoreFrame
 from flows.training.config import NetConfig, TrainingConfig, TreeConfig
 from flows.training.dataset import FrameSet, TrainingFrame
 
@@ -53,7 +57,51 @@ def _series(symbol: str, common: np.ndarray, edge: float, rng: np.random.Generat
     ).astype(np.float32)
     inputs[:48] = np.nan
     times = START_MS + FIVE_MINUTES_MS * np.arange(candles, dtype=np.int64)
-    return TrainingFrame(symbol, times, inputs, close)
+    return TrainingFrame(symbol, times, inputs, returns, close)
+
+
+def make_candle_frames(*, series: int = 20, candles: int = 8640, edge: float = 1.0, seed: int = 1) -> FrameSet:
+    """
+    Return the real model inputs of candles from a correlated, clustered market.
+
+    With an edge, each return leans against the last 24 candles' move and with the volume that came with it.
+    """
+    rng = np.random.default_rng(seed)
+    market = rng.standard_normal(candles) * np.exp(0.4 * _autoregression(rng.standard_normal(candles), 0.99))
+    frames = {}
+    for number in range(series):
+        one = Series("sandbox", f"S{number:02d}/USDT:USDT", Timeframe.M5)
+        block = _candles(market, edge, np.random.default_rng([seed, number]))
+        features = FeatureEngine(one.timeframe).advance(block)
+        frames[one] = StoreFrame(
+            series=one,
+            open_time_ms=block.open_time_ms,
+            features=features,
+            inputs=model_inputs(features),
+            log_return=features[:, INDEX["log_return_1"]],
+            close=block.close,
+            forward_log_return=np.full(len(block), np.nan),
+        )
+    return FrameSet.of_store(frames)
+
+
+def _candles(market: np.ndarray, edge: float, rng: np.random.Generator) -> CandleBlock:
+    candles = len(market)
+    own = rng.standard_normal(candles) * np.exp(0.4 * _autoregression(rng.standard_normal(candles), 0.98))
+    shocks = 0.0011 * (0.6 * market + 0.8 * own)
+    heat = _autoregression(rng.standard_normal(candles), 0.95)
+    returns, slow = np.zeros(candles), 0.0
+    for t in range(1, candles):
+        returns[t] = shocks[t] - edge * 0.022 * slow * (1 + 0.5 * np.tanh(heat[t - 1]))
+        slow = (1 - 1 / 24) * slow + returns[t]
+    close = 100 * np.exp(np.cumsum(returns))
+    opened = np.concatenate([[100.0], close[:-1]])
+    wick = np.abs(rng.standard_normal((2, candles))) * 0.0005
+    volume = 1000 * np.exp(0.6 * heat + 0.3 * rng.standard_normal(candles))
+    high = np.maximum(opened, close) * (1 + wick[0])
+    low = np.minimum(opened, close) * (1 - wick[1])
+    times = START_MS + FIVE_MINUTES_MS * np.arange(candles, dtype=np.int64)
+    return CandleBlock(times, np.stack([opened, high, low, close, volume], axis=1))
 
 
 def _autoregression(shocks: np.ndarray, decay: float) -> np.ndarray:

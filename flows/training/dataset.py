@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from feature_store.candle import Series
 from feature_store.errors import BadInputError
+from feature_store.features.definition import MODEL_INPUT_NAMES, fingerprint
 from flows.training.labels import forward_log_return
 from flows.training.splits import Splits
 from inference.models.manifest import TimeWindow
@@ -23,13 +26,39 @@ class TrainingFrame:
     """
     One series as arrays, oldest first.
 
-    `inputs` are the model inputs of each closed candle, `close` its price; a gap is a jump in `open_time_ms`.
+    `inputs` are the model inputs of each closed candle, `log_return` its move, `close` its price; a gap is a jump in
+    `open_time_ms`.
     """
 
     symbol: str
     open_time_ms: Times
     inputs: Inputs
+    log_return: Floats
     close: Floats
+
+
+class StoredFrame(Protocol):
+    """A frame as the feature store gives it."""
+
+    @property
+    def open_time_ms(self) -> Times:
+        """Open times, rising."""
+        ...
+
+    @property
+    def inputs(self) -> Inputs:
+        """Model inputs [n, M]."""
+        ...
+
+    @property
+    def log_return(self) -> Floats:
+        """Log returns of the candles."""
+        ...
+
+    @property
+    def close(self) -> Floats:
+        """Closes."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +81,25 @@ class FrameSet:
                     f"{frame.symbol} needs inputs ({n}, {len(self.input_names)}) and closes ({n},), "
                     f"were {frame.inputs.shape} and {frame.close.shape}"
                 )
+
+    @classmethod
+    def of_store(cls, stored: Mapping[Series, StoredFrame]) -> FrameSet:
+        """
+        Return what `FeatureStore.training_frame` gave, as training reads it; series without candles are left out.
+
+        Raises:
+            BadInputError: There are no candles at all, or the series have different timeframes.
+        """
+        timeframes = {series.timeframe for series in stored}
+        if len(timeframes) > 1:
+            raise BadInputError(f"One model learns one timeframe, were {', '.join(sorted(timeframes))}")
+        frames = tuple(
+            TrainingFrame(series.symbol, one.open_time_ms, one.inputs, one.log_return, one.close)
+            for series, one in sorted(stored.items())
+            if len(one.open_time_ms)
+        )
+        timeframe_ms = next(iter(timeframes)).milliseconds if timeframes else 0
+        return cls(frames, MODEL_INPUT_NAMES, fingerprint(), timeframe_ms)
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -159,9 +207,7 @@ class _Part:
         times, close = frame.open_time_ms, frame.close
         follows = np.zeros(len(times), bool)
         follows[1:] = np.diff(times) == timeframe_ms
-        returns = np.full(len(times), np.nan)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            returns[1:] = np.where(follows[1:], np.diff(np.log(close)), np.nan)
+        returns = np.where(follows, frame.log_return, np.nan)
         sound = follows & np.isfinite(returns) & np.isfinite(frame.inputs).all(axis=1)
         run = _run_lengths(sound)
         label = forward_log_return(close, times, horizon=horizon, timeframe_ms=timeframe_ms)

@@ -26,6 +26,7 @@ from flows.training.leakage import shuffled_label_metrics
 from flows.training.members.base import FittedMember, Progress
 from flows.training.members.catalogue import trainer
 from flows.training.moments import Sampling
+from flows.training.progress import overall
 from flows.training.pack import Draft, ExportedMember, export_member, predict_members, write_bundle
 from flows.training.report import MemberReport, ReliabilityCurve, TrainingReport
 from flows.training.splits import Splits, plan_splits
@@ -49,6 +50,7 @@ def train_candidate(frames: FrameSet, config: TrainingConfig, out: Path, progres
         raise BadInputError("An ensemble needs at least one member; name some in `members`")
     trainers = {name: trainer(name) for name in config.members}
     out.mkdir(parents=True, exist_ok=True)
+    progress = overall(config.members, progress)
     dataset = Dataset(frames, horizon=config.horizon, window=config.window)
     splits = plan_splits(dataset.start_ms, dataset.end_ms, config, timeframe_ms=frames.timeframe_ms)
     rows = _Windows.of(dataset, splits, config)

@@ -17,7 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from inference.domain.errors import BundleError
 from inference.models import manifest as manifests
-from inference.models.ensemble import Ensemble, EnsembleOutput, Inputs, assemble
+from inference.models.ensemble import Ensemble, EnsembleOutput, Numbers, assemble
 from inference.models.manifest import MANIFEST_NAME, FileEntry, Manifest
 
 GOLDEN_NAME = "golden.npz"
@@ -59,8 +59,8 @@ class Bundle:
         """Each member's share of the vote."""
         return {member.name: member.weight for member in self.manifest.members}
 
-    def score(self, inputs: Inputs, windows: Inputs, returns: Inputs) -> EnsembleOutput:
-        """Return one opinion per row: `inputs` [n, M], `windows` [n, 64, M] and `returns` [n, 64], all float32."""
+    def score(self, inputs: Numbers, windows: Numbers, returns: Numbers) -> EnsembleOutput:
+        """Return one opinion per row: `inputs` [n, M], `windows` [n, 64, M] and `returns` [n, 64]."""
         return self._ensemble.score(inputs, windows, returns)
 
 

@@ -17,6 +17,7 @@ from inference.models.manifest import RETURNS_INPUT, CalibrationTable, MemberEnt
 
 Floats = npt.NDArray[np.float64]
 Inputs = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.float32 | np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +137,7 @@ class Ensemble:
         self._bound = max_abs_expected_return
         self._shape = shape
 
-    def score(self, inputs: Inputs, windows: Inputs, returns: Inputs) -> EnsembleOutput:
+    def score(self, inputs: Numbers, windows: Numbers, returns: Numbers) -> EnsembleOutput:
         """
         Return one opinion per row; a row with a number missing anywhere, or an unbelievable answer, abstains.
 
@@ -144,6 +145,7 @@ class Ensemble:
             BadInputError: The arrays do not have the shapes the bundle was trained on.
         """
         self._check_shapes(inputs, windows, returns)
+        inputs, windows, returns = (np.asarray(array, np.float32) for array in (inputs, windows, returns))
         usable = (
             np.isfinite(inputs).all(axis=1) & np.isfinite(windows).all(axis=(1, 2)) & np.isfinite(returns).all(axis=1)
         )
@@ -172,16 +174,13 @@ class Ensemble:
             consensus=np.where(believed, consensus, 0).astype(np.int64),
         )
 
-    def _check_shapes(self, inputs: Inputs, windows: Inputs, returns: Inputs) -> None:
+    def _check_shapes(self, inputs: Numbers, windows: Numbers, returns: Numbers) -> None:
         length, width = self._shape
         n = len(inputs)
         found = (inputs.shape, windows.shape, returns.shape)
         expected = ((n, width), (n, length, width), (n, length))
         if found != expected:
             raise BadInputError(f"The bundle needs inputs, windows and returns of shapes {expected}, were {found}")
-        kinds = {array.dtype for array in (inputs, windows, returns)}
-        if kinds != {np.dtype(np.float32)}:
-            raise BadInputError(f"The bundle needs float32 arrays, were {sorted(map(str, kinds))}")
 
 
 def assemble(
