@@ -25,11 +25,44 @@ from infra.stack.screen import Screen
 from infra.stack.services import NAMES, PREFECT
 from infra.stack.supervisor import Supervisor
 
-up = App(name="up", help="Start the local stack: exchange, Prefect, MLflow and the worker.")
-down = App(name="down", help="Stop the local stack, everything it started and nothing else.")
-status = App(name="status", help="Show what runs, where, and how it is.")
-doctor = App(name="doctor", help="Check this machine and QUANTUM_HOME, and say how to mend what is wrong.")
-demo = App(name="demo", help="Train, promote and trade on embedded defaults, then sum up.")
+_AsJson = Annotated[bool, Parameter(name="--json", negative=())]
+
+
+def _command(name: str, summary: str, *examples: str) -> App:
+    epilogue = "\n".join(("Examples:", *(f"  qtctl {name} {example}".rstrip() for example in examples)))
+    return App(name=name, help=summary, help_epilogue=epilogue, help_format="plaintext")
+
+
+up = _command(
+    "up",
+    "Start the local stack and return; what already runs with the same settings is kept.",
+    "",
+    "--speed 300 --edge 0",
+    "--venue binanceusdm --services prefect-server,mlflow,prefect-worker",
+)
+down = _command("down", "Stop the local stack, everything it started and nothing else.", "")
+status = _command(
+    "status",
+    "Show what runs, where, and how it is; exit status 1 where something that should run does not.",
+    "",
+    "--json | jq .services",
+)
+doctor = _command(
+    "doctor",
+    "Check this machine and QUANTUM_HOME, and say how to mend what is wrong; exit status 1 where something is.",
+    "",
+    "--json | jq '.[] | select(.level != \"ok\")'",
+)
+demo = _command(
+    "demo",
+    "Train, promote and trade on embedded defaults, then sum up; Ctrl-C stops everything cleanly. A second run goes on "
+    "from what is there. Exit status with --once: 0 the trades were closed, 1 something is missing, "
+    "3 nothing was promoted.",
+    "",
+    "--once",
+    "--once --edge 0 --fresh",
+    "--replay candles/ --fresh --report summary.json",
+)
 
 _INTERRUPTED = 130
 
@@ -114,12 +147,7 @@ async def _start_all(asked: dict[str, Any], services: str) -> int:
 
 @down.default
 def _down() -> int:
-    """
-    Stop everything that `up` or `demo` started under QUANTUM_HOME.
-
-    Examples:
-        qtctl down
-    """
+    """Stop everything that `up` or `demo` started under QUANTUM_HOME."""
     return _run(_stop_all())
 
 
@@ -141,15 +169,9 @@ async def _stop_all() -> int:
 
 
 @status.default
-def _status(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+def _status(*, json: _AsJson = False) -> int:
     """
     Show each service with its address, health and memory, the champion and the worker's state.
-
-    Exit status 1 where something that should run does not.
-
-    Examples:
-        qtctl status
-        qtctl status --json | jq .services
 
     Args:
         json: Print one JSON object instead of a table.
@@ -167,13 +189,9 @@ async def _show_status(*, as_json: bool) -> int:
 
 
 @doctor.default
-def _doctor(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+def _doctor(*, json: _AsJson = False) -> int:
     """
     Look at versions, disk, ports, clock, venue, servers and files; exit status 1 where one of them fails.
-
-    Examples:
-        qtctl doctor
-        QT_VENUE=binanceusdm qtctl doctor --json
 
     Args:
         json: Print a JSON list of findings instead of a table.
@@ -209,9 +227,6 @@ def _demo(
 ) -> int:
     """
     Train, promote and trade on embedded defaults, then sum up; Ctrl-C stops everything cleanly.
-
-    A second run goes on from what is there. Exit status with --once: 0 the trades were closed, 1 something is
-    missing, 3 nothing was promoted.
 
     Args:
         once: End without being asked: after the trades, after the minutes, or when there is nothing to trade.

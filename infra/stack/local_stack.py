@@ -187,9 +187,7 @@ def check_settings(settings: StackSettings) -> None:
     if settings.venue not in VENUES:
         raise BadInputError(f"Unknown venue {settings.venue!r}; --venue takes one of: {', '.join(VENUES)}")
     if settings.speed <= 0:
-        raise BadInputError(
-            f"--speed is how much faster than the wall the sandbox's clock runs, was {settings.speed:g}"
-        )
+        raise BadInputError(f"--speed is the sandbox's clock against the wall's, above 0, was {settings.speed:g}")
     if settings.symbols < 1:
         raise BadInputError(f"--symbols is how many symbols the sandbox trades, was {settings.symbols}")
 
