@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import ClassVar
 
-from inference.domain.decision import Approved, Denied, Snapshot
+from inference.domain.decision import Approved, Decision, Denied, Snapshot
 from inference.domain.order import Fill, OrderIntent, OrderReport
 from inference.domain.policy import Policy
 from inference.domain.trade import ExitReason, TradePlan, TradeResult
@@ -23,6 +23,18 @@ class CandlesDecided:
     snapshot: Snapshot
     approved: tuple[Approved, ...]
     denied: tuple[Denied, ...]
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, policy: Policy, now_ms: int, decisions: Iterable[Decision]) -> CandlesDecided:
+        """Return the event that records these answers with everything they were made from."""
+        given = tuple(decisions)
+        return cls(
+            now_ms=now_ms,
+            policy=policy,
+            snapshot=snapshot,
+            approved=tuple(one for one in given if isinstance(one, Approved)),
+            denied=tuple(one for one in given if isinstance(one, Denied)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

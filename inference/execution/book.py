@@ -83,6 +83,17 @@ class Trade:
         return None
 
     @property
+    def is_counted(self) -> bool:
+        """Whether the result covers everything that executed; a late execution makes it false again."""
+        return self.result is not None and self.result.quantity >= self.entered
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the trade is flat and counted, with no order left anywhere."""
+        left = any(order.may_exist or order.is_live for order in self.orders.values())
+        return self.is_counted and self.open_quantity == 0 and not left
+
+    @property
     def is_entering(self) -> bool:
         """Whether the entry may still add to the position."""
         return any(order.may_exist or order.is_live for order in self.of(Purpose.ENTRY))
@@ -123,7 +134,7 @@ class Book:
             case OrderIntended(intent=intent):
                 if intent.trade_id in self.trades:
                     known = self.order(intent.client_order_id) or Order(intent=intent)
-                    self._put_order(lifecycle.sent(known))
+                    self._put_order(lifecycle.sent(known, intent))
             case OrderReported() | OrderRefused() | OrderFoundAbsent() | FillBooked():
                 self._apply_to_order(event)
             case AccountMarked():
@@ -173,9 +184,9 @@ class Book:
         return self._venue_ids.get(venue_order_id)
 
     def active(self) -> Iterator[Trade]:
-        """Yield the trades that are not closed, or whose closing was contradicted by a late execution."""
+        """Yield the trades that are not over; a late execution or order brings one back."""
         for trade in list(self.trades.values()):
-            if trade.result is None or trade.open_quantity > 0 or trade.is_entering:
+            if not trade.is_over:
                 yield trade
 
     def active_in(self, symbol: str) -> list[Trade]:
@@ -235,7 +246,7 @@ class Book:
                 self._venue_ids[venue_id] = intent.client_order_id
 
     def _forget_oldest_closed(self) -> None:
-        closed = [key for key, trade in self.trades.items() if trade.result is not None and trade.open_quantity == 0]
+        closed = [key for key, trade in self.trades.items() if trade.is_over]
         for key in closed[: max(0, len(closed) - _CLOSED_KEPT)]:
             for client_order_id, order in self.trades.pop(key).orders.items():
                 self._owners.pop(client_order_id, None)

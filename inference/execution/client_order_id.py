@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -19,6 +20,11 @@ class OrderKey:
     trade_id: str
     purpose: Purpose
     attempt: int
+
+
+def trade_id_of(origin: str) -> str:
+    """Return the id of the one trade that `origin` (a signal's trace id) may become; it fits a client order id."""
+    return hashlib.sha256(origin.encode()).hexdigest()[:20]
 
 
 def client_order_id(trade_id: str, purpose: Purpose, attempt: int) -> str:

@@ -8,7 +8,9 @@ from decimal import Decimal
 
 from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus
 
+# Refusals that say: it never existed, and no request of ours can make it exist any more.
 ABSENT = "ABSENT"
+NOTHING_HAPPENED = "NOTHING_HAPPENED"
 
 _LIVE = frozenset({OrderStatus.ACCEPTED, OrderStatus.TRIGGERED, OrderStatus.PARTIALLY_FILLED})
 _ENDED = frozenset({OrderStatus.FILLED, OrderStatus.CANCELED, OrderStatus.EXPIRED})
@@ -70,6 +72,11 @@ class Order:
         return self.status in (OrderStatus.INTENDED, OrderStatus.IN_FLIGHT, OrderStatus.UNKNOWN)
 
     @property
+    def never_existed(self) -> bool:
+        """Whether it was sent in vain, provably: the same id may be sent again."""
+        return self.status is OrderStatus.REFUSED and self.refusal in (ABSENT, NOTHING_HAPPENED)
+
+    @property
     def price(self) -> Decimal | None:
         """Average price of what was executed: from the executions once they explain all, else from reports."""
         if self.booked > 0 and (self.booked >= self.filled or self.average_price is None):
@@ -109,11 +116,11 @@ def book(order: Order, fill: Fill) -> Order:
     return replace(booked, status=status)
 
 
-def sent(order: Order) -> Order:
-    """Return the order once it is about to be sent, again perhaps: from here on it may exist."""
-    if order.is_live or order.status in _ENDED:
+def sent(order: Order, intent: OrderIntent) -> Order:
+    """Return the order once `intent` is about to be sent, again perhaps: from here on it may exist."""
+    if not order.may_exist and not order.never_existed:
         return order
-    return replace(order, status=OrderStatus.IN_FLIGHT, refusal="")
+    return replace(order, intent=intent, status=OrderStatus.IN_FLIGHT, refusal="")
 
 
 def refused(order: Order, code: str) -> Order:

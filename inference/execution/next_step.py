@@ -62,14 +62,14 @@ def next_step(trade: Trade, *, may_enter: bool = False, stop_overdue: bool = Fal
     Return the one thing to do next for a trade, or None when it is as it should be.
 
     Derived from the trade alone, so that a worker that was killed anywhere continues where it stood. With
-    `may_enter` an entry that was never sent is still wanted; with `stop_overdue` the venue has had its time to
+    `may_enter` an entry that provably does not exist is still wanted; with `stop_overdue` the venue has had its time to
     confirm a stop.
     """
     if trade.open_quantity > 0:
         return _leave(trade) if trade.exit_reason else _guard(trade, stop_overdue=stop_overdue)
 
-    entries = trade.of(Purpose.ENTRY)
-    if not entries and may_enter and trade.exit_reason is None and trade.result is None:
+    unsent = all(order.never_existed for order in trade.of(Purpose.ENTRY))
+    if unsent and may_enter and trade.exit_reason is None and trade.result is None:
         return Place(_intent(trade, Purpose.ENTRY, trade.plan.quantity))
 
     for order in trade.orders.values():
@@ -79,7 +79,7 @@ def next_step(trade: Trade, *, may_enter: bool = False, stop_overdue: bool = Fal
         if order.is_live:
             return Cancel(order)
 
-    return Finish() if trade.result is None else None
+    return None if trade.is_counted else Finish()
 
 
 def _guard(trade: Trade, *, stop_overdue: bool) -> Step | None:
@@ -96,21 +96,30 @@ def _guard(trade: Trade, *, stop_overdue: bool) -> Step | None:
 
 def _hold_stop(trade: Trade, *, stop_overdue: bool) -> Step | None:
     stops = trade.of(Purpose.STOP)
+    covered = _covered(stops) >= trade.open_quantity
+    lost = _lost_stop(stops, is_overdue=stop_overdue and not covered)
+    if lost is not None:
+        return lost
+    if covered:
+        return _surplus(trade, stops)
+    for order in stops:
+        if order.may_exist:
+            return Resolve(order)
+
+    return Place(_intent(trade, Purpose.STOP, _uncovered(trade, stops)))
+
+
+def _lost_stop(stops: list[Order], *, is_overdue: bool) -> Leave | None:
     if any(order.refusal == WOULD_TRIGGER for order in stops):
         return Leave(ExitReason.STOP, "the price was already through the stop")
     if any(_fired_in_vain(order) for order in stops):
         return Leave(ExitReason.STOP_UNFILLED, "the stop fired and its order ended unfilled")
-    if _covered(stops) >= trade.open_quantity:
-        return _surplus(trade, stops)
-    if stop_overdue:
+    if is_overdue:
         return Leave(ExitReason.UNPROTECTED, "the venue confirmed no stop in time")
-    for order in stops:
-        if order.may_exist:
-            return Resolve(order)
-    if _refusals(stops) >= MAX_REFUSALS:
+    if _refusals(stops) >= MAX_REFUSALS and not any(order.is_live for order in stops):
         return Leave(ExitReason.UNPROTECTED, f"the venue refused {_refusals(stops)} stops")
 
-    return Place(_intent(trade, Purpose.STOP, _uncovered(trade, stops)))
+    return None
 
 
 def _hold_target(trade: Trade) -> Step | None:
@@ -169,7 +178,7 @@ def _uncovered(trade: Trade, orders: list[Order]) -> Decimal:
 
 
 def _refusals(orders: list[Order]) -> int:
-    return sum(bool(order.refusal) for order in orders)
+    return sum(bool(order.refusal) and not order.never_existed for order in orders)
 
 
 def _fired_in_vain(order: Order) -> bool:
@@ -188,8 +197,11 @@ _TYPES = {
 def _intent(trade: Trade, purpose: Purpose, quantity: Decimal) -> OrderIntent:
     plan = trade.plan
     opening = Side.opening(plan.direction)
+    earlier = trade.of(purpose)
+    # An order that never existed is sent again under its own id.
+    attempt = len(earlier) if earlier and earlier[-1].never_existed else len(earlier) + 1
     return OrderIntent(
-        client_order_id=client_order_id(plan.trade_id, purpose, len(trade.of(purpose)) + 1),
+        client_order_id=client_order_id(plan.trade_id, purpose, attempt),
         trade_id=plan.trade_id,
         trace_id=plan.trace_id,
         symbol=plan.symbol,

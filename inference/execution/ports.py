@@ -90,7 +90,7 @@ class Gateway(Protocol):
 class Recorder(Protocol):
     """The journal as execution sees it."""
 
-    def record(self, event: Event, *, timestamp_ms: int, trace_id: str = "", durable: bool = False) -> None:
+    def record(self, event: Event, *, timestamp_ms: int, trace_id: str = "", durable: bool = False) -> object:
         """
         Append one event; with `durable`, return only once it will survive a power cut.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from inference.domain.order import OrderIntent, OrderReport, OrderType, Purpose, Side
-from inference.execution.book import Book, Trade
+from inference.execution.book import Book
 from inference.execution.client_order_id import order_key
 from inference.execution.next_step import next_step
 from inference.execution.ports import VenuePosition
@@ -64,7 +64,14 @@ class CancelOrphan:
     intent: OrderIntent
 
 
-Action = QueryOrder | Settle | AdoptPosition | FlattenPosition | CancelOrphan
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recheck:
+    """Look again: what disagrees may be a report that is still on its way."""
+
+    symbol: str
+
+
+Action = Recheck | QueryOrder | Settle | AdoptPosition | FlattenPosition | CancelOrphan
 
 
 def reconcile(book: Book, venue: VenueView, *, confirmed: bool) -> list[Action]:
@@ -77,7 +84,7 @@ def reconcile(book: Book, venue: VenueView, *, confirmed: bool) -> list[Action]:
     actions: list[Action] = list(_open_questions(book, venue))
     symbols = sorted({trade.symbol for trade in book.active()} | set(venue.positions))
     for symbol in symbols:
-        actions.extend(_position_actions(book.active_in(symbol), symbol, venue, confirmed=confirmed))
+        actions.extend(_position_actions(book, symbol, venue, confirmed=confirmed))
     actions.extend(
         Settle(symbol=trade.symbol, trade_id=trade.plan.trade_id)
         for trade in book.active()
@@ -96,19 +103,21 @@ def _open_questions(book: Book, venue: VenueView) -> Iterator[Action]:
                 yield QueryOrder(symbol=trade.symbol, client_order_id=key)
 
 
-def _position_actions(trades: list[Trade], symbol: str, venue: VenueView, *, confirmed: bool) -> Iterator[Action]:
+def _position_actions(book: Book, symbol: str, venue: VenueView, *, confirmed: bool) -> Iterator[Action]:
+    trades = book.active_in(symbol)
+    recent = [trade for trade in book.trades.values() if trade.symbol == symbol][-3:]
     position = venue.positions.get(symbol)
     held = position.signed_quantity if position else Decimal(0)
     expected = sum((trade.signed_quantity for trade in trades), Decimal(0))
     if held == expected:
         return
-    if not confirmed:
-        for trade in trades:
+    unresolved = any(order.may_exist for trade in trades for order in trade.orders.values())
+    if not confirmed or unresolved:
+        yield Recheck(symbol=symbol)
+        # An order that was believed lost may have executed after all.
+        for trade in trades or recent:
             for key in trade.orders:
                 yield QueryOrder(symbol=symbol, client_order_id=key)
-        # An order that was believed lost may have executed after all.
-        if position is not None and not trades:
-            yield FlattenPosition(symbol=symbol, signed_quantity=held, price=position.mark_price)
         return
 
     price = position.mark_price if position else Decimal(0)

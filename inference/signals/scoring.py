@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import uuid
 from collections.abc import Mapping, Sequence
@@ -43,11 +42,6 @@ class Scores(Protocol):
 def trace_id(*, venue: str, symbol: str, feature_time_ms: int, model_version: str) -> str:
     """Return the id that follows one opinion from candle to fill to close; the same opinion has the same id."""
     return str(uuid.uuid5(_NAMESPACE, f"{venue}|{symbol}|{feature_time_ms}|{model_version}"))
-
-
-def trade_id(trace: str) -> str:
-    """Return the id of the one trade that a signal may become; short enough to live in a client order id."""
-    return hashlib.sha256(trace.encode()).hexdigest()[:20]
 
 
 def signals(

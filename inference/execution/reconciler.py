@@ -1,0 +1,144 @@
+"""Making journal and venue agree: reads the venue, acts on the differences, looks again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
+
+from feature_store.venue.errors import VenueError
+from inference.domain.events import ExitRequested, PositionFoundChanged, TradePlanned
+from inference.domain.signal import Direction
+from inference.domain.trade import ExitReason, TradePlan
+from inference.execution.client_order_id import trade_id_of
+from inference.execution.ledger import Ledger
+from inference.execution.ports import Gateway
+from inference.execution.reconcile import (
+    Action,
+    AdoptPosition,
+    CancelOrphan,
+    FlattenPosition,
+    QueryOrder,
+    Recheck,
+    Settle,
+    VenueView,
+    reconcile,
+)
+from inference.execution.submission import ExecutionSettings, Submission
+
+# Two looks only ask; from the third on the venue is believed.
+_LOOKS = 6
+_LOOKS_THAT_ASK = 2
+
+
+class Reconciler:
+    """Runs the reconciliation; symbols that are being settled meanwhile are left to their own turn."""
+
+    def __init__(
+        self,
+        *,
+        gateway: Gateway,
+        ledger: Ledger,
+        submission: Submission,
+        settings: ExecutionSettings,
+        locks: dict[str, asyncio.Lock],
+        settle: Callable[[str], Awaitable[None]],
+        now_ms: Callable[[], int],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._gateway = gateway
+        self._ledger = ledger
+        self._submission = submission
+        self._settings = settings
+        self._locks = locks
+        self._settle = settle
+        self._now_ms = now_ms
+        self._sleep = sleep
+
+    async def reconcile(self) -> bool:
+        """Return whether journal and venue agree in the end; a venue that cannot be asked agrees with nothing."""
+        try:
+            for look in range(_LOOKS):
+                revisions = {trade.symbol: self._revision(trade.symbol) for trade in self._ledger.book.trades.values()}
+                view = await self._view()
+                found = reconcile(self._ledger.book, view, confirmed=look >= _LOOKS_THAT_ASK)
+                # What changed since the venue was read, or is being settled, makes the reading worthless.
+                actions = [one for one in found if self._is_quiet(one.symbol, revisions)]
+                if not actions:
+                    return True
+                for action in actions:
+                    await self._act(action, revisions)
+                await self._sleep(self._settings.poll_seconds)
+        except VenueError:
+            return False
+        return False
+
+    async def _view(self) -> VenueView:
+        positions = await self._gateway.positions()
+        return VenueView(
+            positions={one.symbol: one for one in positions if one.signed_quantity != 0},
+            open_orders=tuple(await self._gateway.open_orders()),
+        )
+
+    def _revision(self, symbol: str) -> int:
+        return self._ledger.book.revision(symbol)
+
+    def _is_quiet(self, symbol: str, revisions: dict[str, int]) -> bool:
+        return not self._locks[symbol].locked() and self._revision(symbol) == revisions.get(symbol, 0)
+
+    async def _act(self, action: Action, revisions: dict[str, int]) -> None:
+        match action:
+            case Recheck():
+                pass
+            case Settle(symbol=symbol):
+                await self._settle(symbol)
+            case QueryOrder(symbol=symbol, client_order_id=key):
+                async with self._locks[symbol]:
+                    if order := self._ledger.book.order(key):
+                        await self._submission.ask(order.intent)
+            case AdoptPosition() | FlattenPosition() | CancelOrphan():
+                if not self._is_quiet(action.symbol, revisions):
+                    return
+                async with self._locks[action.symbol]:
+                    await self._correct(action)
+                await self._settle(action.symbol)
+
+    async def _correct(self, action: AdoptPosition | FlattenPosition | CancelOrphan) -> None:
+        match action:
+            case AdoptPosition(trade_id=key, open_quantity=quantity, price=price, symbol=symbol):
+                event = PositionFoundChanged(trade_id=key, symbol=symbol, open_quantity=quantity, price=price)
+                self._ledger.note(event, trace_id=self._ledger.book.trades[key].plan.trace_id, durable=True)
+            case FlattenPosition(symbol=symbol, signed_quantity=signed, price=price):
+                self._flatten(symbol, signed, price)
+            case CancelOrphan(intent=intent):
+                await self._submission.remove(intent)
+
+    def _flatten(self, symbol: str, signed_quantity: Decimal, price: Decimal) -> None:
+        plan = _found_position(symbol=symbol, signed_quantity=signed_quantity, price=price, now_ms=self._now_ms())
+        found = PositionFoundChanged(trade_id=plan.trade_id, symbol=symbol, open_quantity=plan.quantity, price=price)
+        leave = ExitRequested(
+            trade_id=plan.trade_id, reason=ExitReason.EXTERNAL, detail="no trade of ours explains this position"
+        )
+        for event in (TradePlanned(plan=plan), found, leave):
+            self._ledger.note(event, trace_id=plan.trace_id, durable=event is leave)
+
+
+def _found_position(*, symbol: str, signed_quantity: Decimal, price: Decimal, now_ms: int) -> TradePlan:
+    # Only exists to end the position: its barriers are never used, its risk is unknown and counts as all of it.
+    origin = f"found|{symbol}|{now_ms}"
+    quantity = abs(signed_quantity)
+    return TradePlan(
+        trade_id=trade_id_of(origin),
+        trace_id=origin,
+        symbol=symbol,
+        direction=Direction.LONG if signed_quantity > 0 else Direction.SHORT,
+        quantity=quantity,
+        reference_price=price,
+        stop_price=price,
+        target_price=price,
+        risk=quantity * price,
+        confidence=0.0,
+        model_version="",
+        candle_close_ms=now_ms,
+        planned_at_ms=now_ms,
+    )

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from inference.domain.order import OrderType, Purpose
+from inference.domain.trade import ExitReason
+from inference.execution.book import Book
+from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_approved, make_executor
+
+BTC = "BTC/USDT:USDT"
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def gateway(clock):
+    return FakeGateway(clock, marks={BTC: Decimal(50_000)})
+
+
+@pytest.fixture
+def journal():
+    return MemoryJournal()
+
+
+async def opened(clock, gateway, journal, **settings):
+    executor = make_executor(gateway, journal, **settings)
+    await clock.drive(executor.start())
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    return executor
+
+
+async def test_an_entry_is_followed_at_once_by_its_stop_then_its_target(clock, gateway, journal):
+    """The very next request after a filled entry is the stop, the one after it the target."""
+    await opened(clock, gateway, journal)
+
+    assert [one.purpose for one in gateway.submitted] == [Purpose.ENTRY, Purpose.STOP, Purpose.TARGET]
+    assert gateway.unprotected() == []
+    assert gateway.submitted[1].trigger_price == Decimal(49_700)
+
+
+async def test_a_stop_that_fills_closes_the_trade_and_takes_the_target_away(clock, gateway, journal):
+    """When the stop fills, the target is cancelled and the trade closed with its money counted to the cent."""
+    executor = await opened(clock, gateway, journal)
+    gateway.move(BTC, Decimal(49_700))
+    await clock.drive(executor.settle(BTC))
+
+    (result,) = executor.closed
+    assert gateway.orders == {}
+    assert result.reason is ExitReason.STOP
+    assert result.fills_complete
+    assert result.fees == Decimal("0.04") * (50_000 + 49_700) * Decimal("0.0005")
+    assert result.pnl == Decimal("0.04") * -300 - result.fees
+    assert list(executor.book.active()) == []
+
+
+async def test_a_target_that_fills_takes_the_stop_away(clock, gateway, journal):
+    """When the target fills, no stop is left at the venue."""
+    executor = await opened(clock, gateway, journal)
+    gateway.move(BTC, Decimal(50_400))
+    await clock.drive(executor.settle(BTC))
+
+    assert executor.closed[0].reason is ExitReason.TARGET
+    assert executor.closed[0].pnl > 0
+    assert gateway.orders == {}
+
+
+async def test_a_time_exit_keeps_the_stop_until_flat(clock, gateway, journal):
+    """A time exit goes out at market first; stop and target are cancelled only afterwards."""
+    executor = await opened(clock, gateway, journal)
+    await clock.drive(executor.request_exit(BTC, ExitReason.TIME_BARRIER))
+
+    assert gateway.submitted[-1].purpose is Purpose.EXIT
+    assert gateway.submitted[-1].reduce_only
+    assert executor.closed[0].reason is ExitReason.TIME_BARRIER
+    assert gateway.orders == {}
+    assert gateway.held[BTC] == 0
+
+
+async def test_a_stop_that_would_trigger_flattens(clock, gateway, journal):
+    """A stop refused because the price is already through it ends the trade at market."""
+    gateway.refusals[Purpose.STOP] = [-2021]
+    executor = await opened(clock, gateway, journal)
+
+    assert gateway.held[BTC] == 0
+    assert executor.closed[0].reason is ExitReason.STOP
+
+
+async def test_a_stop_refused_again_and_again_flattens(clock, gateway, journal):
+    """A venue that will not hold a stop is not traded without one."""
+    gateway.refusals[Purpose.STOP] = [-1111] * 9
+    executor = await opened(clock, gateway, journal)
+
+    assert gateway.held[BTC] == 0
+    assert executor.closed[0].reason is ExitReason.UNPROTECTED
+
+
+async def test_a_stop_not_confirmed_in_time_flattens(clock, gateway, journal):
+    """A stop whose sending and query both stay unanswered does not leave the position open for long."""
+    gateway.faults = ["", "drop"]
+    gateway.query_faults = ["down"] * 40
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    began = clock.seconds
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    while gateway.held[BTC] != 0 and clock.seconds - began < 30:
+        await clock.drive(clock.sleep(1))
+        await clock.drive(executor.settle(BTC))
+
+    assert gateway.held[BTC] == 0
+    assert clock.seconds - began < 12
+
+
+async def test_a_partially_filled_entry_is_protected_for_what_it_filled(clock, gateway, journal):
+    """A market entry that ended with half its quantity gets a stop and a target for that half."""
+    gateway.faults = ["partial"]
+    await opened(clock, gateway, journal)
+
+    assert gateway.held[BTC] == Decimal("0.02")
+    assert {one.intent.quantity for one in gateway.orders.values()} == {Decimal("0.02")}
+    assert gateway.unprotected() == []
+
+
+async def test_an_entry_that_hangs_is_protected_from_the_user_stream(clock, gateway, journal):
+    """A fill learned from the stream is protected at once, while the sending is still waiting for its answer."""
+    gateway.faults = ["hang"]
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    began = clock.seconds
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+
+    assert clock.seconds - began < 0.25
+    assert gateway.unprotected() == []
+
+
+@pytest.mark.parametrize("fault", ["drop", "exec_then_drop", "late", "down", "overload", "limited", "hang"])
+@pytest.mark.parametrize("streaming", [True, False])
+@pytest.mark.parametrize("position", [0, 1, 2])
+async def test_each_order_exists_exactly_once_whatever_the_answer(clock, gateway, journal, fault, streaming, position):
+    """One fault at any of the three orders leaves one entry, one stop and one target, or nothing at all."""
+    gateway.faults = [""] * position + [fault]
+    gateway.hold_stream = not streaming
+    executor = await opened(clock, gateway, journal)
+    for _ in range(5):
+        await clock.drive(clock.sleep(1))
+        await clock.drive(executor.settle(BTC))
+
+    assert gateway.held.get(BTC, Decimal(0)) in (Decimal(0), Decimal("0.04"))
+    assert gateway.held.get(BTC, Decimal(0)) == Decimal("0.04"), "young entries are sent again"
+    assert sorted(one.intent.order_type for one in gateway.orders.values()) == [
+        OrderType.STOP_MARKET,
+        OrderType.TAKE_PROFIT_MARKET,
+    ]
+    assert await clock.drive(executor.reconcile())
+
+
+async def test_a_restart_finds_the_trade_where_it_was(clock, gateway, journal):
+    """A new process with the same journal agrees with the venue at once and sends nothing."""
+    await opened(clock, gateway, journal)
+    sent = len(gateway.submitted)
+    again = make_executor(gateway, journal, book=Book.rebuilt(journal.events()))
+    await clock.drive(again.start())
+
+    assert len(gateway.submitted) == sent
+    assert again.book.positions()[BTC].quantity == Decimal("0.04")

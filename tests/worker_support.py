@@ -1,0 +1,488 @@
+"""A venue in memory that can fail in every way we know of, and a clock that moves only when asked."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any
+
+from feature_store.venue.errors import (
+    OrderRefusedError,
+    OutcomeUnknownError,
+    RateLimitedError,
+    RetryableError,
+    VenueDownError,
+)
+from inference.domain.decision import Approved, Candidate, Snapshot, TradingState
+from inference.domain.events import Event
+from inference.domain.market import Instrument, Quote
+from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, OrderType, Side
+from inference.domain.position import Account
+from inference.domain.signal import Direction, MemberPrediction, SignalScore
+from inference.execution.book import Book
+from inference.execution.executor import Executor
+from inference.execution.ports import Recorder, VenuePosition
+from inference.execution.submission import ExecutionSettings
+from inference.journal.codec import GENESIS, Entry, chained, event_of
+
+T0 = 1_750_000_200_000  # A multiple of five minutes.
+FIVE_MINUTES_MS = 300_000
+FEE = Decimal("0.0005")
+
+
+class FakeClock:
+    """Wall seconds that pass only in `sleep`, and the venue's time that follows them."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
+        self._count = 0
+
+    def monotonic(self) -> float:
+        """Return the wall seconds."""
+        return self.seconds
+
+    def now_ms(self) -> int:
+        """Return the venue's time."""
+        return T0 + round((self.seconds - 1000.0) * 1000)
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait in virtual time: `drive` lets it pass once nothing else can run."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._count += 1
+        self._sleepers.append((self.seconds + max(seconds, 0.001), self._count, future))
+        await future
+
+    async def drive(self, awaitable: Any, *, limit_seconds: float = 600.0) -> Any:
+        """Run to the end, letting virtual time jump to the next sleeper whenever everything waits."""
+        task = asyncio.ensure_future(awaitable)
+        end = self.seconds + limit_seconds
+        while not task.done():
+            await asyncio.sleep(0)
+            # Time stands still while anything can run.
+            if task.done() or asyncio.get_running_loop()._ready:  # type: ignore[attr-defined]
+                continue
+            self._sleepers = sorted(one for one in self._sleepers if not one[2].done())
+            if not self._sleepers:
+                continue
+            at, _, future = self._sleepers.pop(0)
+            self.seconds = max(self.seconds, at)
+            assert self.seconds < end, "did not come to an end in virtual time"
+            future.set_result(None)
+        return await task
+
+
+@dataclass
+class MemoryJournal:
+    """A journal of entries in memory, encoded and chained like the real one; it outlives the executor."""
+
+    entries: list[Entry] = field(default_factory=list)
+    fail: BaseException | None = None
+
+    def record(self, event: Event, *, timestamp_ms: int, trace_id: str = "", durable: bool = False) -> Entry:
+        """Append, or fail as told."""
+        if self.fail is not None:
+            raise self.fail
+        previous = self.entries[-1].digest if self.entries else GENESIS
+        entry = chained(
+            event, seq=len(self.entries) + 1, timestamp_ms=timestamp_ms, trace_id=trace_id, previous=previous
+        )
+        self.entries.append(entry)
+        return entry
+
+    def events(self) -> list[Event]:
+        """Return what was recorded, decoded from its text."""
+        return [event_of(entry) for entry in self.entries]
+
+
+@dataclass
+class VenueOrder:
+    """An order as the fake venue keeps it."""
+
+    intent: OrderIntent
+    order_id: str
+    status: OrderStatus
+    filled: Decimal = Decimal(0)
+    price: Decimal | None = None
+    child_id: str | None = None
+    remaining_to_reduce: Decimal = Decimal(0)
+
+
+class FakeGateway:
+    """
+    One account at a venue in memory. Market orders fill at the mark, conditional ones when `move` crosses them.
+
+    `faults` is a list of words, one taken per request: "" (none), "drop" (not executed, unknown), "exec_then_drop",
+    "late" (executed before the window ends, unknown), "down", "overload", "limited", "partial", "hang" (executed,
+    answered after 30 s), "stale" (a query answers None).
+    """
+
+    recv_window_ms = 1500
+
+    def __init__(self, clock: FakeClock, *, marks: dict[str, Decimal]) -> None:
+        self.clock = clock
+        self.marks = dict(marks)
+        self.orders: dict[str, VenueOrder] = {}
+        self.ended: dict[str, list[VenueOrder]] = {}
+        self.held: dict[str, Decimal] = {}
+        self.entry_prices: dict[str, Decimal] = {}
+        self.trades: list[Fill] = []
+        self.faults: list[str] = []
+        self.query_faults: list[str] = []
+        self.refusals: dict[str, list[int]] = {}
+        self.submitted: list[OrderIntent] = []
+        self.late: list[tuple[float, OrderIntent]] = []
+        self.stream: Callable[[OrderReport | Fill], None] | None = None
+        self.undelivered: list[OrderReport | Fill] = []
+        self.hold_stream = False
+        self.crash_at: int | None = None
+        self.requests = 0
+        self.wallet = Decimal(10_000)
+        self._ids = 0
+
+    async def venue_now_ms(self) -> int:
+        """See the port."""
+        return self.clock.now_ms()
+
+    async def equity(self) -> Decimal:
+        """See the port."""
+        return self.wallet
+
+    async def submit(self, intent: OrderIntent) -> OrderReport:
+        """See the port; takes the next of `faults`."""
+        await self._request()
+        fault = self.faults.pop(0) if self.faults else ""
+        self.submitted.append(intent)
+        if fault == "down":
+            raise VenueDownError("refused to connect")
+        if fault == "overload":
+            raise RetryableError("overloaded", code=-1008)
+        if fault == "limited":
+            raise RateLimitedError("too many", retry_after_seconds=2.0)
+        if fault == "drop":
+            raise OutcomeUnknownError("no answer")
+        if fault == "late":
+            self.late.append((self.clock.seconds + 1.2, intent))
+            raise OutcomeUnknownError("no answer")
+        order = self._execute(intent, partial=fault == "partial")
+        if fault == "hang":
+            await self.clock.sleep(30)
+            raise OutcomeUnknownError("timed out")
+        if fault == "exec_then_drop":
+            raise OutcomeUnknownError("connection reset")
+        await self._answer()
+        return self._report(order)
+
+    async def query(self, intent: OrderIntent) -> OrderReport | None:
+        """See the port; takes the next of `query_faults`."""
+        await self._request()
+        fault = self.query_faults.pop(0) if self.query_faults else ""
+        if fault == "down":
+            raise VenueDownError("refused to connect")
+        order = self._find(intent.client_order_id)
+        if fault == "stale" or order is None:
+            return None
+        await self._answer()
+        return self._report(order)
+
+    async def cancel(self, intent: OrderIntent) -> OrderReport | None:
+        """See the port."""
+        await self._request()
+        order = self.orders.get(intent.client_order_id)
+        if order is None:
+            return None
+        self._end(order, OrderStatus.CANCELED)
+        await self._answer()
+        return self._report(order)
+
+    async def open_orders(self) -> list[OrderReport]:
+        """See the port."""
+        await self._request()
+        return [self._report(order) for order in self.orders.values()]
+
+    async def positions(self) -> list[VenuePosition]:
+        """See the port."""
+        await self._request()
+        return [
+            VenuePosition(
+                symbol=symbol,
+                signed_quantity=quantity,
+                entry_price=self.entry_prices[symbol],
+                mark_price=self.marks[symbol],
+            )
+            for symbol, quantity in self.held.items()
+            if quantity != 0
+        ]
+
+    async def fills(self, symbol: str, since_ms: int) -> list[Fill]:
+        """See the port."""
+        await self._request()
+        # Like the real one: no client order id here.
+        return [
+            replace(fill, client_order_id="")
+            for fill in self.trades
+            if fill.symbol == symbol and fill.event_time_ms >= since_ms
+        ]
+
+    def move(self, symbol: str, mark: Decimal) -> None:
+        """Move the price; conditional orders that it crosses fire and fill."""
+        self.marks[symbol] = mark
+        for order in [one for one in self.orders.values() if one.intent.symbol == symbol]:
+            if order.intent.is_conditional and self._crossed(order.intent):
+                self._fire(order)
+
+    def trade_by_hand(self, symbol: str, signed_quantity: Decimal) -> None:
+        """Trade on the account past the worker, as a person or a liquidation would."""
+        self._book(None, symbol, signed_quantity, f"hand-{self._next()}")
+
+    def unprotected(self) -> list[str]:
+        """Return the symbols whose position no resting stop covers."""
+        return [
+            symbol
+            for symbol, quantity in self.held.items()
+            if quantity != 0
+            and sum(
+                (
+                    order.intent.quantity - order.filled
+                    for order in self.orders.values()
+                    if order.intent.symbol == symbol and order.intent.order_type is OrderType.STOP_MARKET
+                ),
+                Decimal(0),
+            )
+            < abs(quantity)
+        ]
+
+    def deliver(self, order: Callable[[list[Any]], list[Any]] = lambda batch: batch) -> None:
+        """Send the user stream what was held back, in an order of the test's choosing."""
+        batch, self.undelivered = order(self.undelivered), []
+        for event in batch:
+            if self.stream is not None:
+                self.stream(event)
+
+    async def _request(self) -> None:
+        self.requests += 1
+        self._tick()
+        if self.crash_at is not None and self.requests == self.crash_at:
+            raise Crash
+        await asyncio.sleep(0)
+
+    async def _answer(self) -> None:
+        # The second half of a request: a crash here has executed and never learned it.
+        self.requests += 1
+        if self.crash_at is not None and self.requests == self.crash_at:
+            raise Crash
+        await asyncio.sleep(0)
+
+    def _tick(self) -> None:
+        due = [one for one in self.late if one[0] <= self.clock.seconds]
+        self.late = [one for one in self.late if one[0] > self.clock.seconds]
+        for _, intent in due:
+            try:
+                self._execute(intent)
+            except OrderRefusedError:
+                continue
+
+    def _execute(self, intent: OrderIntent, *, partial: bool = False) -> VenueOrder:
+        codes = self.refusals.get(intent.purpose, [])
+        if codes:
+            code = codes.pop(0)
+            if code:
+                raise OrderRefusedError(f"refused with {code}", code=code)
+        if intent.client_order_id in self.orders:
+            raise OutcomeUnknownError("duplicate id", code=-4116)
+        if intent.is_conditional and self._crossed(intent):
+            raise OrderRefusedError("would immediately trigger", code=-2021)
+        signed = self.held.get(intent.symbol, Decimal(0))
+        reducing = signed < 0 if intent.side is Side.BUY else signed > 0
+        if intent.reduce_only and not reducing:
+            raise OrderRefusedError("ReduceOnly Order is rejected", code=-2022)
+        order = VenueOrder(intent=intent, order_id=self._next(), status=OrderStatus.ACCEPTED)
+        self.orders[intent.client_order_id] = order
+        self._emit(self._report(order))
+        if not intent.is_conditional:
+            self._fill(order, half=partial)
+        return order
+
+    def _fire(self, order: VenueOrder) -> None:
+        order.child_id = self._next()
+        order.status = OrderStatus.TRIGGERED
+        self._emit(self._report(order))
+        self._fill(order)
+
+    def _fill(self, order: VenueOrder, *, half: bool = False) -> None:
+        intent = order.intent
+        quantity = intent.quantity - order.filled
+        if half:
+            quantity = (quantity / 2).quantize(Decimal("0.001"))
+        if intent.reduce_only:
+            quantity = min(quantity, abs(self.held.get(intent.symbol, Decimal(0))))
+        if quantity > 0:
+            order.filled += quantity
+            order.price = self.marks[intent.symbol]
+            signed = quantity if intent.side is Side.BUY else -quantity
+            self._book(intent, intent.symbol, signed, order.child_id or order.order_id)
+        self._end(order, OrderStatus.FILLED if order.filled >= intent.quantity else OrderStatus.EXPIRED)
+
+    def _book(self, intent: OrderIntent | None, symbol: str, signed: Decimal, order_id: str) -> None:
+        before = self.held.get(symbol, Decimal(0))
+        self.held[symbol] = before + signed
+        if before == 0 or before * self.held[symbol] < 0:
+            self.entry_prices[symbol] = self.marks[symbol]
+        fill = Fill(
+            fill_id=self._next(),
+            client_order_id=intent.client_order_id if intent else "",
+            venue_order_id=order_id,
+            symbol=symbol,
+            side=Side.BUY if signed > 0 else Side.SELL,
+            quantity=abs(signed),
+            price=self.marks[symbol],
+            fee=abs(signed) * self.marks[symbol] * FEE,
+            is_maker=False,
+            event_time_ms=self.clock.now_ms(),
+        )
+        self.trades.append(fill)
+        self._emit(fill)
+
+    def _end(self, order: VenueOrder, status: OrderStatus) -> None:
+        order.status = status
+        self.orders.pop(order.intent.client_order_id, None)
+        self.ended.setdefault(order.intent.client_order_id, []).append(order)
+        self._emit(self._report(order))
+
+    def _find(self, client_order_id: str) -> VenueOrder | None:
+        ended = self.ended.get(client_order_id, [])
+        return self.orders.get(client_order_id) or (ended[-1] if ended else None)
+
+    def _crossed(self, intent: OrderIntent) -> bool:
+        mark, trigger = self.marks[intent.symbol], intent.trigger_price
+        assert trigger is not None
+        below = (intent.order_type is OrderType.STOP_MARKET) == (intent.side is Side.SELL)
+        return mark <= trigger if below else mark >= trigger
+
+    def _report(self, order: VenueOrder) -> OrderReport:
+        return OrderReport(
+            client_order_id=order.intent.client_order_id,
+            venue_order_id=order.order_id,
+            symbol=order.intent.symbol,
+            status=order.status,
+            filled=order.filled,
+            average_price=order.price,
+            event_time_ms=self.clock.now_ms(),
+            child_order_id=order.child_id,
+        )
+
+    def _emit(self, event: OrderReport | Fill) -> None:
+        if self.hold_stream:
+            self.undelivered.append(event)
+        elif self.stream is not None:
+            self.stream(event)
+
+    def _next(self) -> str:
+        self._ids += 1
+        return str(self._ids)
+
+
+class Crash(BaseException):
+    """The process is killed here."""
+
+
+def make_executor(gateway: FakeGateway, journal: Recorder, *, book: Book | None = None, **settings: float) -> Executor:
+    clock = gateway.clock
+    executor = Executor(
+        gateway=gateway,
+        journal=journal,
+        book=book or Book(),
+        now_ms=clock.now_ms,
+        monotonic=clock.monotonic,
+        sleep=clock.sleep,
+        taker_fee=FEE,
+        settings=ExecutionSettings(**settings),
+    )
+
+    def stream(event: OrderReport | Fill) -> None:
+        if isinstance(event, Fill):
+            executor.on_fill(event)
+        else:
+            executor.on_report(event)
+
+    gateway.stream = stream
+    return executor
+
+
+def make_instrument(symbol: str = "BTC/USDT:USDT", **changes: Decimal) -> Instrument:
+    values = {
+        "price_tick": Decimal("0.1"),
+        "quantity_step": Decimal("0.001"),
+        "min_quantity": Decimal("0.001"),
+        "max_quantity": Decimal(1000),
+        "min_notional": Decimal(5),
+    }
+    return Instrument(symbol=symbol, **{**values, **changes})
+
+
+def make_signal(symbol: str = "BTC/USDT:USDT", **changes: Any) -> SignalScore:
+    values: dict[str, Any] = {
+        "direction": Direction.LONG,
+        "probability": 0.8,
+        "expected_return": 0.01,
+        "members": (MemberPrediction(name="xgboost", expected_return=0.01, weight=1.0),),
+        "consensus": 1,
+        "model_version": "1",
+        "feature_time_ms": T0,
+        "trace_id": f"trace-{symbol}",
+    }
+    return SignalScore(symbol=symbol, **{**values, **changes})
+
+
+def make_candidate(symbol: str = "BTC/USDT:USDT", *, atr: float = 100.0, **changes: Any) -> Candidate:
+    return Candidate(signal=make_signal(symbol, **changes), atr=atr, close=50_000.0, threshold=0.6)
+
+
+def make_snapshot(candidates: tuple[Candidate, ...] | None = None, **changes: Any) -> Snapshot:
+    given = (make_candidate(),) if candidates is None else candidates
+    symbols = {one.signal.symbol for one in given}
+    values: dict[str, Any] = {
+        "candle_close_ms": T0,
+        "trading_state": TradingState.ACTIVE,
+        "account": Account(equity=Decimal(10_000), day_start_equity=Decimal(10_000), peak_equity=Decimal(10_000)),
+        "candidates": given,
+        "positions": {},
+        "in_flight": {},
+        "heat": {},
+        "instruments": {symbol: make_instrument(symbol) for symbol in symbols},
+        "quotes": {
+            symbol: Quote(symbol=symbol, bid=Decimal(49_995), ask=Decimal(50_005), event_time_ms=T0)
+            for symbol in symbols
+        },
+        "last_entry_ms": {},
+    }
+    return Snapshot(**{**values, **changes})
+
+
+def make_approved(symbol: str = "BTC/USDT:USDT", *, quantity: str = "0.04", **changes: Any) -> Approved:
+    direction = changes.pop("direction", Direction.LONG)
+    sign = 1 if direction is Direction.LONG else -1
+    values: dict[str, Any] = {
+        "quantity": Decimal(quantity),
+        "reference_price": Decimal(50_000),
+        "stop_price": Decimal(50_000 - sign * 300),
+        "target_price": Decimal(50_000 + sign * 400),
+        "risk": Decimal(14),
+        "signal": make_signal(symbol, direction=direction, trace_id=changes.pop("trace_id", f"trace-{symbol}")),
+    }
+    return Approved(symbol=symbol, direction=direction, **{**values, **changes})
+
+
+def shuffled(seed: int) -> Callable[[list[Any]], list[Any]]:
+    """Return a reordering that also repeats and drops nothing but the order's meaning."""
+
+    def reorder(batch: list[Any]) -> list[Any]:
+        chaos = random.Random(seed)
+        doubled = batch + [one for one in batch if chaos.random() < 0.5]
+        chaos.shuffle(doubled)
+        return doubled
+
+    return reorder
