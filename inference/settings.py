@@ -78,23 +78,26 @@ class Settings(BaseSettings):
 
     def _rules(self) -> list[tuple[bool, str]]:
         sandbox = self.mode is Mode.SANDBOX
-        real_money = self.mode in (Mode.TESTNET, Mode.LIVE)
+        real_money = self.mode is Mode.LIVE
         default_key = self.api_key.get_secret_value() == SANDBOX_KEY
         return [
             (
                 not sandbox or self.venue == "sandbox",
-                f"QT_MODE=sandbox trades the local exchange only, QT_VENUE was {self.venue!r};"
-                " set QT_VENUE=sandbox, or choose QT_MODE=testnet or live",
+                (
+                    f"QT_MODE=sandbox trades the local exchange only, QT_VENUE was {self.venue!r};"
+                    " set QT_VENUE=sandbox, or choose QT_MODE=live"
+                ),
             ),
             (
                 not sandbox or self.venue_url is not None,
-                "QT_MODE=sandbox needs QT_VENUE_URL, the local exchange's address;"
-                " `qtctl up` starts one, `qtctl status` shows its address",
+                (
+                    "QT_MODE=sandbox needs QT_VENUE_URL, the local exchange's address;"
+                    " `qtctl up` starts one, `qtctl status` shows its address"
+                ),
             ),
             (
-                self.mode is not Mode.PAPER,
-                "QT_MODE=paper needs simulated fills on real market data, which this version does not offer;"
-                " use QT_MODE=sandbox",
+                self.mode not in (Mode.PAPER, Mode.TESTNET),
+                f"QT_MODE={self.mode} is not offered by this version; use QT_MODE=sandbox",
             ),
             (
                 not real_money or self.venue != "sandbox",
@@ -113,13 +116,11 @@ class Settings(BaseSettings):
                 "QT_MODE=live contradicts QT_VENUE_URL: real money goes to the venue's own address; unset QT_VENUE_URL",
             ),
             (
-                self.mode is not Mode.TESTNET or self.venue_url is not None,
-                "QT_MODE=testnet needs QT_VENUE_URL, the address of the venue's test system",
-            ),
-            (
                 self.mode is not Mode.LIVE or (self.approval_file is not None and self.approval_file.is_file()),
-                "QT_MODE=live needs a person's approval: QT_APPROVAL_FILE must name a file that holds the SHA-256"
-                " digest of the approved model bundle",
+                (
+                    "QT_MODE=live needs a person's approval: QT_APPROVAL_FILE must name a file that holds the SHA-256"
+                    " digest of the approved model bundle"
+                ),
             ),
         ]
 

@@ -69,7 +69,7 @@ class UserStream:
     async def connected(self, *, within: float) -> bool:
         """Wait until the stream is open."""
         deadline = self._monotonic() + within
-        while not self.is_connected and self._monotonic() < deadline:
+        while not self.is_connected and self._monotonic() < deadline:  # noqa: ASYNC110 - ccxt tells nobody that it connected
             await asyncio.sleep(0.01)
         return self.is_connected
 

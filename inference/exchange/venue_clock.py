@@ -54,6 +54,12 @@ class VenueClock:
         return bool(self._samples)
 
     @property
+    def is_settled(self) -> bool:
+        """Whether both time and rate are known."""
+        baseline = self._samples[-1].middle - self._samples[0].middle if self._samples else 0.0
+        return self.is_set and (not self._accelerated or baseline >= _MIN_BASELINE_SECONDS)
+
+    @property
     def rate(self) -> float:
         """Seconds of the venue per second of ours."""
         return self._rate

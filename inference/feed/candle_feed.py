@@ -184,5 +184,5 @@ class CandleFeed:
         return self._clock.now_ms(self._monotonic())
 
     async def _sleep_until(self, venue_ms: int) -> None:
-        while (left := venue_ms - self._now_ms()) > 0:
+        while (left := venue_ms - self._now_ms()) > 0:  # noqa: ASYNC110 - the venue's clock may change its pace meanwhile
             await asyncio.sleep(min(self._clock.wall_seconds(left) + 0.001, 1.0))

@@ -22,7 +22,7 @@ async def closed_candles(
     reader: CandleReader, symbol: str, timeframe: Timeframe, *, after_ms: int, closed_by_ms: int
 ) -> CandleBlock:
     """
-    Return the candles that open after `after_ms` and have closed at `closed_by_ms`, oldest first, as the venue has them.
+    Return the candles that open after `after_ms` and have closed at `closed_by_ms`, oldest first.
 
     Raises:
         BadInputError: The venue answered with candles that no market could have made.

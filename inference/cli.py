@@ -1,0 +1,99 @@
+"""`qtctl`: the commands that the installed parts offer, found by entry point and loaded only when asked for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from cyclopts import App, CycloptsError
+
+from feature_store.errors import BadInputError, QuantumError
+from inference.domain.errors import PolicyError, SettingsError
+
+GROUP = "qtctl.commands"
+DISTRIBUTION = "quantum-trader"
+OK, FAILED, BAD_USAGE = 0, 1, 2
+
+# What runs from a checkout that is on the path without being installed, as on the worker's light install.
+_FROM_SOURCE = {
+    "worker": "inference.commands:worker",
+    "audit": "inference.commands:audit",
+    "models": "inference.commands:models",
+}
+_HELP = """Operate Quantum Trader: data, training, models, the trading worker and its record.
+
+Start everything with `qtctl up`, see what runs with `qtctl status`, and ask any command for `--help`.
+"""
+
+
+def command_paths() -> dict[str, str]:
+    """Return where each command lives, as `module:object`, by its name."""
+    installed = {point.name: point.value for point in metadata.entry_points(group=GROUP)}
+    return installed or dict(_FROM_SOURCE)
+
+
+def load_command(path: str) -> App | None:
+    """Return a command, or None where the packages it needs are not installed."""
+    module_name, _, attribute = path.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError:
+        return None
+    command: App | None = getattr(module, attribute, None)
+    return command
+
+
+def build(names: Sequence[str], paths: dict[str, str]) -> App:
+    """Return the app with those of the named commands that can run here."""
+    app = App(name="qtctl", help=_HELP, version=version)
+    for name in names:
+        command = load_command(paths[name])
+        if command is not None:
+            app.command(command, name=name)
+    return app
+
+
+def version() -> str:
+    """Return the installed version."""
+    try:
+        return metadata.version(DISTRIBUTION)
+    except metadata.PackageNotFoundError:
+        return "not installed, running from source"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run `qtctl` and exit with its status."""
+    sys.exit(run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit status: 0 done, 1 failed, 2 bad usage, or what the command says."""
+    paths = command_paths()
+    wanted = arguments[0] if arguments else ""
+    if wanted in paths and load_command(paths[wanted]) is None:
+        _say(f"qtctl {wanted} is not offered by this install; install what it needs: pip install '{DISTRIBUTION}[dev]'")
+        return BAD_USAGE
+    app = build([wanted] if wanted in paths else sorted(paths), paths)
+    try:
+        result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
+    except CycloptsError:
+        return BAD_USAGE
+    except (SettingsError, PolicyError, BadInputError) as error:
+        _say(str(error))
+        return BAD_USAGE
+    except QuantumError as error:
+        _say(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return OK
+    return result if isinstance(result, int) else OK
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+
+
+if __name__ == "__main__":
+    main()

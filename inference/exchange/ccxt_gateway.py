@@ -1,0 +1,351 @@
+"""The trading side of one account through ccxt: sends once, asks, cancels; never retries a submission by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from decimal import Decimal
+from typing import Any, cast
+
+import ccxt
+
+from feature_store.errors import QuantumError
+from feature_store.venue.errors import (
+    AccountError,
+    ClockError,
+    OrderNotFoundError,
+    OrderRefusedError,
+    OutcomeUnknownError,
+    RateLimitedError,
+    RequestRefusedError,
+    RetryableError,
+    translate,
+)
+from feature_store.venue.factory import RECV_WINDOW_MS
+from inference.domain.market import Instrument, Quote
+from inference.domain.order import Fill, OrderIntent, OrderReport, OrderType
+from inference.exchange import ccxt_mapping as mapped
+from inference.exchange.ccxt_mapping import MalformedReportError
+from inference.exchange.venue_clock import TimeSample, VenueClock
+from inference.execution.ports import VenuePosition
+from inference.telemetry.logs import logger
+
+_log = logger("gateway")
+
+SETTLEMENT_ASSET = "USDT"
+_PAGE = 1000
+_NO_CHANGE = frozenset({-4046, -4059})
+_HEDGE_MODE = -4061
+
+
+class CcxtGateway:
+    """
+    Implements `inference.execution.ports.Gateway` for USD-M futures.
+
+    The venue's raw answers are read by `ccxt_mapping`, because ccxt turns an empty or broken answer into an order
+    without an id. Requests are stamped with the venue's time, as `VenueClock` knows it.
+    """
+
+    def __init__(
+        self,
+        exchange: Any,
+        *,
+        clock: VenueClock,
+        monotonic: Callable[[], float],
+        leverage: int,
+        on_accepted: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._exchange = exchange
+        self._clock = clock
+        self._monotonic = monotonic
+        self._leverage = leverage
+        self._on_accepted = on_accepted
+        self._levered: set[str] = set()
+        self._closed_until = 0.0
+        self._clock_is_doubtful = False
+        self._symbols: dict[str, str] = {}
+        exchange.nonce = self._timestamp_ms
+
+    @property
+    def recv_window_ms(self) -> int:
+        """How long, in wall-clock milliseconds, the venue may still execute a request that we sent."""
+        return RECV_WINDOW_MS
+
+    async def connect(self) -> None:
+        """Learn the venue's time and its markets, and check that the account nets long and short."""
+        await self.sync_clock()
+        if not self._clock.is_settled:
+            await asyncio.sleep(0.06)
+            await self.sync_clock()
+        await self._read(self._exchange.load_markets)
+        self._symbols = {
+            str(market["id"]): str(symbol)
+            for symbol, market in self._exchange.markets.items()
+            if market.get("swap") and market.get("linear")
+        }
+        mode = mapped.mapping("Position mode", await self._read(self._exchange.fapiPrivateGetPositionSideDual))
+        if str(mode.get("dualSidePosition")).lower() != "false":
+            raise AccountError(
+                "The account is in hedge mode; switch it to one-way mode in the venue's settings", code=_HEDGE_MODE
+            )
+
+    async def sync_clock(self) -> None:
+        """Ask the venue for its time once."""
+        self._clock_is_doubtful = False
+        sent = self._monotonic()
+        answer = await self._ask(self._exchange.fapiPublicGetTime, None)
+        received = self._monotonic()
+        server_time = mapped.mapping("Time", answer).get("serverTime")
+        if server_time is None:
+            raise RetryableError(f"The venue's clock was not readable, its answer was {str(answer)[:80]!r}")
+        if self._clock.add(TimeSample(sent=sent, received=received, venue_ms=int(server_time))):
+            _log.warning("venue_clock_moved", venue_time_ms=int(server_time))
+
+    def instruments(self, symbols: Iterable[str]) -> dict[str, Instrument]:
+        """Return steps and minimums of the symbols."""
+        return {symbol: mapped.instrument(self._exchange.markets[symbol]) for symbol in symbols}
+
+    def tradable_symbols(self) -> tuple[str, ...]:
+        """Return every perpetual in the settlement asset that trades, in a fixed order."""
+        return tuple(
+            sorted(
+                symbol
+                for symbol, market in self._exchange.markets.items()
+                if market.get("swap") and market.get("active") and market.get("settle") == SETTLEMENT_ASSET
+            )
+        )
+
+    async def quotes(self) -> dict[str, Quote]:
+        """Return the best bid and ask of every symbol that has both, in one request."""
+        answer = mapped.rows("Quotes", await self._read(self._exchange.fapiPublicGetTickerBookTicker))
+        quotes: dict[str, Quote] = {}
+        for row in answer:
+            symbol = self._symbols.get(str(row.get("symbol")))
+            if symbol is None:
+                continue
+            try:
+                quotes[symbol] = mapped.quote(row, symbol=symbol)
+            except MalformedReportError as error:
+                _log.warning("quote_unreadable", symbol=symbol, error=str(error))
+        return quotes
+
+    async def venue_now_ms(self) -> int:
+        """Return the venue's time."""
+        return self._timestamp_ms()
+
+    async def submit(self, intent: OrderIntent) -> OrderReport:
+        """Send one order once; see the port for what it raises."""
+        if self._clock_is_doubtful:
+            await self.sync_clock()
+        if not intent.reduce_only:
+            await self._ensure_leverage(intent.symbol)
+        request = self._request(intent)
+        send = self._exchange.fapiPrivatePostAlgoOrder if intent.is_conditional else self._exchange.fapiPrivatePostOrder
+        self._refuse_while_closed()
+        try:
+            answer = await send(request)
+        except ccxt.BaseError as error:
+            raise self._submission_error(error) from error
+        try:
+            report = self._report(intent, answer)
+        except MalformedReportError as error:
+            raise OutcomeUnknownError(f"Order {intent.client_order_id} may exist: {error}") from error
+        self._on_accepted()
+        return report
+
+    async def query(self, intent: OrderIntent) -> OrderReport | None:
+        """Ask for one order by its client order id; a conditional one that fired is followed to its child."""
+        if not intent.is_conditional:
+            answer = await self._find(
+                self._exchange.fapiPrivateGetOrder,
+                {"symbol": self._id(intent.symbol), "origClientOrderId": intent.client_order_id},
+            )
+            return None if answer is None else self._readable(mapped.order_report, answer, symbol=intent.symbol)
+        answer = await self._find(
+            self._exchange.fapiPrivateGetAlgoOrder,
+            {"symbol": self._id(intent.symbol), "clientAlgoId": intent.client_order_id},
+        )
+        if answer is None:
+            return None
+        algo = self._readable(mapped.algo_report, answer, symbol=intent.symbol)
+        return await self._with_child(algo)
+
+    async def cancel(self, intent: OrderIntent) -> OrderReport | None:
+        """Cancel one order; None where the venue has no such open order."""
+        if intent.is_conditional:
+            answer = await self._find(
+                self._exchange.fapiPrivateDeleteAlgoOrder,
+                {"symbol": self._id(intent.symbol), "clientAlgoId": intent.client_order_id},
+            )
+            # The venue confirms the cancel of a conditional order without saying what it was.
+            return None if answer is None else await self.query(intent)
+        answer = await self._find(
+            self._exchange.fapiPrivateDeleteOrder,
+            {"symbol": self._id(intent.symbol), "origClientOrderId": intent.client_order_id},
+        )
+        return None if answer is None else self._readable(mapped.order_report, answer, symbol=intent.symbol)
+
+    async def open_orders(self) -> list[OrderReport]:
+        """Return every order resting at the venue, plain and conditional, ours or not."""
+        plain, algo = await asyncio.gather(
+            self._read(self._exchange.fapiPrivateGetOpenOrders), self._read(self._exchange.fapiPrivateGetOpenAlgoOrders)
+        )
+        reports = [
+            self._readable(mapped.order_report, row, symbol=self._symbol(row)) for row in self._rows("Orders", plain)
+        ]
+        reports += [
+            self._readable(mapped.algo_report, row, symbol=self._symbol(row)) for row in self._rows("Orders", algo)
+        ]
+        return reports
+
+    async def positions(self) -> list[VenuePosition]:
+        """Return every position that is not flat."""
+        answer = self._rows("Positions", await self._read(self._exchange.fapiPrivateV3GetPositionRisk))
+        found = [self._readable(mapped.venue_position, row, symbol=self._symbol(row)) for row in answer]
+        return [position for position in found if position.signed_quantity != 0]
+
+    async def equity(self) -> Decimal:
+        """Return wallet balance plus unrealised profit, in quote currency."""
+        answer = await self._read(self._exchange.fapiPrivateV3GetAccount)
+        try:
+            return mapped.equity(answer, asset=SETTLEMENT_ASSET)
+        except MalformedReportError as error:
+            raise RetryableError(str(error)) from error
+
+    async def fills(self, symbol: str, since_ms: int) -> list[Fill]:
+        """Return the account's executions in one symbol since a venue time, oldest first."""
+        query: dict[str, Any] = {"symbol": self._id(symbol), "startTime": since_ms, "limit": _PAGE}
+        found: dict[str, Fill] = {}
+        while True:
+            answer = self._rows("Executions", await self._read(self._exchange.fapiPrivateGetUserTrades, query))
+            page = [self._readable(mapped.fill, row, symbol=symbol) for row in answer]
+            fresh = [one for one in page if one.fill_id not in found]
+            found.update((one.fill_id, one) for one in fresh)
+            if len(page) < _PAGE or not fresh:
+                return sorted(found.values(), key=lambda one: (one.event_time_ms, int(one.fill_id)))
+            query = {"symbol": self._id(symbol), "fromId": int(page[-1].fill_id) + 1, "limit": _PAGE}
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._exchange.close()
+
+    async def _with_child(self, algo: OrderReport) -> OrderReport:
+        if algo.child_order_id is None:
+            return algo
+        answer = await self._find(
+            self._exchange.fapiPrivateGetOrder, {"symbol": self._id(algo.symbol), "orderId": algo.child_order_id}
+        )
+        if answer is None:
+            # It fired, and the order that it became is not shown yet.
+            return algo
+        return mapped.fired_report(algo, self._readable(mapped.order_report, answer, symbol=algo.symbol))
+
+    def _request(self, intent: OrderIntent) -> dict[str, Any]:
+        request: dict[str, Any] = {
+            "symbol": self._id(intent.symbol),
+            "side": intent.side.value,
+            "type": intent.order_type.value,
+            "quantity": _plain(intent.quantity),
+            "newOrderRespType": "RESULT",
+        }
+        if intent.reduce_only:
+            request["reduceOnly"] = "true"
+        if intent.is_conditional:
+            if intent.trigger_price is None:
+                raise ValueError(f"Conditional order {intent.client_order_id} needs a trigger price")
+            request.update(
+                algoType="CONDITIONAL",
+                clientAlgoId=intent.client_order_id,
+                triggerPrice=_plain(intent.trigger_price),
+                workingType="CONTRACT_PRICE",
+            )
+            return request
+        request["newClientOrderId"] = intent.client_order_id
+        if intent.order_type is OrderType.LIMIT:
+            if intent.limit_price is None:
+                raise ValueError(f"Limit order {intent.client_order_id} needs a limit price")
+            request.update(price=_plain(intent.limit_price), timeInForce="GTC")
+        return request
+
+    def _report(self, intent: OrderIntent, answer: object) -> OrderReport:
+        if intent.is_conditional:
+            return mapped.algo_report(answer, symbol=intent.symbol)
+        return mapped.order_report(answer, symbol=intent.symbol)
+
+    def _submission_error(self, error: ccxt.BaseError) -> QuantumError:
+        found = self._noted(translate(error, sending=True, exchange=self._exchange))
+        self._clock_is_doubtful = self._clock_is_doubtful or isinstance(found, ClockError)
+        return found
+
+    async def _ensure_leverage(self, symbol: str) -> None:
+        """Set the leverage before the first entry; nothing was sent if this fails."""
+        if symbol in self._levered:
+            return
+        try:
+            await self._read(
+                self._exchange.fapiPrivatePostLeverage, {"symbol": self._id(symbol), "leverage": self._leverage}
+            )
+        except RequestRefusedError as error:
+            if error.code not in _NO_CHANGE:
+                raise OrderRefusedError(f"Leverage of {symbol} was refused: {error}", code=error.code) from error
+        self._levered.add(symbol)
+
+    async def _find(self, call: Callable[..., Awaitable[Any]], query: dict[str, Any]) -> object | None:
+        try:
+            return cast("object", await self._read(call, query))
+        except OrderNotFoundError:
+            return None
+
+    async def _read(self, call: Callable[..., Awaitable[Any]], query: dict[str, Any] | None = None) -> Any:
+        """Make a request that may be repeated: what it reads or sets is the same each time."""
+        try:
+            return await self._ask(call, query)
+        except ClockError:
+            await self.sync_clock()
+            return await self._ask(call, query)
+
+    async def _ask(self, call: Callable[..., Awaitable[Any]], query: dict[str, Any] | None) -> Any:
+        self._refuse_while_closed()
+        try:
+            return await (call() if query is None else call(query))
+        except ccxt.BaseError as error:
+            raise self._noted(translate(error, exchange=self._exchange)) from error
+
+    def _readable(self, read: Callable[..., Any], raw: object, *, symbol: str) -> Any:
+        try:
+            return read(raw, symbol=symbol)
+        except MalformedReportError as error:
+            raise RetryableError(f"The venue's answer cannot be read: {error}") from error
+
+    def _rows(self, what: str, raw: object) -> list[Any]:
+        try:
+            return list(mapped.rows(what, raw))
+        except MalformedReportError as error:
+            raise RetryableError(f"The venue's answer cannot be read: {error}") from error
+
+    def _noted(self, error: QuantumError) -> QuantumError:
+        """Remember a rate limit: until it passes, nothing is asked, as asking would lengthen a ban."""
+        if isinstance(error, RateLimitedError):
+            self._closed_until = max(self._closed_until, self._monotonic() + error.retry_after_seconds)
+        return error
+
+    def _refuse_while_closed(self) -> None:
+        left = self._closed_until - self._monotonic()
+        if left > 0:
+            raise RateLimitedError(f"The venue asked us to wait {left:.1f} s more", retry_after_seconds=left)
+
+    def _timestamp_ms(self) -> int:
+        return self._clock.now_ms(self._monotonic())
+
+    def _id(self, symbol: str) -> str:
+        return str(self._exchange.markets[symbol]["id"])
+
+    def _symbol(self, row: Any) -> str:
+        native = str(row.get("symbol"))
+        return self._symbols.get(native, native)
+
+
+def _plain(number: Decimal) -> str:
+    """Return a number without exponent and trailing zeros, as the venue reads it."""
+    text = f"{number:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

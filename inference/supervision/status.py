@@ -1,0 +1,94 @@
+"""The worker's live status: one JSON file, replaced whole, for whoever watches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+
+class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The model that trades."""
+
+    version: str
+    digest: str
+    gated: bool
+    source: str
+    loaded_at: str
+
+
+class PositionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One open position."""
+
+    symbol: str
+    direction: str
+    quantity: str
+    entry_price: str
+    notional: str
+    entry_time_ms: int
+    trade_id: str
+
+
+class SignalStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest opinion of one symbol, and what was decided."""
+
+    symbol: str
+    direction: str
+    confidence: float
+    expected_return: float
+    consensus: int
+    outcome: str
+    candle_close_ms: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What the worker says of itself.
+
+    `state` is starting, idle, trading, halted or stopped; `reason` says why in a sentence. Money is quote currency.
+    """
+
+    state: str
+    reason: str
+    trading_state: str
+    pid: int
+    mode: str
+    venue: str
+    updated_at: str
+    venue_time_ms: int | None = None
+    clock_rate: float = 1.0
+    model: ModelStatus | None = None
+    symbols: int = 0
+    equity: str | None = None
+    positions: tuple[PositionStatus, ...] = ()
+    last_signals: tuple[SignalStatus, ...] = ()
+    refusals: Mapping[str, int] = {}
+    orders: Mapping[str, int] = {}
+    closed_trades: int = 0
+    realized_pnl: str = "0"
+    fees: str = "0"
+    candles_processed: int = 0
+    batches_processed: int = 0
+    decision_latency_ms: Mapping[str, float | None] = {}
+    cold_start_s: float | None = None
+    rss_mb: float | None = None
+    journal_entries: int = 0
+    feed: Mapping[str, float] = {}
+
+
+def write_status(path: Path, status: Status) -> None:
+    """Replace the status file; a reader sees the old one or the new one, never half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(status), indent=1))
+    temporary.replace(path)
+
+
+def read_status(path: Path) -> Status | None:
+    """Return the last status that was written, or None where there is none that can be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Status)
+    except (OSError, msgspec.DecodeError):
+        return None

@@ -1,0 +1,142 @@
+"""What the journal answers: whether it is whole, what happened, what it came to, and why."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from inference.domain.errors import JournalError
+from inference.domain.events import TradeClosed, TradePlanned
+from inference.domain.trade import TradePlan
+from inference.journal.codec import Entry, event_of
+from inference.journal.reader import read_entries
+from inference.journal.verify import verify as verify_journal
+from inference.telemetry.story import story_of
+
+
+def verify(path: Path, *, as_json: bool) -> int:
+    """Say whether the journal is as it was written; 1 where it is not."""
+    _require(path)
+    found = verify_journal(path, path.with_suffix(".head"))
+    if as_json:
+        _print_json(found)
+    elif found.finding is None:
+        _print(f"Whole: {found.entries} entries, digest {found.digest}")
+        if found.torn_bytes:
+            _print(f"A crash left an unfinished last line of {found.torn_bytes} bytes; the next start cuts it off.")
+    else:
+        _print(f"Damaged at entry {found.finding.seq}: {found.finding.damage.value}, {found.finding.message}.")
+    return 0 if found.finding is None else 1
+
+
+def tail(path: Path, *, lines: int, as_json: bool) -> int:
+    """Print the newest entries."""
+    _require(path)
+    newest: deque[Entry] = deque(read_entries(path), maxlen=max(1, lines))
+    if as_json:
+        _print_json(list(newest))
+        return 0
+    for entry in newest:
+        _print(f"{entry.seq:>7}  {_time(entry.timestamp_ms)}  {entry.type:<28}  {_short(entry)}")
+    return 0
+
+
+def trades(path: Path, *, as_json: bool) -> int:
+    """Print every closed trade and the sum."""
+    _require(path)
+    rows = list(_closed(read_entries(path)))
+    pnl = sum((closed.result.pnl for _, closed in rows), Decimal(0))
+    fees = sum((closed.result.fees for _, closed in rows), Decimal(0))
+    if as_json:
+        document = [
+            {
+                "trade_id": closed.trade_id,
+                "model_version": plan.model_version if plan else None,
+                "result": closed.result,
+            }
+            for plan, closed in rows
+        ]
+        _print_json({"trades": document, "count": len(rows), "pnl": pnl, "fees": fees})
+        return 0
+    table = Table("closed", "symbol", "direction", "quantity", "entry", "exit", "reason", "pnl", "fees")
+    for _, closed in rows:
+        result = closed.result
+        table.add_row(
+            _time(result.closed_at_ms),
+            result.symbol,
+            result.direction.value,
+            str(result.quantity),
+            _price(result.entry_price),
+            _price(result.exit_price),
+            result.reason.value,
+            f"{result.pnl:.4f}",
+            f"{result.fees:.4f}",
+        )
+    Console().print(table)
+    _print(f"{len(rows)} trades, profit and loss {pnl:.4f} after fees of {fees:.4f}")
+    return 0
+
+
+def why(path: Path, subject: str, *, as_json: bool) -> int:
+    """Tell the story of a decision; 1 where the journal knows nothing of the subject."""
+    _require(path)
+    story = story_of(read_entries(path), subject)
+    if story is None:
+        sys.stderr.write(
+            f"The journal {path} holds no decision on {subject!r}; name a symbol (BTC/USDT:USDT) or a trace id from"
+            " `qtctl audit tail`\n"
+        )
+        return 1
+    if as_json:
+        _print_json(story)
+        return 0
+    for line in story.lines:
+        _print(line)
+    return 0
+
+
+def _closed(entries: Iterable[Entry]) -> Iterator[tuple[TradePlan | None, TradeClosed]]:
+    plans: dict[str, TradePlan] = {}
+    for entry in entries:
+        if entry.type not in (TradePlanned.event_type, TradeClosed.event_type):
+            continue
+        event = event_of(entry)
+        if isinstance(event, TradePlanned):
+            plans[event.plan.trade_id] = event.plan
+        elif isinstance(event, TradeClosed):
+            yield plans.get(event.trade_id), event
+
+
+def _require(path: Path) -> None:
+    if not path.exists():
+        raise JournalError(f"There is no journal at {path}; name one with --journal, or its home with --home")
+
+
+def _short(entry: Entry) -> str:
+    text = msgspec.json.encode(entry.data).decode()
+    return text if len(text) <= 160 else f"{text[:157]}…"
+
+
+def _time(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _price(price: Decimal | None) -> str:
+    return "none" if price is None else f"{price.normalize():f}"
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+def _print_json(document: object) -> None:
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+    sys.stdout.flush()

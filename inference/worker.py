@@ -1,0 +1,338 @@
+"""The worker's loop: one batch of closed candles in, decisions and orders out, and a status for whoever watches."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+
+from feature_store.candle import CLOSE, Timeframe
+from feature_store.errors import QuantumError
+from feature_store.features.definition import INDEX
+from feature_store.features.live import LatestFeatures, LiveFeatures
+from feature_store.venue.errors import VenueError
+from inference.decision import decide, due_exits
+from inference.domain.decision import Approved, Candidate, Decision, Denied, Snapshot, TradingState
+from inference.domain.errors import JournalError
+from inference.domain.events import AccountMarked, CandlesDecided, Event, Noted
+from inference.domain.market import Instrument, Quote
+from inference.domain.policy import Policy
+from inference.domain.position import Account
+from inference.domain.signal import SignalScore
+from inference.domain.trade import ExitReason
+from inference.exchange.ccxt_gateway import CcxtGateway
+from inference.exchange.venue_clock import VenueClock
+from inference.execution.executor import Executor
+from inference.feed.batches import CandleBatch
+from inference.journal.writer import JournalWriter
+from inference.signals.scoring import signals
+from inference.supervision.account_marks import marked
+from inference.supervision.latency import Latencies
+from inference.supervision.model_watch import ActiveModel, ModelWatch
+from inference.supervision.standing import Standing
+from inference.telemetry.logs import logger
+
+_log = logger("worker")
+_ATR = INDEX["atr_14"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerPlan:
+    """What this worker trades, where and by which rules."""
+
+    venue: str
+    mode: str
+    symbols: tuple[str, ...]
+    timeframe: Timeframe
+    policy: Policy
+    status_file: Path
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has happened since the start."""
+
+    candles: int = 0
+    batches: int = 0
+    orders: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    last_signals: dict[str, tuple[SignalScore, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _LastRow:
+    atr: float
+    close: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Opinion:
+    candidates: tuple[Candidate, ...]
+    incomplete: Mapping[str, str]
+
+
+class Worker:
+    """
+    Turns candle batches into decisions and hands approvals to the executor.
+
+    It owns no connection: feed, gateway and executor are given, started and stopped by whoever composes them.
+    """
+
+    def __init__(
+        self,
+        plan: WorkerPlan,
+        *,
+        features: LiveFeatures,
+        gateway: CcxtGateway,
+        executor: Executor,
+        models: ModelWatch,
+        journal: JournalWriter,
+        clock: VenueClock,
+        instruments: Mapping[str, Instrument],
+        last_mark: tuple[AccountMarked | None, int],
+        monotonic: Callable[[], float],
+    ) -> None:
+        self.plan = plan
+        self.executor = executor
+        self.models = models
+        self.model: ActiveModel | None = None
+        self.standing = Standing()
+        self.counters = Counters()
+        self.latencies = Latencies()
+        self.account: AccountMarked | None = last_mark[0]
+        self._account_at_ms = last_mark[1]
+        self._features = features
+        self._gateway = gateway
+        self._journal = journal
+        self._clock = clock
+        self._instruments = instruments
+        self._monotonic = monotonic
+        self._rows: dict[str, _LastRow] = {}
+        self._entries: set[asyncio.Task[None]] = set()
+
+    @property
+    def now_ms(self) -> int:
+        """The venue's time."""
+        return self._clock.now_ms(self._monotonic())
+
+    async def run(self, batches: asyncio.Queue[CandleBatch]) -> None:
+        """Process batches until cancelled."""
+        while True:
+            batch = await batches.get()
+            await self.guard("decide", self.on_batch(batch))
+
+    async def guard(self, what: str, work: Awaitable[object]) -> None:
+        """Do a piece of work; whatever goes wrong in it halts trading, not the process that guards what is open."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - the one place where anything at all is caught
+            self.halt(f"{what} failed: {type(error).__name__}: {error}")
+            _log.exception("work_failed", what=what)
+
+    async def on_batch(self, batch: CandleBatch) -> None:
+        """Take one close time through features, ensemble and decision chain."""
+        started = self._monotonic()
+        quotes = asyncio.create_task(self._quotes())
+        account = asyncio.create_task(self._account())
+        self._swap_model()
+        model = self.model
+        # In a thread, so that stops and fills are attended to meanwhile.
+        opinion = await asyncio.to_thread(self._opinion, batch, model)
+        snapshot = self._snapshot(batch, opinion, account=await account, quotes=await quotes)
+        now_ms = self.now_ms
+        decisions = () if model is None else decide(snapshot, self.plan.policy, now_ms)
+        self.latencies.add(self._monotonic() - started)
+
+        self._leave_overdue(batch)
+        if model is not None:
+            self._carry_out(snapshot, decisions, now_ms=now_ms)
+        self._journal.sync()
+
+    def note(self, event_type: str, detail: Mapping[str, str]) -> None:
+        """Journal what the shell did or saw, and log it; a journal that cannot be written halts trading."""
+        _log.info(event_type.replace(".", "_"), **detail)
+        self._record(Noted(event_type=event_type, detail=detail))
+
+    def halt(self, reason: str) -> None:
+        """Enter nothing more until the next start; what is open stays protected and may be left."""
+        if self.standing.object("halted", TradingState.HALTED, reason):
+            _log.error("halted", reason=reason)
+            self._record(Noted(event_type="health.halted", detail={"reason": reason[:500]}))
+
+    async def stop(self) -> None:
+        """Let entries that are under way end."""
+        if self._entries:
+            await asyncio.wait(self._entries, timeout=5.0)
+
+    def _advance(self, batch: CandleBatch) -> None:
+        for symbol, block in batch.blocks.items():
+            computed = self._features.advance(symbol, block)
+            self.counters.candles += len(computed)
+            if len(computed):
+                self._rows[symbol] = _LastRow(atr=float(computed[-1, _ATR]), close=float(block.values[-1, CLOSE]))
+        self.counters.batches += 1
+
+    def _swap_model(self) -> None:
+        offered = self.models.take()
+        if offered is not None:
+            self.model = offered
+            detail = {
+                "version": offered.version,
+                "digest": offered.bundle.digest,
+                "verdict": offered.label,
+                "source": offered.source,
+            }
+            self.note("model.loaded", detail)
+        elif not self.models.wanted and self.model is not None:
+            self.note("model.unloaded", {"version": self.model.version, "reason": self.models.reason[:300]})
+            self.model = None
+
+    def _opinion(self, batch: CandleBatch, model: ActiveModel | None) -> _Opinion:
+        self._advance(batch)
+        latest = self._features.latest()
+        ready = [
+            row
+            for row, symbol in enumerate(latest.symbols)
+            if latest.ready[row] and (last := self._rows.get(symbol)) is not None and np.isfinite(last.atr)
+        ]
+        chosen = {latest.symbols[row] for row in ready}
+        incomplete = {symbol: self._why_incomplete(symbol, batch) for symbol in latest.symbols if symbol not in chosen}
+        if model is None or not ready:
+            return _Opinion((), incomplete)
+        candidates = tuple(
+            Candidate(
+                signal=signal,
+                atr=self._rows[signal.symbol].atr,
+                close=self._rows[signal.symbol].close,
+                threshold=model.bundle.threshold,
+            )
+            for signal in self._score(model, latest, ready)
+        )
+        return _Opinion(candidates, incomplete)
+
+    def _score(self, model: ActiveModel, latest: LatestFeatures, ready: list[int]) -> tuple[SignalScore, ...]:
+        bundle = model.bundle
+        scores = bundle.score(
+            latest.model_inputs[ready], latest.windows[ready], latest.returns[ready].astype(np.float32)
+        )
+        length = self.plan.timeframe.milliseconds
+        return signals(
+            scores,
+            symbols=[latest.symbols[row] for row in ready],
+            feature_times_ms=[int(latest.open_time_ms[row]) + length for row in ready],
+            venue=self.plan.venue,
+            model_version=f"{model.version}:{bundle.digest[:12]}",
+            weights=bundle.weights,
+        )
+
+    def _why_incomplete(self, symbol: str, batch: CandleBatch) -> str:
+        if symbol in batch.late:
+            return "its newest candle did not arrive in time"
+        return f"warming up, {self._features.continuity(symbol).candles} candles seen"
+
+    def _snapshot(
+        self, batch: CandleBatch, opinion: _Opinion, *, account: Account, quotes: Mapping[str, Quote]
+    ) -> Snapshot:
+        book = self.executor.book
+        self._judge_standing()
+        return Snapshot(
+            candle_close_ms=batch.close_time_ms,
+            trading_state=self.standing.trading_state,
+            account=account,
+            candidates=opinion.candidates,
+            positions=book.positions(),
+            in_flight=book.in_flight(),
+            heat=book.heat(),
+            instruments=self._instruments,
+            quotes={symbol: quotes[symbol] for symbol in self.plan.symbols if symbol in quotes},
+            last_entry_ms=dict(book.last_entry_ms),
+            incomplete=opinion.incomplete,
+            timeframe_ms=self.plan.timeframe.milliseconds,
+        )
+
+    def _judge_standing(self) -> None:
+        if self.executor.failure is not None:
+            self.halt(f"execution failed: {self.executor.failure}")
+        if self.executor.is_reconciled:
+            self.standing.lift("reconcile")
+        else:
+            self.standing.object("reconcile", TradingState.REDUCING, "journal and venue do not agree yet")
+
+    async def _quotes(self) -> dict[str, Quote]:
+        try:
+            return await self._gateway.quotes()
+        except VenueError as error:
+            # Without a quote every candidate is denied, with its code.
+            _log.warning("quotes_not_read", error=str(error)[:200])
+            return {}
+
+    async def _account(self) -> Account:
+        try:
+            equity = await self._gateway.equity()
+        except VenueError as error:
+            self.standing.object("account", TradingState.REDUCING, f"equity is not known: {error}"[:300])
+        else:
+            self.standing.lift("account")
+            now_ms = self.now_ms
+            self.account = marked(self.account, self._account_at_ms, equity=equity, now_ms=now_ms)
+            self._account_at_ms = now_ms
+            self._record(self.account)
+        known = self.account
+        if known is None:
+            return Account(equity=Decimal(0), day_start_equity=Decimal(0), peak_equity=Decimal(0))
+        return Account(equity=known.equity, day_start_equity=known.day_start_equity, peak_equity=known.peak_equity)
+
+    def _leave_overdue(self, batch: CandleBatch) -> None:
+        due = due_exits(
+            self.executor.book.positions(),
+            candle_close_ms=batch.close_time_ms,
+            policy=self.plan.policy,
+            timeframe_ms=self.plan.timeframe.milliseconds,
+        )
+        for symbol in due:
+            self._in_background("leave", self.executor.request_exit(symbol, ExitReason.TIME_BARRIER))
+
+    def _carry_out(self, snapshot: Snapshot, decisions: tuple[Decision, ...], *, now_ms: int) -> None:
+        approved = tuple(one for one in decisions if isinstance(one, Approved))
+        denied = tuple(one for one in decisions if isinstance(one, Denied))
+        event = CandlesDecided(
+            now_ms=now_ms, policy=self.plan.policy, snapshot=snapshot, approved=approved, denied=denied
+        )
+        self._journal.record(event, timestamp_ms=now_ms)
+        self._remember(decisions)
+        for approval in approved:
+            self._in_background("enter", self._enter(approval, candle_close_ms=snapshot.candle_close_ms))
+
+    def _remember(self, decisions: tuple[Decision, ...]) -> None:
+        for decision in decisions:
+            outcome = "APPROVED" if isinstance(decision, Approved) else decision.code.value
+            if isinstance(decision, Denied):
+                self.counters.refusals[decision.code.value] += 1
+            else:
+                self.counters.orders["approved"] += 1
+            if decision.signal is not None:
+                self.counters.last_signals[decision.symbol] = (decision.signal, outcome)
+
+    async def _enter(self, approval: Approved, *, candle_close_ms: int) -> None:
+        opened = await self.executor.enter(approval, candle_close_ms=candle_close_ms)
+        self.counters.orders["opened" if opened else "not_opened"] += 1
+        _log.info("entry_finished", symbol=approval.symbol, direction=approval.direction.value, opened=opened)
+
+    def _in_background(self, what: str, work: Awaitable[object]) -> None:
+        task = asyncio.create_task(self.guard(what, work), name=what)
+        self._entries.add(task)
+        task.add_done_callback(self._entries.discard)
+
+    def _record(self, event: Event) -> None:
+        try:
+            self._journal.record(event, timestamp_ms=self.now_ms)
+        except JournalError as error:
+            self.standing.object("journal", TradingState.HALTED, str(error))
+            _log.error("journal_not_written", error=str(error))
+        except (QuantumError, ValueError) as error:
+            _log.error("event_not_recorded", error=str(error))
