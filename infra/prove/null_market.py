@@ -10,7 +10,7 @@ SEEDS = {Size.FULL: (11, 12, 13), Size.CI: (11,)}
 
 def _refused_and_idle(played: Played) -> bool:
     return (
-        played.status == 3  # noqa: PLR2004 - the documented exit status for "nothing promoted"
+        played.status == 3
         and not played.report.get("champion_version")
         and bool(played.report.get("gate_reasons"))
         and played.worker.get("state") == "idle"
