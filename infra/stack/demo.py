@@ -110,13 +110,13 @@ class Demo:
             champion = await registry.champion()
             if champion is None or self.options.retrain:
                 with self._timed("deploy"):
-                    await stack.deploy()
+                    await stack.deploy(schedules=not self.options.once)
                 with self._timed("retrain"):
                     await self._retrain(PrefectServer(prefect_api), stack)
                 champion = await registry.champion()
             else:
                 self.screen.say(f"Champion version {champion.version} is here already; --retrain makes another.")
-                await stack.deploy()
+                await stack.deploy(schedules=not self.options.once)
             await self._note_model(registry, champion)
             audit = await sandbox.get("/sandbox/audit")
             self.trades_before = len(audit.get("trades") or [])
@@ -130,7 +130,9 @@ class Demo:
         parameters: dict[str, Any] = {"venue": self.settings.venue, "symbols": "all", "days": self.options.days}
         if self.options.size is not None:
             parameters["size"] = self.options.size
-        run = await prefect.start_deployment(RETRAIN, parameters)
+        await self._follow(prefect, await prefect.start_deployment(RETRAIN, parameters), stack)
+
+    async def _follow(self, prefect: PrefectServer, run: FlowRun, stack: LocalStack) -> None:
         self.screen.say(f"Retraining: {stack.urls[PREFECT]}/runs/flow-run/{run.id}")
         began = monotonic()
         silent_since: float | None = None
@@ -151,8 +153,14 @@ class Demo:
                     continue
                 silent_since = None
                 bars.show(steps, running, monotonic() - began)
-        if run.state_type != "COMPLETED":
-            await self._explain_failure(prefect, run, stack)
+        if run.state_type == "COMPLETED":
+            return
+        other = await prefect.running(RETRAIN.partition("/")[0])
+        if run.state_type == "CANCELLED" and other is not None:
+            self.screen.say("A scheduled retraining had begun before; following that one.")
+            await self._follow(prefect, other, stack)
+            return
+        await self._explain_failure(prefect, run, stack)
 
     async def _explain_failure(self, prefect: PrefectServer, run: FlowRun, stack: LocalStack) -> None:
         with contextlib.suppress(ServiceDownError):

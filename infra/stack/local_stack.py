@@ -88,9 +88,9 @@ class LocalStack:
         """Start the inference worker."""
         await self.supervisor.up([service for service in self.services if service.name == WORKER])
 
-    async def deploy(self) -> bool:
+    async def deploy(self, *, schedules: bool = True) -> bool:
         """
-        Deploy prefect.yaml, unless exactly this was deployed here before.
+        Deploy prefect.yaml, unless exactly this was deployed here before; without schedules they are there but paused.
 
         Returns:
             Whether anything was deployed.
@@ -98,7 +98,7 @@ class LocalStack:
         Raises:
             StackError: Prefect refused a deployment.
         """
-        digest = self._deployment_digest()
+        digest = self._deployment_digest(schedules=schedules)
         mark = self.home.prefect / "deployed.digest"
         if mark.exists() and mark.read_text() == digest:
             return False
@@ -108,7 +108,8 @@ class LocalStack:
                 str(self.programs.pipeline_bin / "prefect"),
                 *("--no-prompt", "deploy", "--all"),
                 cwd=self.programs.repository,
-                env=client_environment(self.settings, self.home, self.urls),
+                env=client_environment(self.settings, self.home, self.urls)
+                | {"QT_SCHEDULES": "true" if schedules else "false"},
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
@@ -127,7 +128,7 @@ class LocalStack:
         mark.write_text(digest)
         return True
 
-    def _deployment_digest(self) -> str:
+    def _deployment_digest(self, *, schedules: bool) -> str:
         sources = [
             self.programs.repository / "prefect.yaml",
             *sorted((self.programs.repository / "flows").glob("*.py")),
@@ -135,7 +136,8 @@ class LocalStack:
         missing = [path for path in sources[:1] if not path.exists()]
         if missing:
             raise StackError(f"{missing[0]} is missing; the deployments are described there")
-        return hashlib.sha256(b"\0".join(path.read_bytes() for path in sources)).hexdigest()
+        told = [path.read_bytes() for path in sources] + [str(schedules).encode()]
+        return hashlib.sha256(b"\0".join(told)).hexdigest()
 
     async def stop(self) -> list[str]:
         """Stop everything; return the names of those that had to be killed."""

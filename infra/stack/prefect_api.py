@@ -91,6 +91,16 @@ class PrefectServer:
         """Read one flow run."""
         return msgspec.convert(await self._api.get(f"/api/flow_runs/{run_id}"), FlowRun, strict=False)
 
+    async def running(self, flow: str) -> FlowRun | None:
+        """Return a run of a flow that is under way, or None."""
+        body = {
+            "flows": {"name": {"any_": [flow]}},
+            "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}},
+            "limit": 1,
+        }
+        rows = await self._api.post("/api/flow_runs/filter", body)
+        return msgspec.convert(rows[0], FlowRun, strict=False) if rows else None
+
     async def with_subflows(self, run_id: str) -> list[str]:
         """Return a flow run's id and those of the flows that it called."""
         found = [run_id]
