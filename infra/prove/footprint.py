@@ -1,4 +1,4 @@
-"""What the worker costs: seconds from a cold start to its first possible decision, and memory with a hundred symbols."""
+"""What the worker costs: seconds to its first possible decision, and memory with a hundred symbols."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def prove(size: Size) -> Proof:
         ),
         bar="0, 0, 0, 0",
         holds=holds,
-        details=tuple([*disagreements, *lost[:5], *bare[:5], *sorted(duplicates)[:5]]),
+        details=(*disagreements, *lost[:5], *bare[:5], *sorted(duplicates)[:5]),
     )
 
 
