@@ -1,0 +1,139 @@
+"""What the stack plans to start, and what it refuses before it starts anything."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from feature_store.errors import BadInputError
+from infra.stack.errors import StackError
+from infra.stack.home import Home, Programs
+from infra.stack.local_stack import check_disk, check_settings, settle
+from infra.stack.record import StackRecord, write_record
+from infra.stack.services import MLFLOW, PREFECT, PREFECT_WORKER, SANDBOX, WORKER, StackSettings, plan
+
+PORTS = {SANDBOX: 9100, PREFECT: 4200, MLFLOW: 5000}
+
+
+@pytest.fixture
+def home(tmp_path):
+    return Home(tmp_path)
+
+
+def planned(home: Home, **settings: object):
+    return {service.name: service for service in plan(StackSettings(**settings), home, Programs(), PORTS)}
+
+
+def test_nothing_calls_home(home):
+    """Every service starts with telemetry off."""
+    for service in planned(home).values():
+        assert service.environment["DO_NOT_TRACK"] == "1"
+        assert service.environment["MLFLOW_DISABLE_TELEMETRY"] == "true"
+        assert service.environment["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_a_persons_own_settings_stay_out(home, monkeypatch):
+    """A profile, key or address of another Prefect or MLflow does not reach into the stack."""
+    monkeypatch.setenv("PREFECT_API_KEY", "secret")
+    monkeypatch.setenv("PREFECT_API_URL", "https://elsewhere")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://elsewhere")
+    services = planned(home)
+
+    assert not any("PREFECT_API_KEY" in service.environment for service in services.values())
+    assert services[PREFECT_WORKER].environment["PREFECT_API_URL"] == "http://127.0.0.1:4200/api"
+    assert services[PREFECT_WORKER].environment["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:5000"
+
+
+def test_the_worker_runs_in_its_own_light_environment(home):
+    """The inference worker is started by the light environment's interpreter and finds venue and registry."""
+    worker = planned(home)[WORKER]
+
+    assert "/.venv-worker/bin/python" in worker.command[0]
+    assert worker.environment["QT_VENUE_URL"] == "http://127.0.0.1:9100"
+    assert worker.environment["QT_MLFLOW_URL"] == "http://127.0.0.1:5000"
+    assert set(worker.needs) == {SANDBOX, MLFLOW}
+
+
+def test_the_order_is_one_in_which_needs_come_first(home):
+    """Whatever a service needs stands before it."""
+    seen: set[str] = set()
+    for name, service in planned(home).items():
+        assert set(service.needs) <= seen
+        seen.add(name)
+
+
+def test_another_venue_needs_no_sandbox(home):
+    """With a real venue the sandbox is not started and no sandbox key is handed out."""
+    services = planned(home, venue="binanceusdm")
+
+    assert SANDBOX not in services
+    assert "QT_VENUE_URL" not in services[WORKER].environment
+    assert services[WORKER].environment.get("QT_API_KEY") != "sandbox-key"
+
+
+def test_a_setting_changes_the_digest_of_those_it_concerns(home):
+    """Another speed restarts the sandbox and leaves Prefect and MLflow alone."""
+    slow, fast = planned(home, speed=60.0), planned(home, speed=300.0)
+
+    assert slow[SANDBOX].digest != fast[SANDBOX].digest
+    assert slow[PREFECT].digest == fast[PREFECT].digest
+    assert slow[MLFLOW].digest == fast[MLFLOW].digest
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (StackSettings(venue="nasdaq"), "binanceusdm"),
+        (StackSettings(speed=0.0), "--speed"),
+        (StackSettings(symbols=0), "--symbols"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, says):
+    """Each refusal names the option and what it takes."""
+    with pytest.raises(BadInputError, match=says):
+        check_settings(settings)
+
+
+def test_a_missing_environment_is_one_sentence(tmp_path):
+    """Without its environments the stack says which programs are missing and how to install them."""
+    with pytest.raises(StackError, match=r"\.venv/bin/prefect.*make setup"):
+        Programs(tmp_path).check(with_worker=True)
+
+
+def test_a_nearly_full_disk_is_refused(home):
+    """Where less is free than a run needs, nothing is started."""
+    with pytest.raises(StackError, match="free"):
+        check_disk(home, least=10**18)
+
+
+def test_a_home_that_cannot_be_written_is_one_sentence(tmp_path):
+    """A home below a file names QUANTUM_HOME."""
+    (tmp_path / "file").touch()
+    with pytest.raises(StackError, match="QUANTUM_HOME"):
+        Home(tmp_path / "file" / "home").prepare()
+
+
+def with_market(home: Home, **settings: object) -> None:
+    home.prepare()
+    (home.sandbox / "state.json").write_text("{}")
+    write_record(home.record, StackRecord(stack_id="0" * 16, settings=json.loads(json.dumps(settings))))
+
+
+def test_what_is_not_said_stays_as_it_is(home):
+    """A second run goes on with the market of the first."""
+    with_market(home, venue="sandbox", symbols=30, seed=3, speed=120.0, edge=0.5)
+    settings = settle(home, symbols=None, seed=None, speed=None)
+
+    assert (settings.symbols, settings.seed, settings.speed, settings.edge) == (30, 3, 120.0, 0.5)
+
+
+def test_speed_may_change_and_the_market_may_not(home):
+    """Another speed is fine; another seed would mix two markets, so it is refused with the way out."""
+    with_market(home, venue="sandbox", symbols=30, seed=3, speed=120.0)
+
+    assert settle(home, speed=600.0).speed == 600.0
+    with pytest.raises(BadInputError, match="--fresh"):
+        settle(home, seed=4)
+    assert settle(home, seed=4, fresh=True).seed == 4
+    assert settle(home, seed=4, fresh=True).symbols == StackSettings().symbols
