@@ -38,7 +38,8 @@ async def next_of(watch: Coroutine[Any, Any, Any], *, within: float) -> object |
         return Interrupted("closed")
     error = task.exception()
     if error is None:
-        return task.result()
+        result: object = task.result()
+        return result
     if isinstance(error, ccxt.BaseError | OSError):
         return Interrupted(f"{type(error).__name__}: {error}"[:200])
     raise error

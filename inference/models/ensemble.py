@@ -13,7 +13,7 @@ import onnxruntime
 import xgboost
 
 from feature_store.errors import BadInputError
-from inference.models.manifest import RETURNS_INPUT, CalibrationTable, MemberEntry
+from inference.models.manifest import RETURNS_INPUT, CalibrationTable, MemberEntry, split_input
 
 Floats = npt.NDArray[np.float64]
 Inputs = npt.NDArray[np.float32]
@@ -56,32 +56,57 @@ def weighted_vote(scores: Mapping[str, npt.ArrayLike], weights: Mapping[str, flo
     return np.asarray(total, np.float64)
 
 
+class InputColumns:
+    """A member's inputs by name, taken from the newest row or averaged over the newest rows of the window."""
+
+    def __init__(self, names: Sequence[str], model_inputs: Sequence[str]) -> None:
+        position = {name: index for index, name in enumerate(model_inputs)}
+        parts = [split_input(name) for name in names]
+        self._newest = [(place, position[name]) for place, (name, length) in enumerate(parts) if length == 1]
+        self._means: dict[int, list[tuple[int, int]]] = {}
+        for place, (name, length) in enumerate(parts):
+            if length > 1:
+                self._means.setdefault(position[name], []).append((place, length))
+        self._width = len(parts)
+
+    def __call__(self, inputs: Inputs, windows: Inputs) -> Inputs:
+        """Return the columns [n, k]; each row's are the same in whatever batch it comes."""
+        out = np.empty((len(inputs), self._width), np.float32)
+        for place, column in self._newest:
+            out[:, place] = inputs[:, column]
+        for column, wanted in self._means.items():
+            sums = np.cumsum(windows[:, ::-1, column], axis=1, dtype=np.float64)
+            for place, length in wanted:
+                out[:, place] = sums[:, length - 1] / length
+        return out
+
+
 class XGBoostMember:
     """Gradient-boosted trees from a native `.ubj` file, one thread."""
 
-    def __init__(self, content: bytes, columns: Sequence[int], scale: float) -> None:
+    def __init__(self, content: bytes, columns: InputColumns, scale: float) -> None:
         self._booster = xgboost.Booster(params={"nthread": 1})
         self._booster.load_model(bytearray(content))
-        self._columns = np.asarray(columns)
+        self._columns = columns
         self._scale = scale
 
     def predict(self, inputs: Inputs, windows: Inputs, returns: Inputs) -> Floats:  # noqa: ARG002
-        """Return scaled predictions from the newest row of inputs alone."""
-        raw = self._booster.inplace_predict(np.ascontiguousarray(inputs[:, self._columns]), validate_features=False)
+        """Return scaled predictions from one row of inputs each."""
+        raw = self._booster.inplace_predict(self._columns(inputs, windows), validate_features=False)
         return np.asarray(raw, np.float64) * self._scale
 
 
 class LightGBMMember:
     """Gradient-boosted trees from a native text file, one thread."""
 
-    def __init__(self, content: bytes, columns: Sequence[int], scale: float) -> None:
+    def __init__(self, content: bytes, columns: InputColumns, scale: float) -> None:
         self._booster = lightgbm.Booster(model_str=content.decode("utf-8"))
-        self._columns = np.asarray(columns)
+        self._columns = columns
         self._scale = scale
 
     def predict(self, inputs: Inputs, windows: Inputs, returns: Inputs) -> Floats:  # noqa: ARG002
-        """Return scaled predictions from the newest row of inputs alone."""
-        raw = self._booster.predict(np.ascontiguousarray(inputs[:, self._columns]), num_threads=1)
+        """Return scaled predictions from one row of inputs each."""
+        raw = self._booster.predict(self._columns(inputs, windows), num_threads=1)
         return np.asarray(raw, np.float64) * self._scale
 
 
@@ -106,14 +131,13 @@ class OnnxMember:
         return np.asarray(raw, np.float64).reshape(len(returns)) * self._scale
 
 
-_KINDS = {"xgboost": XGBoostMember, "lightgbm": LightGBMMember, "onnx": OnnxMember}
-
-
 def open_member(entry: MemberEntry, content: bytes, model_inputs: Sequence[str]) -> Member:
     """Return a member made from its file's bytes, its columns found by name."""
-    position = {name: index for index, name in enumerate(model_inputs)}
-    columns = [position[name] for name in entry.inputs if name != RETURNS_INPUT]
-    return _KINDS[entry.kind](content, columns, entry.scale)
+    if entry.kind == "onnx":
+        columns = [model_inputs.index(name) for name in entry.inputs if name != RETURNS_INPUT]
+        return OnnxMember(content, columns, entry.scale)
+    trees = XGBoostMember if entry.kind == "xgboost" else LightGBMMember
+    return trees(content, InputColumns(entry.inputs, model_inputs), entry.scale)
 
 
 class Ensemble:

@@ -13,10 +13,21 @@ MANIFEST_NAME = "manifest.json"
 RETURNS_INPUT = "returns"
 """How a member's `inputs` name the series of log returns, which is not one of the model inputs."""
 
+_MEAN = re.compile(r"(.+)/mean_([1-9][0-9]{0,3})")
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,40}\.[a-z0-9]{2,8}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 MemberKind = Literal["xgboost", "lightgbm", "onnx"]
+
+
+def split_input(name: str) -> tuple[str, int]:
+    """
+    Return the model input that a member's input is made of, and over how many candles it is averaged.
+
+    `rsi` is the newest value, `rsi/mean_16` the mean of the newest 16.
+    """
+    found = _MEAN.fullmatch(name)
+    return (found[1], int(found[2])) if found else (name, 1)
 
 
 def _require(holds: bool, message: str) -> None:  # noqa: FBT001 -- an assertion with a sentence.
@@ -43,7 +54,8 @@ class MemberEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     One member: its file, its weight, what it consumes.
 
     A member's expected log return over the horizon is `scale` times what its file answers. `inputs` are names of the
-    bundle's model inputs, in the member's own order, and `returns` for the window of log returns.
+    bundle's model inputs, in the member's own order, and `returns` for the window of log returns. Where a member reads
+    single rows, `name/mean_16` is the mean of an input over the newest 16 candles.
     """
 
     name: str
@@ -144,7 +156,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """Refuse what contradicts itself."""
         names = [member.name for member in self.members]
         known = {*self.model_inputs, RETURNS_INPUT}
-        unknown = sorted({name for member in self.members for name in member.inputs} - known)
+        asked = {split_input(name) for member in self.members for name in member.inputs}
+        unknown = sorted({name for name, length in asked if name not in known or length > self.window})
         total = sum(member.weight for member in self.members)
 
         _require(self.schema_version == SCHEMA_VERSION, f"Schema version must be {SCHEMA_VERSION}")

@@ -19,7 +19,7 @@ from inference.models.registry import BundleCache
 def list_bundles(root: Path, *, as_json: bool) -> int:
     """Print the kept bundles."""
     last_good = BundleCache(root).last_good()
-    rows = []
+    rows: list[dict[str, object]] = []
     for folder in sorted(root.glob("*/manifest.json")):
         digest = folder.parent.name
         try:

@@ -77,7 +77,8 @@ def _mentions(entry: Entry, subject: str) -> bool:
 def _verdict_on(event: Event, subject: str) -> _Verdict | None:
     if not isinstance(event, CandlesDecided):
         return None
-    for decision in (*event.approved, *event.denied):
+    decisions: tuple[Approved | Denied, ...] = (*event.approved, *event.denied)
+    for decision in decisions:
         trace_id = decision.signal.trace_id if decision.signal else None
         if subject in (decision.symbol, trace_id):
             return _Verdict(event, decision)
@@ -106,7 +107,8 @@ def _signal_line(signal: SignalScore) -> str:
     members = ", ".join(f"{one.name} {one.expected_return:+.5f}" for one in signal.members)
     return (
         f"  Model {signal.model_version} said {signal.direction.value} with confidence {signal.confidence:.4f}, "
-        f"expected return {signal.expected_return:+.5f}; {signal.consensus} of {len(signal.members)} members agree ({members})."
+        f"expected return {signal.expected_return:+.5f}; "
+        f"{signal.consensus} of {len(signal.members)} members agree ({members})."
     )
 
 

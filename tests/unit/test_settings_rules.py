@@ -1,0 +1,122 @@
+"""The environment's settings, and what refuses to start."""
+
+from __future__ import annotations
+
+import pytest
+
+from feature_store.candle import Timeframe
+from inference.bootstrap.policy_file import read_policy
+from inference.domain.errors import PolicyError, SettingsError
+from inference.domain.policy import Policy
+from inference.settings import Mode, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch):
+    for name in ("MODE", "VENUE", "VENUE_URL", "API_KEY", "API_SECRET", "SYMBOLS", "TIMEFRAME", "MLFLOW_URL"):
+        monkeypatch.delenv(f"QT_{name}", raising=False)
+    monkeypatch.delenv("QUANTUM_HOME", raising=False)
+
+
+def test_environment_is_read(monkeypatch, tmp_path):
+    """Every setting has its variable, and symbols are a list joined by commas."""
+    monkeypatch.setenv("QT_VENUE_URL", "http://127.0.0.1:9100")
+    monkeypatch.setenv("QT_SYMBOLS", "BTC/USDT:USDT, ETH/USDT:USDT")
+    monkeypatch.setenv("QT_TIMEFRAME", "1m")
+    monkeypatch.setenv("QUANTUM_HOME", str(tmp_path))
+
+    settings = load_settings()
+
+    assert settings.mode is Mode.SANDBOX
+    assert settings.symbols == ("BTC/USDT:USDT", "ETH/USDT:USDT")
+    assert settings.timeframe is Timeframe.M1
+    assert settings.journal == tmp_path / "journal" / "journal.jsonl"
+
+
+def test_options_win_over_the_environment(monkeypatch):
+    """What the command line says is not overruled by a forgotten variable; `all` means no list."""
+    monkeypatch.setenv("QT_VENUE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("QT_SYMBOLS", "BTC/USDT:USDT")
+
+    settings = load_settings(venue_url="http://127.0.0.1:2", symbols="all", mlflow_url=None)
+
+    assert settings.venue_url == "http://127.0.0.1:2"
+    assert settings.symbols == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        pytest.param({}, "QT_VENUE_URL", id="sandbox-without-address"),
+        pytest.param({"venue": "kraken"}, "Unknown venue 'kraken'", id="unknown-venue"),
+        pytest.param({"venue_url": "http://x", "timeframe": "7m"}, "Unknown timeframe '7m'", id="unknown-timeframe"),
+        pytest.param({"mode": "sandbox", "venue": "binanceusdm"}, "QT_VENUE", id="sandbox-at-a-real-venue"),
+        pytest.param({"mode": "live"}, "contradicts QT_VENUE=sandbox", id="live-at-the-sandbox"),
+        pytest.param({"mode": "live", "venue": "binanceusdm"}, "QT_API_KEY", id="live-with-the-sandbox-key"),
+        pytest.param(
+            {"mode": "live", "venue": "binanceusdm", "api_key": "k", "venue_url": "http://x"},
+            "contradicts QT_VENUE_URL",
+            id="live-at-another-address",
+        ),
+        pytest.param(
+            {"mode": "live", "venue": "binanceusdm", "api_key": "k"}, "QT_APPROVAL_FILE", id="live-without-approval"
+        ),
+        pytest.param({"mode": "paper", "venue_url": "http://x"}, "not offered", id="paper"),
+        pytest.param({"mode": "reckless"}, "QT_MODE", id="unknown-mode"),
+    ],
+)
+def test_contradictions_refuse_to_start(given, said):
+    """A contradiction is one clear sentence that names the setting to change."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(**given)
+
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_live_starts_with_everything_in_place(tmp_path):
+    """Live needs a real venue, its keys and an approval, and then it is allowed."""
+    approval = tmp_path / "approval"
+    approval.write_text("0" * 64)
+
+    settings = load_settings(
+        mode="live", venue="binanceusdm", api_key="k", api_secret="s", approval_file=approval, home=tmp_path
+    )
+
+    assert settings.mode is Mode.LIVE
+    assert "k" not in repr(settings.api_key)
+
+
+def test_policy_file_overrides_defaults(tmp_path):
+    """A rule in the file replaces the default, exactly, and the others stay."""
+    file = tmp_path / "policy.toml"
+    file.write_text("max_positions = 7\nrisk_per_trade = 0.02\nmax_notional = 500\nconfidence_threshold = 0.61\n")
+
+    policy = read_policy(file)
+
+    assert policy.max_positions == 7
+    assert str(policy.risk_per_trade) == "0.02"
+    assert policy.confidence_threshold == 0.61
+    assert policy.cooldown_seconds == Policy().cooldown_seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("max_posit = 7", "unknown rules ['max_posit']", id="unknown-rule"),
+        pytest.param("max_positions = 7.5", "needs a whole number", id="fraction"),
+        pytest.param("max_exposure = 'much'", "needs a number", id="text"),
+        pytest.param("max_exposure = nan", "needs a number", id="nan"),
+        pytest.param("leverage = 100", "leverage", id="out-of-bounds"),
+        pytest.param("= 3", "is not TOML", id="no-toml"),
+    ],
+)
+def test_bad_policy_file_is_refused(tmp_path, text, said):
+    """A policy that cannot be meant is refused with the rule and the file named."""
+    file = tmp_path / "policy.toml"
+    file.write_text(text)
+
+    with pytest.raises(PolicyError) as caught:
+        read_policy(file)
+
+    assert said in str(caught.value)
