@@ -51,7 +51,7 @@ class Auditor:
 
     def _interval(self, key: str, *, now_ms: int, wall_ms: float) -> Interval:
         began_wall, began = self._open[key]
-        return Interval(key.split("|")[0], began, now_ms, round(wall_ms - began_wall, 3))
+        return Interval(key.split("|", maxsplit=1)[0], began, now_ms, round(wall_ms - began_wall, 3))
 
 
 def is_protected(exchange: Exchange, position: Position) -> bool:

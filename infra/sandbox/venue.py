@@ -42,17 +42,22 @@ class Venue:
         self.last = np.zeros(len(self.market.instruments), np.int64)
 
     def begin(self, now_ms: int) -> None:
-        """Take the prices in force at `now_ms` without matching anything before it."""
+        """Take the prices in force at `now_ms`; what happened until then has been matched, or never was."""
         self.ticked_ms = now_ms - now_ms % TICK_MS
-        for index, instrument in enumerate(self.market.instruments):
-            candles = self.market.history(index, now_ms - 3 * DAY_MS, self.ticked_ms)
-            if len(candles):
-                self.last[index] = candles.close[-1]
-            elif len(earlier := self.market.history(index, self.market.first_ms, self.ticked_ms)):
-                self.last[index] = earlier.close[-1]
+        market = self.market
+        day, within = divmod(self.ticked_ms, DAY_MS)
+        row = market.ticks(day).price[within // TICK_MS]
+        for index, instrument in enumerate(market.instruments):
+            self.last[index] = row[index] or self._last_close(index)
             if self.last[index]:
                 self.exchange.state.last_prices[instrument.symbol] = instrument.price(int(self.last[index]))
-        self._take(self.ticked_ms, wall_ms=0.0)
+
+    def _last_close(self, index: int) -> int:
+        for start_ms in (self.ticked_ms - 3 * DAY_MS, self.market.first_ms):
+            candles = self.market.history(index, start_ms, self.ticked_ms)
+            if len(candles):
+                return int(candles.close[-1])
+        return 0
 
     def advance(self, now_ms: int, *, wall_ms: float) -> None:
         """Match every tick up to `now_ms`, in order."""
@@ -102,9 +107,7 @@ class Venue:
         self.exchange.tick(prices, now_ms=tick_ms)
         if tick_ms % funding.INTERVAL_MS == 0:
             held = {one.symbol for one in self.exchange.state.open_positions()}
-            self.exchange.settle_funding(
-                {s: funding.rate_at(self.seed, s, tick_ms) for s in held}, now_ms=tick_ms
-            )
+            self.exchange.settle_funding({s: funding.rate_at(self.seed, s, tick_ms) for s in held}, now_ms=tick_ms)
         self.exchange.liquidate_if_needed(now_ms=tick_ms)
         self.settle(wall_ms=wall_ms)
         for listener in self.listeners:

@@ -62,7 +62,8 @@ def check_notional(instrument: Instrument, notional: Decimal) -> None:
     """Refuse an order too small to matter."""
     if notional < instrument.min_notional:
         raise VenueError(
-            -4164, f"Order's notional must be no smaller than {instrument.min_notional} (unless you choose reduce only)."
+            -4164,
+            f"Order's notional must be no smaller than {instrument.min_notional} (unless you choose reduce only).",
         )
 
 

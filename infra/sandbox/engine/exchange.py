@@ -222,7 +222,7 @@ class Exchange:
     def set_leverage(self, symbol: str, leverage: int, *, now_ms: int) -> None:
         """Set the leverage of a symbol."""
         self._instrument(symbol)
-        if not 1 <= leverage <= 50:  # noqa: PLR2004 - the first bracket's leverage.
+        if not 1 <= leverage <= 50:
             raise VenueError(-4028, f"Leverage {leverage} is not valid")
         previous = self.state.leverage.get(symbol)
         self.state.leverage[symbol] = leverage
@@ -278,9 +278,7 @@ class Exchange:
             self._income(position.symbol, "FUNDING_FEE", amount, now_ms=now_ms)
             trip = self.state.open_trips[position.key]
             self.state.open_trips[position.key] = replace(trip, funding=trip.funding + amount)
-            self._outbox.append(
-                AccountEvent("FUNDING_FEE", now_ms, amount, (position.key,), symbol=position.symbol)
-            )
+            self._outbox.append(AccountEvent("FUNDING_FEE", now_ms, amount, (position.key,), symbol=position.symbol))
 
     def liquidate_if_needed(self, *, now_ms: int) -> bool:
         """Close everything at market when equity no longer covers maintenance."""
@@ -296,8 +294,14 @@ class Exchange:
             side = Side.SELL if position.quantity > 0 else Side.BUY
             order = self._new_order(
                 OrderRequest(
-                    position.symbol, side, OrderType.MARKET, abs(position.quantity), time_in_force=TimeInForce.IOC,
-                    reduce_only=True, position_side=position.position_side, client_order_id=f"autoclose-{now_ms}",
+                    position.symbol,
+                    side,
+                    OrderType.MARKET,
+                    abs(position.quantity),
+                    time_in_force=TimeInForce.IOC,
+                    reduce_only=True,
+                    position_side=position.position_side,
+                    client_order_id=f"autoclose-{now_ms}",
                 ),
                 now_ms=now_ms,
             )

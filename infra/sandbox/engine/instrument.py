@@ -84,10 +84,10 @@ def instrument_for_price(symbol: str, base: str, price: float, *, depth_notional
     if known is not None:
         price_decimals, quantity_decimals, minimum = known
     else:
-        price_decimals = next((k for k in range(9) if price * 10**k >= 10_000), 8)  # noqa: PLR2004
+        price_decimals = next((k for k in range(9) if price * 10**k >= 10_000), 8)
         quantity_decimals = next((k for k in range(4) if price * 10**-k <= 1.0), 3)
         minimum = "5"
-    scale = Decimal(10) ** (6 if price < 10 else 4 if price < 5_000 else 3)  # noqa: PLR2004
+    scale = Decimal(10) ** (6 if price < 10 else 4 if price < 5_000 else 3)
     return Instrument(
         symbol=symbol,
         base=base,

@@ -43,13 +43,14 @@ from infra.sandbox.market.series import (
     MINUTE_MS,
     TICK_MS,
     TICKS_PER_DAY,
+    AnyInts,
     Candles,
     TickBlock,
     empty_candles,
     join,
     quote_unit,
 )
-from infra.sandbox.market.universe import Character, characters
+from infra.sandbox.market.universe import Character, characters, named
 
 DEFAULT_EDGE = 0.30
 MEMORY_MINUTES = 150.0
@@ -160,10 +161,12 @@ class SyntheticMarket:
     base_ms = MINUTE_MS
     end_ms: int | None = None
 
-    def __init__(self, *, symbols: int, seed: int, edge: float, start_ms: int, history_days: int) -> None:
+    def __init__(
+        self, *, symbols: int, seed: int, edge: float, start_ms: int, history_days: int, names: tuple[str, ...] = ()
+    ) -> None:
         self.seed = seed
         self.edge = edge
-        self.characters: tuple[Character, ...] = characters(symbols, seed)
+        self.characters: tuple[Character, ...] = named(names, seed) if names else characters(symbols, seed)
         self.instruments = tuple(
             instrument_for_price(c.symbol, c.base, c.price, depth_notional=max(20_000.0, c.minute_notional / 6))
             for c in self.characters
@@ -171,7 +174,7 @@ class SyntheticMarket:
         self.start_ms = start_ms
         self._first_day = (start_ms - history_days * DAY_MS) // DAY_MS
         self.first_ms = self._first_day * DAY_MS
-        self._candles: list[tuple[NDArray[np.int32], ...]] = []
+        self._candles: list[tuple[AnyInts, ...]] = []
         self._ticks: dict[int, TickBlock] = {}
         self._carries: list[_Carry] = [self._genesis()]
         self._static = _Static(self.characters)
@@ -212,21 +215,22 @@ class SyntheticMarket:
         last_day = (end_ms - 1) // DAY_MS
         while len(self._candles) <= last_day - self._first_day:
             self._extend(self._first_day + len(self._candles))
-        return join([self._day_history(index, day, start_ms, end_ms) for day in range(start_ms // DAY_MS, last_day + 1)])
+        return join(
+            [self._day_history(index, day, start_ms, end_ms) for day in range(start_ms // DAY_MS, last_day + 1)]
+        )
 
     def _day_history(self, index: int, day: int, start_ms: int, end_ms: int) -> Candles:
         midnight = day * DAY_MS
         first = -(-max(0, start_ms - midnight) // MINUTE_MS)
         stop = min(MINUTES, -(-(end_ms - midnight) // MINUTE_MS))
-        opened, high, low, close, volume = (part[index, first:stop] for part in self._candles[day - self._first_day])
+        kept = self._candles[day - self._first_day]
+        opened, high, low, close, volume, quote = (part[index, first:stop] for part in kept)
         times = midnight + np.arange(first, stop, dtype=np.int64) * MINUTE_MS
-        typical = (high.astype(np.float64) + low + close + opened) / 4
-        quote = np.round(typical * volume * quote_unit(self.instruments[index]), 4)
         return Candles(times, opened, high, low, close, volume, quote, np.full(len(times), PER_MINUTE, np.int64))
 
     def _genesis(self) -> _Carry:
-        count = len(self.characters) + 1
-        rows = [np.random.default_rng([self.seed, 2, row]).standard_normal(4) for row in range(count)]
+        places = [0, *(one.place + 1 for one in self.characters)]
+        rows = [np.random.default_rng([self.seed, 2, place]).standard_normal(4) for place in places]
         draw = np.array(rows)
         return _Carry(
             log_price=np.log([c.price for c in self.characters]),
@@ -241,6 +245,7 @@ class SyntheticMarket:
         self._carries.append(carry)
         shape = (MINUTES, PER_MINUTE, len(self.instruments))
         price = block.price.reshape(shape)
+        quote = (block.price * block.volume.astype(np.float64)).reshape(shape).sum(axis=1) * self._static.units
         self._candles.append(
             (
                 np.ascontiguousarray(price[:, 0].T),
@@ -248,13 +253,14 @@ class SyntheticMarket:
                 np.ascontiguousarray(price.min(axis=1).T),
                 np.ascontiguousarray(price[:, -1].T),
                 np.ascontiguousarray(block.volume.reshape(shape).sum(axis=1, dtype=np.int32).T),
+                np.ascontiguousarray(quote.T),
             )
         )
         self._keep(day, block)
 
     def _keep(self, day: int, block: TickBlock) -> None:
         self._ticks[day] = block
-        while len(self._ticks) > 3:  # noqa: PLR2004 - yesterday, today, tomorrow.
+        while len(self._ticks) > 3:
             self._ticks.pop(next(iter(self._ticks)))
 
     def _latents(self, day: int, carry: _Carry) -> tuple[F64, F64]:
@@ -262,8 +268,8 @@ class SyntheticMarket:
         phi, rho = np.exp(-1.0 / MEMORY_MINUTES), np.exp(-1.0 / _VOLUME_AR[0])
         shocks = np.array(
             [
-                np.random.default_rng([self.seed, 3, day, i]).standard_normal((2, MINUTES))
-                for i in range(len(self.characters))
+                np.random.default_rng([self.seed, 3, day, one.place]).standard_normal((2, MINUTES))
+                for one in self.characters
             ]
         )
         latent = _autoregress(shocks[:, 0] * np.sqrt(1 - phi**2), carry.latent, MEMORY_MINUTES)
@@ -274,7 +280,7 @@ class SyntheticMarket:
         static = self._static
         count = len(self.characters)
         common = np.random.default_rng([self.seed, 4, day])
-        own = [np.random.default_rng([self.seed, 5, day, i]) for i in range(count)]
+        own = [np.random.default_rng([self.seed, 5, day, one.place]) for one in self.characters]
         factors = common.standard_normal((4, TICKS_PER_DAY), dtype=np.float32)
         latent, volume_noise = self._latents(day, carry)
 
@@ -315,7 +321,9 @@ class SyntheticMarket:
         weights = weights.reshape(count, MINUTES, PER_MINUTE)
         weights /= weights.sum(axis=2, keepdims=True)
         minute = static.minute_quantity * np.exp(log_volume)
-        steps = (minute[:, :, None] * weights).reshape(count, TICKS_PER_DAY) * (1.0 + 2.0 * np.minimum(np.abs(jumps), 2))
+        steps = (minute[:, :, None] * weights).reshape(count, TICKS_PER_DAY) * (
+            1.0 + 2.0 * np.minimum(np.abs(jumps), 2)
+        )
         volume = np.clip(np.rint(steps), 1, 100_000_000).astype(np.int32)
 
         block = TickBlock(day * DAY_MS, np.ascontiguousarray(price.T), np.ascontiguousarray(volume.T))
@@ -334,6 +342,7 @@ class _Static:
         self.sectors = np.array([c.sector for c in chosen])
         self.own = np.sqrt(1.0 - self.market - self.sector)
         self.minute_volatility = column(c.daily_volatility for c in chosen) / np.sqrt(MINUTES)
+        self.units = np.array([quote_unit(i) for i in instruments])
         self.price_scale = column(10.0**i.price_decimals for i in instruments)
         self.minute_quantity = column(
             c.minute_notional / c.price * 10.0**i.quantity_decimals for c, i in zip(chosen, instruments, strict=True)

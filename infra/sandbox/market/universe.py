@@ -36,6 +36,8 @@ _NAMED: Final[tuple[tuple[str, float], ...]] = (
 class Character:
     """What makes one synthetic instrument behave as it does."""
 
+    # Where it stands in the list; its chance depends on it.
+    place: int
     base: str
     price: float
     # Standard deviation of a day's log return, at ordinary volatility.
@@ -58,12 +60,27 @@ def characters(count: int, seed: int) -> tuple[Character, ...]:
     return tuple(_character(place, seed) for place in range(count))
 
 
+def named(symbols: tuple[str, ...], seed: int) -> tuple[Character, ...]:
+    """
+    Return instruments by name; each behaves as it does among all of them.
+
+    Raises:
+        ValueError: There is no instrument of that name.
+    """
+    known = {f"{base}USDT": place for place, (base, _) in enumerate(_NAMED)}
+    for symbol in symbols:
+        if symbol not in known:
+            raise ValueError(f"There is no synthetic instrument '{symbol}'; known are {', '.join(known)}.")
+    return tuple(_character(known[symbol], seed) for symbol in symbols)
+
+
 def _character(place: int, seed: int) -> Character:
     draw = np.random.default_rng([seed, 1, place])
     named = place < len(_NAMED)
     base, price = _NAMED[place] if named else (f"SYN{place + 1:03d}", float(np.exp(draw.uniform(-3.0, 4.0))))
     rank = min(place, 60)
     return Character(
+        place=place,
         base=base,
         price=price,
         daily_volatility=float((0.028 + 0.0005 * rank) * np.exp(draw.normal(0.0, 0.12))),

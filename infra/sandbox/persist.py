@@ -1,0 +1,77 @@
+"""The venue's state on disk: one JSON file, replaced whole."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+
+from infra.sandbox.engine.state import SCHEMA, EngineState
+
+FILE = "venue.json"
+
+
+class StateError(Exception):
+    """The saved state cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a saved state belongs to; a venue started otherwise must not continue it."""
+
+    market: str
+    seed: int
+    edge: float
+    symbols: tuple[str, ...]
+    first_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Identity, virtual time and account."""
+
+    identity: Identity
+    now_ms: int
+    engine: EngineState
+
+
+def save(folder: Path, saved: Saved) -> None:
+    """Write the state so that a reader, or a crash, sees the old one or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    raw = msgspec.json.encode(saved)
+    temporary = folder / f".{FILE}.{os.getpid()}"
+    with temporary.open("wb") as handle:
+        handle.write(raw)
+        handle.flush()
+        os.fsync(handle.fileno())
+    temporary.replace(folder / FILE)
+
+
+def load(folder: Path, identity: Identity) -> Saved | None:
+    """
+    Read the state that was saved for the same market, None when there is none.
+
+    Raises:
+        StateError: The file is damaged or belongs to another market.
+    """
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        saved = msgspec.json.decode(path.read_bytes(), type=Saved)
+    except (msgspec.DecodeError, OSError) as error:
+        raise StateError(
+            f"The saved state {path} cannot be read ({error}); move it away to start a new account."
+        ) from error
+    if saved.engine.schema != SCHEMA:
+        raise StateError(f"The saved state {path} has schema {saved.engine.schema}, expected {SCHEMA}; move it away.")
+    if saved.identity != identity:
+        ours, theirs = asdict(identity), asdict(saved.identity)
+        differing = ", ".join(key for key in ours if ours[key] != theirs[key])
+        raise StateError(
+            f"The saved state {path} belongs to another market ({differing} differ); "
+            "start with the same options, or move it away."
+        )
+    return saved

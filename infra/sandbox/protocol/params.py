@@ -1,0 +1,146 @@
+"""Request parameters, parsed once at the edge."""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import TypeVar
+
+from infra.sandbox.engine.errors import VenueError
+from infra.sandbox.engine.model import (
+    AlgoRequest,
+    OrderRequest,
+    OrderType,
+    PositionSide,
+    Side,
+    TimeInForce,
+    WorkingType,
+)
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class Params:
+    """The query and form parameters of one request."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.values = values
+
+    def text(self, name: str) -> str | None:
+        """Return a parameter, None when it is absent or empty."""
+        return self.values.get(name) or None
+
+    def required(self, name: str) -> str:
+        """Return a parameter that must be there."""
+        value = self.text(name)
+        if value is None:
+            raise VenueError(-1102, f"Mandatory parameter '{name.lower()}' was not sent, was empty/null, or malformed.")
+        return value
+
+    def integer(self, name: str, default: int | None = None) -> int | None:
+        """Return a whole number."""
+        value = self.text(name)
+        if value is None:
+            return default
+        try:
+            return int(value)
+        except ValueError:
+            raise VenueError(-1130, f"Data sent for parameter '{name}' is not valid.") from None
+
+    def limit(self, default: int, maximum: int) -> int:
+        """Return how many rows are wanted."""
+        value = self.integer("limit", default) or default
+        if not 1 <= value <= maximum:
+            raise VenueError(-1130, "Data sent for parameter 'limit' is not valid.")
+        return value
+
+    def decimal(self, name: str) -> Decimal | None:
+        """Return an exact number."""
+        value = self.text(name)
+        if value is None:
+            return None
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            number = Decimal("NaN")
+        if not number.is_finite():
+            raise VenueError(-1100, f"Illegal characters found in parameter '{name}'.")
+        return number
+
+    def flag(self, name: str) -> bool:
+        """Return a boolean that is false when absent."""
+        return (self.text(name) or "false").lower() == "true"
+
+    def choice(self, kind: type[E], name: str, default: E | None, code: int) -> E:
+        """Return one of the words of an enumeration."""
+        value = self.text(name)
+        if value is None:
+            if default is None:
+                self.required(name)
+            assert default is not None
+            return default
+        try:
+            return kind(value)
+        except ValueError:
+            raise VenueError(code) from None
+
+
+def symbol_of(params: Params) -> str:
+    """Return the symbol a request must name."""
+    return params.required("symbol").upper()
+
+
+def order_request(params: Params) -> OrderRequest:
+    """Read a plain order."""
+    symbol = symbol_of(params)
+    side = params.choice(Side, "side", None, -1117)
+    kind = params.choice(OrderType, "type", None, -1116)
+    time_in_force = params.choice(TimeInForce, "timeInForce", TimeInForce.GTC, -1115)
+    if kind is OrderType.LIMIT and params.text("timeInForce") is None and params.text("priceMatch") is None:
+        params.required("timeInForce")
+    quantity = params.decimal("quantity")
+    if quantity is None and kind in {OrderType.LIMIT, OrderType.MARKET}:
+        params.required("quantity")
+    return OrderRequest(
+        symbol=symbol,
+        side=side,
+        type=kind,
+        quantity=quantity or Decimal(0),
+        price=params.decimal("price") if kind is not OrderType.MARKET else None,
+        time_in_force=time_in_force,
+        reduce_only=params.flag("reduceOnly"),
+        position_side=params.choice(PositionSide, "positionSide", PositionSide.BOTH, -4061),
+        client_order_id=params.text("newClientOrderId") or "",
+        good_till_ms=(params.integer("goodTillDate") or 0) // 1000 * 1000,
+    )
+
+
+def algo_request(params: Params) -> AlgoRequest:
+    """Read a conditional order."""
+    if (params.text("algoType") or "CONDITIONAL") != "CONDITIONAL":
+        raise VenueError(-1130, "Data sent for parameter 'algoType' is not valid, expected CONDITIONAL.")
+    symbol = symbol_of(params)
+    side = params.choice(Side, "side", None, -1117)
+    kind = params.choice(OrderType, "type", None, -1116)
+    close_position = params.flag("closePosition")
+    quantity = params.decimal("quantity")
+    if quantity is None and not close_position:
+        params.required("quantity")
+    return AlgoRequest(
+        symbol=symbol,
+        side=side,
+        type=kind,
+        quantity=quantity or Decimal(0),
+        trigger_price=params.decimal("triggerPrice") or params.decimal("stopPrice"),
+        price=params.decimal("price"),
+        time_in_force=params.choice(TimeInForce, "timeInForce", TimeInForce.GTC, -1115),
+        reduce_only=params.flag("reduceOnly"),
+        close_position=close_position,
+        position_side=params.choice(PositionSide, "positionSide", PositionSide.BOTH, -4061),
+        working_type=params.choice(WorkingType, "workingType", WorkingType.CONTRACT_PRICE, -1130),
+        callback_rate=params.decimal("callbackRate"),
+        activate_price=params.decimal("activatePrice") or params.decimal("activationPrice"),
+        client_algo_id=params.text("clientAlgoId") or params.text("newClientOrderId") or "",
+        good_till_ms=(params.integer("goodTillDate") or 0) // 1000 * 1000,
+        price_protect=params.flag("priceProtect"),
+    )

@@ -1,0 +1,178 @@
+"""From options to a running venue; every bad option is one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+from aiohttp import web
+
+from feature_store import clock as wall
+from infra.sandbox.clock import VirtualClock
+from infra.sandbox.engine.book import BookModel
+from infra.sandbox.engine.exchange import Exchange
+from infra.sandbox.engine.fees import Fees
+from infra.sandbox.engine.state import new_state
+from infra.sandbox.market.series import TICK_MS, Market
+from infra.sandbox.market.synthetic import SyntheticMarket
+from infra.sandbox.persist import Identity, StateError, load
+from infra.sandbox.protocol.signing import Credentials
+from infra.sandbox.server import Sandbox, application
+from infra.sandbox.venue import Venue
+
+
+class OptionError(Exception):
+    """An option cannot be used; the message says what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a venue is started."""
+
+    host: str
+    port: int
+    symbols: tuple[str, ...]
+    symbol_count: int
+    seed: int
+    edge: float
+    speed: float
+    start_ms: int
+    history_days: int
+    balance: Decimal
+    taker_fee: Decimal
+    maker_fee: Decimal
+    spread_bps: Decimal
+    credentials: Credentials
+    state_folder: Path | None = None
+    ready_file: Path | None = None
+    replay: Path | None = None
+    replay_symbols: tuple[str, ...] = ()
+    replay_start_ms: int | None = None
+    replay_timeframe: str | None = None
+    replay_exchange: str | None = None
+
+
+def build_market(options: Options) -> Market:
+    """
+    Make the market the options ask for.
+
+    Raises:
+        OptionError: The options contradict each other or the recording cannot be used.
+    """
+    if options.replay is not None:
+        # Reading recordings needs pyarrow, which the light environment does not have.
+        from infra.sandbox.market.replay import RecordingError, ReplayMarket, read_recording  # noqa: PLC0415
+
+        try:
+            recording = read_recording(
+                options.replay,
+                symbols=options.replay_symbols or options.symbols,
+                timeframe=options.replay_timeframe,
+                exchange=options.replay_exchange,
+            )
+            return ReplayMarket(recording, start_ms=options.replay_start_ms, history_days=options.history_days)
+        except RecordingError as error:
+            raise OptionError(str(error)) from error
+    count = options.symbol_count
+    market = SyntheticMarket(
+        symbols=count,
+        seed=options.seed,
+        edge=options.edge,
+        start_ms=options.start_ms,
+        history_days=options.history_days,
+        names=options.symbols,
+    )
+    return market
+
+
+def build(options: Options) -> Sandbox:
+    """
+    Make the venue, with the account it had when it was last saved.
+
+    Raises:
+        OptionError: An option or the saved state cannot be used.
+    """
+    try:
+        market = build_market(options)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
+    identity = Identity(
+        market=market.kind,
+        seed=options.seed,
+        edge=market.edge,
+        symbols=tuple(one.symbol for one in market.instruments),
+        first_ms=market.first_ms,
+    )
+    saved = None
+    if options.state_folder is not None:
+        try:
+            saved = load(options.state_folder, identity)
+        except StateError as error:
+            raise OptionError(str(error)) from error
+    state = saved.engine if saved is not None else new_state(options.balance)
+    now_ms = saved.now_ms if saved is not None else market.start_ms
+    exchange = Exchange(
+        market.instruments,
+        state,
+        fees=Fees(maker=options.maker_fee, taker=options.taker_fee),
+        book=BookModel(spread_bps=options.spread_bps),
+    )
+    venue = Venue(market, exchange, options.seed)
+    venue.begin(now_ms - now_ms % TICK_MS)
+    clock = VirtualClock(venue.ticked_ms, wall.monotonic(), options.speed)
+    venue.auditor.observe(exchange, now_ms=venue.ticked_ms, wall_ms=Sandbox.monotonic_ms())
+    return Sandbox(venue, clock, credentials=options.credentials, state_folder=options.state_folder, identity=identity)
+
+
+async def serve(options: Options) -> None:
+    """
+    Run a venue until SIGTERM or SIGINT.
+
+    Raises:
+        OptionError: It cannot be started as asked.
+    """
+    sandbox = build(options)
+    runner = web.AppRunner(application(sandbox), access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, options.host, options.port, reuse_address=True)
+        try:
+            await site.start()
+        except OSError as error:
+            raise OptionError(
+                f"Port {options.port} on {options.host} cannot be used ({error.strerror or error}); "
+                "choose another with --port, or 0 for a free one."
+            ) from error
+        _announce(runner, options)
+        await _until_told()
+    finally:
+        await runner.cleanup()
+
+
+def _announce(runner: web.AppRunner, options: Options) -> None:
+    host, port = runner.addresses[0][:2]
+    shown = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound.
+    line = msgspec.json.encode({"url": f"http://{shown}:{port}", "ws": f"ws://{shown}:{port}", "pid": os.getpid()})
+    sys.stdout.write(line.decode() + "\n")
+    sys.stdout.flush()
+    if options.ready_file is not None:
+        options.ready_file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = options.ready_file.with_name(f".{options.ready_file.name}.{os.getpid()}")
+        temporary.write_bytes(line + b"\n")
+        temporary.replace(options.ready_file)
+
+
+async def _until_told() -> None:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, told.set)
+    await told.wait()

@@ -1,0 +1,125 @@
+"""WebSocket subscriptions and what is pushed to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+MAX_QUEUE = 20_000
+MAX_STREAMS = 1_024
+_encode = msgspec.json.encode
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    """One socket: its subscriptions and the frames that wait to be sent."""
+
+    socket: web.WebSocketResponse
+    combined: bool
+    listen_key: str | None = None
+    streams: set[str] = field(default_factory=set)
+    queue: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MAX_QUEUE))
+
+    def push(self, frame: str) -> None:
+        """Queue a frame; a client that reads too slowly is cut off."""
+        try:
+            self.queue.put_nowait(frame)
+        except asyncio.QueueFull:
+            while not self.queue.empty():
+                self.queue.get_nowait()
+            self.queue.put_nowait(None)
+
+
+class Hub:
+    """Who listens to what."""
+
+    def __init__(self) -> None:
+        self.connections: set[Connection] = set()
+        self.by_stream: dict[str, set[Connection]] = {}
+        # Streams whose subscribers have seen nothing yet.
+        self.fresh: set[str] = set()
+        self.frozen_market = False
+        self.frozen_user = False
+
+    def add(self, connection: Connection, streams: Iterable[str] = ()) -> None:
+        """Take in a connection."""
+        self.connections.add(connection)
+        self.subscribe(connection, streams)
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self.unsubscribe(connection, list(connection.streams))
+        self.connections.discard(connection)
+
+    def subscribe(self, connection: Connection, streams: Iterable[str]) -> None:
+        """Add streams to a connection."""
+        for stream in streams:
+            connection.streams.add(stream)
+            self.by_stream.setdefault(stream, set()).add(connection)
+            self.fresh.add(stream)
+
+    def unsubscribe(self, connection: Connection, streams: Iterable[str]) -> None:
+        """Take streams from a connection."""
+        for stream in streams:
+            connection.streams.discard(stream)
+            listeners = self.by_stream.get(stream)
+            if listeners is not None:
+                listeners.discard(connection)
+                if not listeners:
+                    del self.by_stream[stream]
+
+    def publish(self, stream: str, data: Any) -> None:
+        """Send market data to all who subscribed the stream."""
+        listeners = self.by_stream.get(stream)
+        if not listeners or self.frozen_market:
+            return
+        raw = _encode(data).decode()
+        wrapped: str | None = None
+        for connection in list(listeners):
+            if connection.combined:
+                wrapped = wrapped or f'{{"stream":"{stream}","data":{raw}}}'
+                connection.push(wrapped)
+            else:
+                connection.push(raw)
+
+    def publish_user(self, listen_key: str, data: Any) -> None:
+        """Send an account event to every socket of a listen key."""
+        if self.frozen_user:
+            return
+        raw = _encode(data).decode()
+        for connection in self.connections:
+            if connection.listen_key == listen_key:
+                wrapped = f'{{"stream":"{listen_key}","data":{raw}}}'
+                connection.push(wrapped if connection.combined else raw)
+
+
+def answer(connection: Connection, hub: Hub, text: str) -> str | None:
+    """Handle one frame a client sent and return the reply."""
+    try:
+        request = msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return '{"error":{"code":3,"msg":"Invalid JSON: expected an object"}}'
+    identity = request.get("id")
+    method = request.get("method")
+    params = request.get("params") or []
+    if method in {"SUBSCRIBE", "UNSUBSCRIBE"}:
+        if not isinstance(params, list) or not all(isinstance(one, str) for one in params):
+            return _encode(
+                {"error": {"code": 2, "msg": "Invalid request: params must be an array of strings"}, "id": identity}
+            ).decode()
+        if method == "SUBSCRIBE" and len(connection.streams) + len(params) > MAX_STREAMS:
+            return _encode(
+                {"error": {"code": 2, "msg": f"Too many streams, at most {MAX_STREAMS}"}, "id": identity}
+            ).decode()
+        (hub.subscribe if method == "SUBSCRIBE" else hub.unsubscribe)(connection, params)
+        return _encode({"result": None, "id": identity}).decode()
+    if method == "LIST_SUBSCRIPTIONS":
+        return _encode({"result": sorted(connection.streams), "id": identity}).decode()
+    if method in {"SET_PROPERTY", "GET_PROPERTY"}:
+        return _encode({"result": connection.combined if method == "GET_PROPERTY" else None, "id": identity}).decode()
+    return _encode({"error": {"code": 2, "msg": f"Invalid request: unknown method {method}"}, "id": identity}).decode()
