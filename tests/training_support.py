@@ -126,6 +126,8 @@ def small_config(**changes: object) -> TrainingConfig:
         "nhits": NetConfig(max_steps=30, learning_rate=2e-3, hidden=16),
         "patchtst": NetConfig(max_steps=20, learning_rate=2e-3, hidden=16),
         "nhits_inputs": ("hidden_state", "momentum_12"),
+        "summarised_inputs": ("last_return",),
+        "summary_lengths": (8, 32),
         "bootstrap_samples": 200,
         "parity_rows": 64,
     }

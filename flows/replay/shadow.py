@@ -12,7 +12,7 @@ from flows.replay.report import NetCurve, ShadowReport
 from flows.training.baselines import Ridge, baseline_scores
 from flows.training.calibrate import fit_rule, probabilities
 from flows.training.config import TrainingConfig
-from flows.training.dataset import Dataset, Floats, FrameSet, Rows
+from flows.training.dataset import Dataset, Floats, FrameSet, Rows, thinned
 from flows.training.evaluate import (
     CalibrationCurve,
     calibration_metrics,
@@ -175,7 +175,7 @@ def _naive_rules(
     dataset, splits = scene.dataset, scene.splits
     validation = dataset.rows(splits.validation, splits, stride=config.evaluation_stride)
     calibration = dataset.rows(splits.calibration, splits, stride=config.evaluation_stride)
-    ridge = Ridge.fit(dataset, dataset.rows(splits.fit, splits))
+    ridge = Ridge.fit(dataset, thinned(dataset.rows(splits.fit, splits), 3), config.row_inputs(dataset.input_names))
     learned = baseline_scores(dataset, ridge, validation), baseline_scores(dataset, ridge, calibration)
 
     rules = {}

@@ -15,26 +15,27 @@ BASELINES = ("zero", "persistence", "ridge")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ridge:
-    """Ridge regression on standardised inputs, fitted on the fit window alone."""
+    """Ridge regression on what the trees read, standardised, fitted on the fit window alone."""
 
+    names: tuple[str, ...]
     centre: Floats
     spread: Floats
     coefficients: Floats
     target: TargetScale
 
     @classmethod
-    def fit(cls, dataset: Dataset, rows: Rows) -> Ridge:
+    def fit(cls, dataset: Dataset, rows: Rows, names: tuple[str, ...]) -> Ridge:
         """Fit with a penalty of a hundredth of the rows: inputs are many and alike."""
-        x = dataset.inputs(rows).astype(np.float64)
+        x = dataset.columns(rows, names).astype(np.float64)
         centre, spread = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
         z = np.clip((x - centre) / spread, -5, 5)
         target = TargetScale.of(rows.label)
         gram = z.T @ z + _RIDGE * len(z) * np.eye(z.shape[1])
-        return cls(centre, spread, np.linalg.solve(gram, z.T @ target.encode(rows.label)), target)
+        return cls(names, centre, spread, np.linalg.solve(gram, z.T @ target.encode(rows.label)), target)
 
     def predict(self, dataset: Dataset, rows: Rows) -> Floats:
         """Return the expected log return at each row."""
-        z = np.clip((dataset.inputs(rows).astype(np.float64) - self.centre) / self.spread, -5, 5)
+        z = np.clip((dataset.columns(rows, self.names).astype(np.float64) - self.centre) / self.spread, -5, 5)
         return np.asarray(z @ self.coefficients * self.target.spread)
 
 

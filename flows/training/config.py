@@ -55,6 +55,18 @@ NHITS_INPUTS = (
 """The inputs whose path over 64 candles may tell more than their newest value; the trees see all of them anyway."""
 
 
+SUMMARISED_INPUTS = (
+    "volume_ratio",
+    "log_return_1",
+    "rsi",
+    "bollinger_position",
+    "mfi",
+    "volatility_20",
+    "atr_volatility",
+)
+"""The inputs that trees and the ridge also read as means over the window: what lasts drowns in a single candle."""
+
+
 class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
     One training run.
@@ -84,6 +96,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     nhits: NetConfig = NetConfig(max_steps=400, learning_rate=1e-3, hidden=64)
     patchtst: NetConfig = NetConfig(max_steps=250, learning_rate=1e-3, hidden=32)
     nhits_inputs: tuple[str, ...] = NHITS_INPUTS
+    summarised_inputs: tuple[str, ...] = SUMMARISED_INPUTS
+    summary_lengths: tuple[int, ...] = (4, 8, 16, 32, 64)
 
     weighting: Literal["skill", "fixed"] = "skill"
     # How far skill weights are pulled to equal ones, and the most that one member may have.
@@ -101,6 +115,11 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     # Stride over evaluation windows; 1 scores every candle.
     evaluation_stride: int = 1
     bootstrap_samples: int = 1000
+
+    def row_inputs(self, input_names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what members that read single rows read: every input's newest value, and means of some."""
+        means = (f"{name}/mean_{length}" for name in self.summarised_inputs for length in self.summary_lengths)
+        return (*input_names, *means)
 
     @property
     def round_trip_cost(self) -> float:

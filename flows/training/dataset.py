@@ -14,7 +14,8 @@ from feature_store.errors import BadInputError
 from feature_store.features.definition import MODEL_INPUT_NAMES, fingerprint
 from flows.training.labels import forward_log_return
 from flows.training.splits import Splits
-from inference.models.manifest import TimeWindow
+from inference.models.ensemble import InputColumns
+from inference.models.manifest import TimeWindow, split_input
 
 Floats = npt.NDArray[np.float64]
 Inputs = npt.NDArray[np.float32]
@@ -179,6 +180,20 @@ class Dataset:
         """Return the newest inputs at each row, [n, M]."""
         return self.inputs_all[rows.index]
 
+    def columns(self, rows: Rows, names: Sequence[str]) -> Inputs:
+        """
+        Return named inputs at each row, means over the window among them, exactly as the worker computes them.
+
+        Raises:
+            BadInputError: A name is not an input, or averages over more than the window.
+        """
+        parts = [split_input(name) for name in names]
+        select_columns(self.input_names, sorted({name for name, _ in parts}))
+        if max(length for _, length in parts) > self.window:
+            raise BadInputError(f"Means reach back {self.window} candles at most, were asked for {names}")
+        picked = InputColumns(names, self.input_names)
+        return np.concatenate([picked(self.inputs(part), self.windows(part)) for part in self.batches(rows)])
+
     def windows(self, rows: Rows) -> Inputs:
         """Return the inputs of the whole window at each row, [n, window, M]; large, so ask in batches."""
         return self.inputs_all[self._spans(rows)]
@@ -232,3 +247,8 @@ def select_columns(input_names: Sequence[str], chosen: Sequence[str]) -> list[in
     if missing:
         raise BadInputError(f"Inputs {missing} do not exist; choose from {', '.join(input_names)}")
     return [input_names.index(name) for name in chosen]
+
+
+def thinned(rows: Rows, stride: int) -> Rows:
+    """Return every n-th row: neighbours share nearly all of their labels, so little is lost."""
+    return rows.take(np.arange(0, len(rows), stride))

@@ -31,13 +31,14 @@ def shuffled_label_metrics(dataset: Dataset, splits: Splits, config: TrainingCon
     if len(fit) < 50 or len(validation) < 50:
         return {}
 
+    names = config.row_inputs(dataset.input_names)
     target = TargetScale.of(fit.label)
     booster = xgboost.train(
         {"max_depth": 3, "max_bin": 64, "eta": 0.1, "min_child_weight": 50, "nthread": config.threads, "seed": config.seed, "verbosity": 0},
-        xgboost.QuantileDMatrix(dataset.inputs(fit), label=target.encode(fit.label), max_bin=64, nthread=config.threads),
+        xgboost.QuantileDMatrix(dataset.columns(fit, names), label=target.encode(fit.label), max_bin=64, nthread=config.threads),
         num_boost_round=_ROUNDS,
     )  # fmt: skip
-    predicted = booster.inplace_predict(dataset.inputs(validation)).astype(np.float64)
+    predicted = booster.inplace_predict(dataset.columns(validation, names)).astype(np.float64)
     sampling = Sampling(block_ms=2 * splits.horizon_ms, samples=config.bootstrap_samples, seed=config.seed)
     ic = prediction_sums(validation, predicted, block_ms=sampling.block_ms).interval(STATISTICS["ic"], sampling)
     error = (ic.high - ic.low) / 3.92

@@ -14,7 +14,7 @@ from flows.training.baselines import BASELINES, Ridge, baseline_scores
 from flows.training.calibrate import probabilities
 from flows.training.combine import Combined, Scored, combine
 from flows.training.config import TrainingConfig
-from flows.training.dataset import Dataset, FrameSet, Rows
+from flows.training.dataset import Dataset, FrameSet, Rows, thinned
 from flows.training.evaluate import (
     CalibrationCurve,
     calibration_metrics,
@@ -127,7 +127,7 @@ class _Windows:
 def _assess(
     dataset: Dataset, splits: Splits, rows: _Windows, scored: Scored, combined: Combined, config: TrainingConfig
 ) -> dict[str, float]:
-    ridge = Ridge.fit(dataset, rows.fit)
+    ridge = Ridge.fit(dataset, thinned(rows.fit, 3), config.row_inputs(dataset.input_names))
     sampling = Sampling(block_ms=2 * splits.horizon_ms, samples=config.bootstrap_samples, seed=config.seed)
     metrics: dict[str, float] = {}
     for window, kept, members, ensemble in (

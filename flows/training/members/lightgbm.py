@@ -1,4 +1,4 @@
-"""LightGBM over the newest row of all model inputs."""
+"""LightGBM over the newest row of all model inputs and the means of some."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FittedLightGBM:
 
     def predict(self, dataset: Dataset, rows: Rows) -> Floats:
         """Return the expected log return at each row."""
-        raw = self._booster.predict(dataset.inputs(rows), num_threads=1)
+        raw = self._booster.predict(dataset.columns(rows, self._input_names), num_threads=1)
         return np.asarray(raw, np.float64) * self._scale.spread
 
     def export(self, folder: Path) -> Export:
@@ -43,9 +43,10 @@ class FittedLightGBM:
 def fit_lightgbm(dataset: Dataset, rows: Rows, config: TrainingConfig, progress: Progress) -> FittedLightGBM:
     """Fit boosted trees to the labels of the rows."""
     sizes = config.lightgbm
+    names = config.row_inputs(dataset.input_names)
     scale = TargetScale.of(rows.label)
     kept = rows.take((rows.open_time_ms // dataset.timeframe_ms) % sizes.row_stride == 0)
-    data = lightgbm.Dataset(dataset.inputs(kept), label=scale.encode(kept.label), params={"verbosity": -1})
+    data = lightgbm.Dataset(dataset.columns(kept, names), label=scale.encode(kept.label), params={"verbosity": -1})
     booster = lightgbm.train(
         {
             "objective": "l2",
@@ -69,4 +70,4 @@ def fit_lightgbm(dataset: Dataset, rows: Rows, config: TrainingConfig, progress:
         num_boost_round=sizes.rounds,
     )
     progress("lightgbm", 1.0)
-    return FittedLightGBM(booster, scale, dataset.input_names)
+    return FittedLightGBM(booster, scale, names)

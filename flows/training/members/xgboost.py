@@ -1,4 +1,4 @@
-"""XGBoost over the newest row of all model inputs."""
+"""XGBoost over the newest row of all model inputs and the means of some."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FittedXGBoost:
 
     def predict(self, dataset: Dataset, rows: Rows) -> Floats:
         """Return the expected log return at each row."""
-        raw = self._booster.predict(xgboost.DMatrix(dataset.inputs(rows)))
+        raw = self._booster.predict(xgboost.DMatrix(dataset.columns(rows, self._input_names)))
         return np.asarray(raw, np.float64) * self._scale.spread
 
     def export(self, folder: Path) -> Export:
@@ -44,10 +44,11 @@ class FittedXGBoost:
 def fit_xgboost(dataset: Dataset, rows: Rows, config: TrainingConfig, progress: Progress) -> FittedXGBoost:
     """Fit boosted trees to the labels of the rows."""
     sizes = config.xgboost
+    names = config.row_inputs(dataset.input_names)
     scale = TargetScale.of(rows.label)
     kept = rows.take((rows.open_time_ms // dataset.timeframe_ms) % sizes.row_stride == 0)
     matrix = xgboost.QuantileDMatrix(
-        dataset.inputs(kept), label=scale.encode(kept.label), nthread=config.threads, max_bin=128
+        dataset.columns(kept, names), label=scale.encode(kept.label), nthread=config.threads, max_bin=128
     )
     booster = xgboost.train(
         {
@@ -69,4 +70,4 @@ def fit_xgboost(dataset: Dataset, rows: Rows, config: TrainingConfig, progress: 
         num_boost_round=sizes.rounds,
     )
     progress("xgboost", 1.0)
-    return FittedXGBoost(booster, scale, dataset.input_names)
+    return FittedXGBoost(booster, scale, names)
