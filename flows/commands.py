@@ -25,7 +25,7 @@ rollback = App(name="rollback", help="Give the previous champion its place back.
 retrain = App(name="retrain", help="Ingest, features, train, shadow, promote: make the next model.")
 
 OK, FAILED, REFUSED = 0, 1, 3
-AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print the result as JSON and nothing else.")]
+AsJson = Annotated[bool, Parameter(name="--json", negative=())]
 
 
 class OrchestratorUnavailableError(QuantumError):
@@ -56,6 +56,7 @@ def _ingest(
         timeframe: Duration of a candle; by default QT_TIMEFRAME.
         days: How far back a series goes that is not stored yet; by default QT_DAYS.
         repair: Set damaged files aside and fetch gaps again.
+        json: Print the result as JSON and nothing else.
     """
 
     def run() -> Any:
@@ -74,7 +75,6 @@ def _features(
     venue: VenueName | None = None,
     symbols: str | None = None,
     timeframe: TimeframeName | None = None,
-    days: int | None = None,
     json: AsJson = False,
 ) -> int:
     """
@@ -82,13 +82,13 @@ def _features(
 
     Examples:
         qtctl features
-        qtctl features --symbols BTC/USDT:USDT --days 7
+        qtctl features --symbols BTC/USDT:USDT
     """
 
     def run() -> Any:
         from flows.features import features as flow  # noqa: PLC0415 - see _ingest
 
-        return flow(venue=venue, symbols=symbols, timeframe=timeframe, days=days)
+        return flow(venue=venue, symbols=symbols, timeframe=timeframe)
 
     return _execute(run, as_json=json, sentence=lambda done: f"Stored features of {len(done)} series.")
 
@@ -130,6 +130,7 @@ def _shadow(version: str | None = None, *, json: AsJson = False) -> int:
 
     Args:
         version: Number of the version; by default the one that the alias challenger points at.
+        json: Print the result as JSON and nothing else.
     """
 
     def run() -> Any:
@@ -153,6 +154,7 @@ def _promote(version: str | None = None, *, json: AsJson = False) -> int:
 
     Args:
         version: Number of the version; by default the one that the alias challenger points at.
+        json: Print the result as JSON and nothing else.
     """
 
     def run() -> Any:
@@ -206,8 +208,9 @@ def _retrain(
         days: How many days of candles to train and judge on; by default QT_DAYS.
         size: full, quick or tiny (tiny only tries the machinery); by default QT_SIZE.
         deployment: Let the Prefect worker run it, and follow it here.
+        json: Print the result as JSON and nothing else.
     """
-    chosen = {"venue": venue, "symbols": symbols, "timeframe": timeframe, "days": days, "size": size}
+    chosen: dict[str, Any] = {"venue": venue, "symbols": symbols, "timeframe": timeframe, "days": days, "size": size}
 
     def run() -> Any:
         if deployment:

@@ -77,7 +77,7 @@ def _follow(client: SyncPrefectClient, run_id: UUID, bars: Progress) -> FlowRun:
             if key not in shown:
                 shown[key] = bars.add_task(key, total=100)
             description = artifact.description or key
-            bars.update(shown[key], completed=float(artifact.data or 0), description=description)  # type: ignore[arg-type]
+            bars.update(shown[key], completed=float(artifact.data or 0), description=description)
         if run.state is not None and run.state.is_final():
             return run
         time.sleep(_SECONDS_BETWEEN_LOOKS)

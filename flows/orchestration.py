@@ -8,6 +8,7 @@ from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import Artifact, MarkdownArtifact, ProgressArtifact, TableArtifact
+from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import FlowRunContext
@@ -21,6 +22,22 @@ from inference.domain.errors import RegistryUnavailableError
 
 # Each update costs the server a transaction; people do not read faster than this.
 _SECONDS_BETWEEN_UPDATES = 1.0
+
+
+def passes_later(_task: object, _task_run: object, state: Any) -> bool:
+    """Tell whether trying a failed task again can help: bad input and a refusal stay what they are."""
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, QuantumError) or isinstance(error, RetryableError | RegistryUnavailableError)
+
+
+# Policy of tasks that talk to MLflow: a server that restarts is back within seconds.
+ASKING_REGISTRY: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "retries": 2,
+    "retry_delay_seconds": 3,
+    "retry_condition_fn": passes_later,
+    "timeout_seconds": 600,
+}
 
 
 def named_by_series() -> str:
@@ -82,9 +99,3 @@ def _create(artifact: Artifact) -> UUID:
 def say(message: str, *values: object) -> None:
     """Write a line to the log of the running flow or task."""
     get_run_logger().info(message, *values)
-
-
-def passes_later(_task: object, _task_run: object, state: Any) -> bool:
-    """Tell whether trying a failed task again can help: bad input and a refusal stay what they are."""
-    error = state.result(raise_on_failure=False)
-    return not isinstance(error, QuantumError) or isinstance(error, RetryableError | RegistryUnavailableError)

@@ -149,6 +149,16 @@ class Registry:
             run: Run = self._client.get_run(run_id)
             return dict(run.data.metrics)
 
+    def read_text(self, run_id: str, path: str) -> str:
+        """
+        Return a text that was logged to a run.
+
+        Raises:
+            RegistryError: The run has no such file.
+        """
+        with self._errors(f"read {path} of run {run_id}"), tempfile.TemporaryDirectory() as folder:
+            return Path(self._client.download_artifacts(run_id, path, folder)).read_text()
+
     # Versions
 
     def register(self, run_id: str, bundle: Path, *, tags: Mapping[str, str], description: str) -> RegisteredVersion:
@@ -232,6 +242,20 @@ class Registry:
     def champion(self) -> RegisteredVersion | None:
         """Return the version that trades, or None while nothing was promoted."""
         return self.by_alias(CHAMPION)
+
+    def resolve(self, number: str | None) -> RegisteredVersion:
+        """
+        Return a version by its number, or the challenger.
+
+        Raises:
+            NothingPromotedError: No version was registered yet.
+        """
+        found = self.version(number) if number else self.by_alias(CHALLENGER)
+        if found is None:
+            raise NothingPromotedError(
+                f"{MODEL_NAME} has no alias '{CHALLENGER}' at {self.url}: run 'qtctl train' first, or name a version"
+            )
+        return found
 
     def tag(self, number: str, tags: Mapping[str, str]) -> None:
         """Set tags of a version."""

@@ -39,13 +39,12 @@ def retrain(
         days: How many days of candles to train and judge on. Left empty: QT_DAYS, by default 30.
         size: How long the members train: `full`, `quick`, or `tiny` for trying the machinery. Left empty: QT_SIZE.
     """
-    scope = {"venue": venue, "symbols": symbols, "timeframe": timeframe, "days": days}
     bar = ProgressBar("retrain", "Retrain")
-    asyncio.run(ingest(**scope))
+    asyncio.run(ingest(venue=venue, symbols=symbols, timeframe=timeframe, days=days))
     bar.show(0.15, "candles are up to date")
-    features(**scope)
+    features(venue=venue, symbols=symbols, timeframe=timeframe)
     bar.show(0.2, "features are stored")
-    candidate = train(**scope, size=size)
+    candidate = train(venue=venue, symbols=symbols, timeframe=timeframe, days=days, size=size)
     bar.show(0.8, f"version {candidate.version} is registered")
     shadow(version=candidate.version)
     bar.show(0.95, f"version {candidate.version} is scored in shadow")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from prefect import flow, task
 
-from flows.orchestration import markdown, passes_later, say
+from flows.orchestration import ASKING_REGISTRY, markdown, say
 from flows.outcome import Promotion
 from flows.registry import Registry
 from flows.settings import FlowSettings
 
 
-@task(task_run_name="exchange-champion-and-previous", retries=2, retry_delay_seconds=2, retry_condition_fn=passes_later)
+@task(task_run_name="exchange-champion-and-previous", **ASKING_REGISTRY)
 def exchange_aliases(url: str | None) -> Promotion:
     """Let `champion` and `previous` change places in the registry."""
     champion, set_aside = Registry(url).rollback()

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store.candle import Series, Timeframe
@@ -26,7 +26,7 @@ class FlowSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="QT_", populate_by_name=True, extra="ignore", frozen=True)
 
-    home: Path = Field(default=Path("var"), validation_alias=AliasChoices("home", "QUANTUM_HOME"))
+    home: Path = Field(default=Path("var"), validation_alias="QUANTUM_HOME")
     venue: VenueName = "sandbox"
     venue_url: str | None = None
     api_key: SecretStr = SecretStr("sandbox-key")
