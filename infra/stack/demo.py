@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import msgspec
 
 from feature_store.clock import monotonic
 from feature_store.errors import QuantumError
+from infra.stack import processes
 from infra.stack.checks import verify_journal
 from infra.stack.errors import ServiceDownError, StackError
 from infra.stack.figures import Report, scores_of, trading_of
@@ -31,6 +33,8 @@ LEAST_SYMBOLS = 5
 _FOLDERS = ("lake", "features", "sandbox", "prefect", "mlflow", "bundles", "journal", "worker", "candidates", "logs")
 _DONE, _FAILED, _NOTHING_PROMOTED = 0, 1, 3
 _IDLE_PATIENCE_S = 60.0
+_IDLE_SETTLED_S = 5.0
+_ERROR_LINE = re.compile(r"^[\w.]*(Error|Exception)\b.*:")
 _PREFECT_PATIENCE_S = 120.0
 
 
@@ -163,12 +167,16 @@ class Demo:
         await self._explain_failure(prefect, run, stack)
 
     async def _explain_failure(self, prefect: PrefectServer, run: FlowRun, stack: LocalStack) -> None:
+        log = stack.home.logs / "prefect-worker.log"
+        found = run.message
         with contextlib.suppress(ServiceDownError):
-            last = await prefect.failure(await prefect.with_subflows(run.id))
-            page = f"{stack.urls[PREFECT]}/runs/flow-run/{run.id}"
-            found = run.message or last.splitlines()[0] if last or run.message else "no reason was given"
-            raise StackError(f"The retrain run ended {run.state_name}: {found}; read {page} and {stack.home.logs}")
-        raise StackError(f"The retrain run ended {run.state_name}; read {stack.home.logs / 'prefect-worker.log'}")
+            found = (await prefect.failure(await prefect.with_subflows(run.id))).partition("\n")[0] or found
+        # A run that could not even be loaded says why only in the log of the worker that started it.
+        named = [line for line in processes.tail(log, lines=200).splitlines() if _ERROR_LINE.match(line)]
+        if run.state_type == "CRASHED" and named:
+            found = named[-1]
+        page = f"{stack.urls[PREFECT]}/runs/flow-run/{run.id}"
+        raise StackError(f"The retrain run ended {run.state_name}: {found or 'no reason given'}; read {log} and {page}")
 
     async def _note_model(self, registry: MlflowServer, champion: ModelVersion | None) -> None:
         newest = await registry.newest()
@@ -219,7 +227,8 @@ class Demo:
                 await asyncio.sleep(0.5)
 
     def _idles(self, worker: dict[str, Any], elapsed_s: float) -> bool:
-        if worker.get("state") == "idle":
+        # It is idle too while it looks for a model; a moment later the reason is final.
+        if worker.get("state") == "idle" and elapsed_s > _IDLE_SETTLED_S:
             self._end(_NOTHING_PROMOTED, f"Nothing was promoted, and the worker idles: {worker.get('reason')}")
             return True
         if elapsed_s > _IDLE_PATIENCE_S:
