@@ -93,7 +93,7 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     members: tuple[str, ...] = ("xgboost", "lightgbm", "nhits", "patchtst")
     xgboost: TreeConfig = TreeConfig()
     lightgbm: TreeConfig = TreeConfig(rounds=200)
-    nhits: NetConfig = NetConfig(max_steps=400, learning_rate=1e-3, hidden=64)
+    nhits: NetConfig = NetConfig(max_steps=700, learning_rate=5e-4, hidden=32, dropout=0.3, weight_decay=3e-2)
     patchtst: NetConfig = NetConfig(max_steps=250, learning_rate=1e-3, hidden=32)
     nhits_inputs: tuple[str, ...] = NHITS_INPUTS
     summarised_inputs: tuple[str, ...] = SUMMARISED_INPUTS
