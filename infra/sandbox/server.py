@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Sandbox:
         self._listen_key_until = 0.0
         self._weight = (0, 0)
         self._orders: tuple[int, int, int, int] = (0, 0, 0, 0)
-        self._saved_revision = -1
+        self._said_halted = False
         self._ahead: asyncio.Task[None] | None = None
 
     # -- time -----------------------------------------------------------------------------------------------------
@@ -107,9 +108,16 @@ class Sandbox:
                 if self._listen_key is not None and now > self._listen_key_until:
                     self.expire_listen_key(forget=True)
                 self._prepare_tomorrow()
+                self._say_halted(now_ms)
             if now - saved_at >= SAVE_SECONDS:
                 saved_at = now
                 self.save()
+
+    def _say_halted(self, now_ms: int) -> None:
+        end = self.venue.market.end_ms
+        if end is not None and now_ms >= end and not self._said_halted:
+            self._said_halted = True
+            sys.stderr.write("The recording has ended: the market is halted and takes no more orders.\n")
 
     def _prepare_tomorrow(self) -> None:
         # Making a day of ticks takes long enough to be felt by an order; it is made beside the loop, ahead of time.

@@ -78,20 +78,22 @@ def bracket_for(notional: Decimal) -> Bracket:
     return next((tier for tier in BRACKETS if notional <= tier.notional_cap), BRACKETS[-1])
 
 
-def instrument_for_price(symbol: str, base: str, price: float, *, depth_notional: float = 40_000.0) -> Instrument:
+def instrument_for_price(
+    symbol: str, base: str, price: float, *, depth_notional: float = 40_000.0, price_decimals: int | None = None
+) -> Instrument:
     """Choose steps as the venue does: about five digits of price, a quantity step worth at most about a dollar."""
     known = _KNOWN_STEPS.get(symbol)
     if known is not None:
-        price_decimals, quantity_decimals, minimum = known
+        usual_decimals, quantity_decimals, minimum = known
     else:
-        price_decimals = next((k for k in range(9) if price * 10**k >= 10_000), 8)
+        usual_decimals = next((k for k in range(9) if price * 10**k >= 10_000), 8)
         quantity_decimals = next((k for k in range(4) if price * 10**-k <= 1.0), 3)
         minimum = "5"
     scale = Decimal(10) ** (6 if price < 10 else 4 if price < 5_000 else 3)
     return Instrument(
         symbol=symbol,
         base=base,
-        price_decimals=price_decimals,
+        price_decimals=usual_decimals if price_decimals is None else price_decimals,
         quantity_decimals=quantity_decimals,
         min_notional=Decimal(minimum),
         max_quantity=scale * 10,

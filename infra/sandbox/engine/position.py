@@ -75,7 +75,8 @@ def apply_fill(position: Position, signed_quantity: Decimal, price: Decimal, *, 
         released = cents(position.cost * closed / abs(held))
     if not closed:
         released = ZERO
-    realized = cents(-sign * closed * price - released)
+    # Adding zero turns the negative zero of an opening fill into zero.
+    realized = cents(-sign * closed * price - released) + 0
     updated = Position(
         symbol=position.symbol,
         position_side=position.position_side,
