@@ -39,7 +39,7 @@ def write_features(path: Path, open_time_ms: Times, available_at_ms: Times, feat
     schema = pa.schema(_FIELDS, metadata={"feature_fingerprint": fingerprint(), "candle_digest": digest})
     with replacing(path) as temporary:
         table = pa.Table.from_arrays(columns, schema=schema)
-        pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
+        pq.write_table(table, temporary, compression="zstd", use_dictionary=False, write_page_checksum=True)
 
 
 def made_from(path: Path) -> tuple[str, str] | None:
@@ -59,7 +59,8 @@ def read_features(path: Path) -> tuple[Times, Times, Floats]:
         CorruptFileError: The file is damaged, or of another feature set.
     """
     try:
-        table = pq.read_table(path, partitioning=None)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
     except (pa.ArrowException, OSError) as error:
         raise CorruptFileError(path, f"not a whole Parquet file ({str(error)[:200]})", _REMEDY) from error
     found = (table.schema.metadata or {}).get(b"feature_fingerprint", b"").decode()

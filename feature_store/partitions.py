@@ -19,7 +19,7 @@ from feature_store.errors import CorruptFileError, UnknownTimeframeError
 from feature_store.files import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     import numpy.typing as npt
@@ -112,6 +112,13 @@ def months_of(block: CandleBlock) -> Iterator[tuple[str, slice]]:
         yield str(months[begin]), slice(begin, end)
 
 
+def runs(keys: Sequence[object]) -> Iterator[tuple[int, int]]:
+    """Yield begin and end of each stretch of equal keys."""
+    begins = [row for row in range(len(keys)) if row == 0 or keys[row] != keys[row - 1]]
+    ends = [*begins[1:], len(keys)]
+    yield from zip(begins, ends, strict=False)
+
+
 def read_partition(path: Path) -> Rows:
     """
     Read one month; a file that is not there holds nothing.
@@ -119,20 +126,35 @@ def read_partition(path: Path) -> Rows:
     Raises:
         CorruptFileError: The file cannot be read, or is not one of ours.
     """
-    try:
-        table = pq.read_table(path, schema=None, partitioning=None, memory_map=False)
-    except FileNotFoundError:
+    table = read_table(path)
+    if table is None:
         return Rows.empty()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise CorruptFileError(path, f"not a whole Parquet file ({_first_line(error)})", REPAIR) from error
-    if not table.schema.equals(SCHEMA):
-        raise CorruptFileError(path, f"expected columns {SCHEMA.names}, found {table.schema.names}", REPAIR)
     values = np.column_stack([table[name].to_numpy() for name in COLUMNS]) if len(table) else np.empty((0, 5))
     return Rows(
         CandleBlock(table["open_time"].cast(pa.int64()).to_numpy(), values),
         table["available_at"].cast(pa.int64()).to_numpy(),
         table["revision"].to_numpy(),
     )
+
+
+def read_table(path: Path) -> pa.Table | None:
+    """
+    Read one month as an Arrow table, None where there is no file.
+
+    Raises:
+        CorruptFileError: The file cannot be read, or is not one of ours.
+    """
+    try:
+        # DuckDB would read a page whose bytes were changed without a word; pyarrow compares checksums.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            table = file.read()
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise CorruptFileError(path, f"not a whole Parquet file ({_first_line(error)})", REPAIR) from error
+    if not table.schema.equals(SCHEMA):
+        raise CorruptFileError(path, f"expected columns {SCHEMA.names}, found {table.schema.names}", REPAIR)
+    return table
 
 
 def write_partition(path: Path, rows: Rows) -> None:
@@ -146,7 +168,7 @@ def write_partition(path: Path, rows: Rows) -> None:
     table = pa.Table.from_arrays(columns, schema=SCHEMA)
     with replacing(path) as temporary:
         # Dictionaries cost three times the time on floats and save nothing.
-        pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
+        pq.write_table(table, temporary, compression="zstd", use_dictionary=False, write_page_checksum=True)
 
 
 @contextlib.contextmanager

@@ -21,8 +21,8 @@ def features_in_sql(blocks: Mapping[str, CandleBlock]) -> dict[str, npt.NDArray[
     candles = pa.table(
         {
             "series": pa.array(names, pa.string()),
-            "open_time_ms": np.concatenate([block.open_time_ms for block in blocks.values()]),
-            **{column: np.ascontiguousarray(values[:, place]) for place, column in enumerate(COLUMNS)},
+            "open_time_ms": pa.array(np.concatenate([block.open_time_ms for block in blocks.values()])),
+            **{column: pa.array(np.ascontiguousarray(values[:, place])) for place, column in enumerate(COLUMNS)},
         }
     )
     with duckdb.connect() as connection:

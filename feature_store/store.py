@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
-from feature_store.candle import CLOSE, COLUMNS, CandleBlock, Series, Timeframe
+from feature_store.candle import CLOSE, COLUMNS, CandleBlock, Series
 from feature_store.errors import CorruptFileError, FingerprintMismatchError
 from feature_store.feature_files import made_from, read_features, write_features
 from feature_store.features.definition import INDEX, fingerprint
 from feature_store.features.engine import FEATURE_COUNT, Continuity, FeatureEngine, SeriesState, model_inputs
 from feature_store.features.state import load_state, save_state, state_path
-from feature_store.partitions import Rows, locked, months_of, series_folder
+from feature_store.partitions import Rows, locked, months_of, read_table, runs, series_folder
 from feature_store.queries import query
 
 if TYPE_CHECKING:
@@ -220,32 +221,30 @@ class FeatureStore:
 
 def known_candles(lake: CandleLake, series: Iterable[Series], as_of_ms: int) -> Mapping[Series, Rows]:
     """
-    Return the candles of several series that were known at a moment, through one DuckDB query over the lake.
+    Return the candles of several series that were known at a moment, through one DuckDB query.
 
     Raises:
         CorruptFileError: A partition of the lake is damaged.
     """
-    paths = [str(path) for one in series for path in lake.paths(one)]
-    if not paths:
+    wanted = list(series)
+    parts = [
+        table.append_column("series", pa.repeat(number, len(table)))
+        for number, one in enumerate(wanted)
+        for table in map(read_table, lake.paths(one))
+        if table is not None
+    ]
+    if not parts:
         return {}
     with duckdb.connect() as connection:
-        try:
-            relation = connection.sql(query("candles_as_of"), params={"paths": paths, "as_of": as_of_ms})
-            table = relation.to_arrow_table()
-        except duckdb.Error as error:
-            for path in (path for one in series for path in lake.paths(one)):
-                lake.read_path(path)  # Names the damaged file and the remedy.
-            raise CorruptFileError(lake.root, str(error)[:300], "Run: qtctl ingest --repair") from error
+        connection.register("candle_revisions", pa.concat_tables(parts))
+        table = connection.sql(query("candles_as_of"), params={"as_of": as_of_ms}).to_arrow_table()
     columns = [table[name].to_numpy() for name in COLUMNS]
     times, available = table["open_time_ms"].to_numpy(), table["available_at_ms"].to_numpy()
-    names = [table[name].to_pylist() for name in ("exchange", "symbol", "timeframe")]
-    keys = list(zip(*names, strict=True))
-    begins = [row for row in range(len(keys)) if row == 0 or keys[row] != keys[row - 1]]
+    numbers = table["series"].to_pylist()
     result = {}
-    for begin, end in zip(begins, [*begins[1:], len(keys)], strict=True):
+    for begin, end in runs(numbers):
         block = CandleBlock(times[begin:end], np.column_stack([column[begin:end] for column in columns]))
-        one = Series(keys[begin][0], keys[begin][1], Timeframe.parse(keys[begin][2]))
-        result[one] = Rows(block, available[begin:end], np.zeros(end - begin, np.int32))
+        result[wanted[numbers[begin]]] = Rows(block, available[begin:end], np.zeros(end - begin, np.int32))
     return result
 
 

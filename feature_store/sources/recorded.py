@@ -13,6 +13,7 @@ import numpy as np
 from feature_store.candle import COLUMNS, CandleBlock, Series, Timeframe
 from feature_store.errors import BadInputError, CorruptFileError
 from feature_store.lake import CandleLake
+from feature_store.partitions import runs
 from feature_store.queries import query
 
 NEEDED = ("exchange", "symbol", "timeframe", "ts", *COLUMNS)
@@ -101,8 +102,7 @@ def read_file(path: Path) -> Iterator[tuple[Series, CandleBlock]]:
     if missing:
         raise BadInputError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(NEEDED)}")
     keys = list(zip(*(table[name].to_pylist() for name in NEEDED[:3]), strict=True))
-    begins = [row for row in range(len(keys)) if row == 0 or keys[row] != keys[row - 1]]
-    for begin, end in zip(begins, [*begins[1:], len(keys)], strict=True):
+    for begin, end in runs(keys):
         part = table.slice(begin, end - begin)
         values = np.column_stack([part[name].to_numpy().astype(np.float64) for name in COLUMNS])
         venue, symbol, timeframe = keys[begin]

@@ -1,9 +1,7 @@
--- Closed candles of the lake files in $paths that were known at $as_of, each in its newest revision then, oldest first.
+-- Candles of the table `candle_revisions` that were known at $as_of (ms), each in its newest revision then, oldest first.
 -- available_at is when that revision could be known.
 SELECT
-    exchange,
-    symbol,
-    timeframe,
+    series,
     epoch_ms(open_time) AS open_time_ms,
     open,
     high,
@@ -11,7 +9,7 @@ SELECT
     close,
     volume,
     epoch_ms(available_at) AS available_at_ms
-FROM read_parquet($paths, hive_partitioning = TRUE)
+FROM candle_revisions
 WHERE epoch_ms(available_at) <= $as_of
-QUALIFY row_number() OVER (PARTITION BY exchange, symbol, timeframe, open_time ORDER BY revision DESC) = 1
-ORDER BY exchange, symbol, timeframe, open_time
+QUALIFY row_number() OVER (PARTITION BY series, open_time ORDER BY revision DESC) = 1
+ORDER BY series, open_time

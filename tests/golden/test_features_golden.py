@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+
+from feature_store.features import definition, kernel
+from feature_store.features.definition import FEATURE_NAMES, FEATURES, MODEL_INPUT_NAMES, Family, fingerprint
+
+# A change here means: every stored state, feature file and model bundle is of another feature set.
+FINGERPRINT = "ca0fb92099a295c9fed40136edd8398c4ed9d1048ff5616598b1d4c8c0f9e99e"
+SPECIFIED = {f"FE-{number:03}" for number in range(5, 30)}
+
+
+def test_the_fingerprint_is_the_released_one():
+    """Nobody changes a name, order, formula or parameter without noticing what that invalidates."""
+    assert fingerprint() == FINGERPRINT
+
+
+def test_there_are_exactly_49_features_by_unique_names():
+    """The contract is 49 ordered names."""
+    assert len(FEATURES) == len(set(FEATURE_NAMES)) == 49
+    assert all(re.fullmatch(r"[a-z][a-z0-9_]*", name) for name in FEATURE_NAMES + MODEL_INPUT_NAMES)
+    assert len(set(MODEL_INPUT_NAMES)) == len(MODEL_INPUT_NAMES)
+
+
+def test_every_specified_family_is_there():
+    """Each row FE-005 to FE-029 of the specification has at least one feature, and every family one."""
+    assert {feature.source[:6] for feature in FEATURES} == SPECIFIED
+    assert {feature.family for feature in FEATURES} == set(Family)
+
+
+def test_the_kernel_and_the_definition_name_the_same_things():
+    """The compiled constants are the documented ones: order, tail, warm-up, width of the inputs."""
+    assert [getattr(kernel, name.upper()) for name in FEATURE_NAMES] == list(range(49))
+    assert (definition.TAIL, len(MODEL_INPUT_NAMES)) == (kernel.TAIL, kernel.INPUTS)
+    assert kernel._BOUND == definition.INPUT_BOUND
+    assert max(feature.lookback or 0 for feature in FEATURES) <= definition.TAIL
+
+
+@pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(definition.Feature)])
+def test_every_property_of_a_feature_moves_the_fingerprint(field, monkeypatch):
+    """The fingerprint covers all that defines a feature."""
+    changed = dataclasses.replace(FEATURES[0], **{field: 7 if field in {"lookback", "warm_up"} else "other"})
+    monkeypatch.setattr(definition, "FEATURES", (changed, *FEATURES[1:]))
+    assert fingerprint() != FINGERPRINT
+
+
+def test_order_moves_the_fingerprint(monkeypatch):
+    """The same features in another order are another set."""
+    monkeypatch.setattr(definition, "FEATURES", FEATURES[::-1])
+    assert fingerprint() != FINGERPRINT
