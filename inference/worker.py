@@ -39,6 +39,8 @@ from inference.telemetry.logs import logger
 
 _log = logger("worker")
 _ATR = INDEX["atr_14"]
+# Entries at once: more would delay each other's stops, and a position must not wait for its stop.
+_ENTRIES_AT_ONCE = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,7 @@ class Worker:
         self._monotonic = monotonic
         self._rows: dict[str, _LastRow] = {}
         self._entries: set[asyncio.Task[None]] = set()
+        self._entering = asyncio.Semaphore(_ENTRIES_AT_ONCE)
 
     @property
     def now_ms(self) -> int:
@@ -319,7 +322,8 @@ class Worker:
                 self.counters.last_signals[decision.symbol] = (decision.signal, outcome)
 
     async def _enter(self, approval: Approved, *, candle_close_ms: int) -> None:
-        opened = await self.executor.enter(approval, candle_close_ms=candle_close_ms)
+        async with self._entering:
+            opened = await self.executor.enter(approval, candle_close_ms=candle_close_ms)
         self.counters.orders["opened" if opened else "not_opened"] += 1
         _log.info("entry_finished", symbol=approval.symbol, direction=approval.direction.value, opened=opened)
 

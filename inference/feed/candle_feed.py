@@ -87,7 +87,7 @@ class CandleFeed:
     async def _gather(self, close: int) -> None:
         """Wait for the stream, then ask by REST for what it did not bring, within a short deadline."""
         candle_seconds = self._clock.wall_seconds(self._timeframe.milliseconds)
-        patience = 0.0 if self._is_silent() else min(1.5, 0.06 * candle_seconds)
+        patience = 0.0 if self._is_silent() else min(1.5, 0.15 * candle_seconds)
         await self._wait_for_stream(close, patience)
         missing = self._assembler.missing(close)
         if not missing:
