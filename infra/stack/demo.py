@@ -169,12 +169,13 @@ class Demo:
     async def _explain_failure(self, prefect: PrefectServer, run: FlowRun, stack: LocalStack) -> None:
         log = stack.home.logs / "prefect-worker.log"
         found = run.message
-        with contextlib.suppress(ServiceDownError):
-            found = (await prefect.failure(await prefect.with_subflows(run.id))).partition("\n")[0] or found
-        # A run that could not even be loaded says why only in the log of the worker that started it.
-        named = [line for line in processes.tail(log, lines=200).splitlines() if _ERROR_LINE.match(line)]
-        if run.state_type == "CRASHED" and named:
-            found = named[-1]
+        if not found or run.state_type == "CRASHED":
+            with contextlib.suppress(ServiceDownError):
+                logged = await prefect.failure(await prefect.with_subflows(run.id))
+                found = logged.partition("\n")[0] or found
+            # A run that could not even be loaded says why only in the log of the worker that started it.
+            named = [line for line in processes.tail(log, lines=200).splitlines() if _ERROR_LINE.match(line)]
+            found = named[-1] if named else found
         page = f"{stack.urls[PREFECT]}/runs/flow-run/{run.id}"
         raise StackError(f"The retrain run ended {run.state_name}: {found or 'no reason given'}; read {log} and {page}")
 

@@ -76,7 +76,7 @@ def scores_of(metrics: Mapping[str, float]) -> tuple[str | None, list[ModelScore
             ModelScore(name=name, role=_role(name), scores=scores) for name, scores in rows.items() if "rmse" in scores
         ]
         if found:
-            order = {"member": 0, "ensemble": 1, "baseline": 2}
+            order = {"member": 0, "ensemble": 1, "champion": 2, "baseline": 3}
             return window, sorted(found, key=lambda one: (order[one.role], one.name))
     return None, []
 
@@ -84,7 +84,7 @@ def scores_of(metrics: Mapping[str, float]) -> tuple[str | None, list[ModelScore
 def _role(name: str) -> str:
     if name in _MEMBERS:
         return "member"
-    return "ensemble" if name == "ensemble" else "baseline"
+    return name if name in ("ensemble", "champion") else "baseline"
 
 
 def total_interval(

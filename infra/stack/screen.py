@@ -46,8 +46,7 @@ class Screen:
         names = {"prefect-server": "Prefect", "mlflow": "MLflow", "sandbox": "Sandbox exchange"}
         for key, name in names.items():
             if key in urls:
-                page = f"{urls[key]}/sandbox/status" if key == "sandbox" else urls[key]
-                self.say(f"  {name:18}{page}")
+                self.say(f"  {name:18}{urls[key]}")
 
     @contextlib.contextmanager
     def bars(self) -> Iterator[Bars]:
