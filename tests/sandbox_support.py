@@ -45,7 +45,8 @@ class SandboxProcess:
 
     async def ctl(self, **operation: Any) -> Any:
         """Use the control plane: `await sandbox.ctl(op="kill_ws")`."""
-        async with aiohttp.ClientSession() as session, session.post(self.url + "/sandbox/ctl", json=operation) as answer:
+        address = self.url + "/sandbox/ctl"
+        async with aiohttp.ClientSession() as session, session.post(address, json=operation) as answer:
             return await answer.json()
 
     async def stop(self) -> int:

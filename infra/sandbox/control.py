@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -107,46 +108,75 @@ async def perform(sandbox: Sandbox, body: dict[str, Any]) -> Any:
     Raises:
         FaultError: The operation or one of its fields is unknown.
     """
-    operation = body.get("op")
-    plan = sandbox.faults
-    match operation:
-        case "fault":
-            plan.rules.append(parse_fault(body))
-            return {"ok": True, "faults": len(plan.rules)}
-        case "kill_ws":
-            return {"ok": True, "killed": await sandbox.kill_sockets(hard=bool(body.get("hard", False)))}
-        case "freeze_ws":
-            frozen = bool(body.get("on", True))
-            sandbox.hub.frozen_market = frozen and body.get("market", True)
-            sandbox.hub.frozen_user = frozen and body.get("user", True)
-            return {"ok": True}
-        case "skew":
-            sandbox.clock.skew_ms = int(body.get("ms", 0))
-            return {"ok": True, "skew_ms": sandbox.clock.skew_ms}
-        case "expire_key":
-            return {"ok": True, "expired": sandbox.expire_listen_key(forget=False)}
-        case "legacy":
-            sandbox.legacy_conditionals = body.get("mode", "accept") == "accept"
-            return {"ok": True}
-        case "push":
-            for connection in list(sandbox.hub.connections):
-                connection.push(str(body.get("frame", "")))
-            return {"ok": True}
-        case "log":
-            if "on" in body:
-                plan.is_logging = bool(body["on"])
-            return {"ok": True, "log": plan.log}
-        case "clear":
-            plan.rules.clear()
-            plan.log.clear()
-            plan.is_logging = False
-            sandbox.hub.frozen_market = sandbox.hub.frozen_user = False
-            sandbox.clock.skew_ms = 0
-            sandbox.legacy_conditionals = False
-            return {"ok": True}
-    raise FaultError(
-        f"Unknown op '{operation}', expected fault, kill_ws, freeze_ws, skew, expire_key, legacy, push, log or clear"
-    )
+    operation = str(body.get("op"))
+    if operation == "kill_ws":
+        return {"ok": True, "killed": await sandbox.kill_sockets(hard=bool(body.get("hard", False)))}
+    handler = _OPERATIONS.get(operation)
+    if handler is None:
+        raise FaultError(f"Unknown op '{operation}', expected kill_ws, {', '.join(sorted(_OPERATIONS))}")
+    return {"ok": True} | handler(sandbox, body)
+
+
+def _fault(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    sandbox.faults.rules.append(parse_fault(body))
+    return {"faults": len(sandbox.faults.rules)}
+
+
+def _freeze(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    frozen = bool(body.get("on", True))
+    sandbox.hub.frozen_market = frozen and bool(body.get("market", True))
+    sandbox.hub.frozen_user = frozen and bool(body.get("user", True))
+    return {}
+
+
+def _skew(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    sandbox.clock.skew_ms = int(body.get("ms", 0))
+    return {"skew_ms": sandbox.clock.skew_ms}
+
+
+def _expire_key(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    del body
+    return {"expired": sandbox.expire_listen_key()}
+
+
+def _legacy(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    sandbox.legacy_conditionals = body.get("mode", "accept") == "accept"
+    return {}
+
+
+def _push(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    for connection in list(sandbox.hub.connections):
+        connection.push(str(body.get("frame", "")))
+    return {}
+
+
+def _log(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    if "on" in body:
+        sandbox.faults.is_logging = bool(body["on"])
+    return {"log": sandbox.faults.log}
+
+
+def _clear(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    del body
+    sandbox.faults.rules.clear()
+    sandbox.faults.log.clear()
+    sandbox.faults.is_logging = False
+    sandbox.hub.frozen_market = sandbox.hub.frozen_user = False
+    sandbox.clock.skew_ms = 0
+    sandbox.legacy_conditionals = False
+    return {}
+
+
+_OPERATIONS: dict[str, Callable[[Sandbox, dict[str, Any]], dict[str, Any]]] = {
+    "fault": _fault,
+    "freeze_ws": _freeze,
+    "skew": _skew,
+    "expire_key": _expire_key,
+    "legacy": _legacy,
+    "push": _push,
+    "log": _log,
+    "clear": _clear,
+}
 
 
 def json_response(data: Any, *, status: int = 200) -> web.Response:

@@ -226,7 +226,7 @@ class Feeds:
         levels = kind.split("@", maxsplit=1)[0].removeprefix("depth")
         limit = int(levels) if levels.isdigit() else 50
         bids, asks = shapes.book_sides(venue.exchange.book, venue.instrument(symbol), venue.last_price(symbol), limit)
-        new = ({p: q for p, q in bids}, {p: q for p, q in asks})
+        new = (_by_price(bids), _by_price(asks))
         before = self._depth_sent.get(stream)
         if before is not None and before[0] == update and stream not in self.hub.fresh:
             return
@@ -253,6 +253,10 @@ class Feeds:
                 "a": [[p, q] for p, q in changed[1].items()],
             },
         )
+
+
+def _by_price(side: list[list[str]]) -> dict[str, str]:
+    return {level[0]: level[1] for level in side}
 
 
 def _book_ticker(venue: Venue, symbol: str, now_ms: int) -> dict[str, Any]:

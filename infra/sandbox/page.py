@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from html import escape
 from typing import Any
@@ -15,7 +15,8 @@ _STYLE = """
 :root { color-scheme: light dark }
 body { font: 14px/1.45 system-ui, sans-serif; margin: 1.5rem auto; max-width: 72rem; padding: 0 1rem }
 h1 { font-size: 1.3rem; margin: 0 } h2 { font-size: 1rem; margin: 1.6rem 0 .4rem }
-table { border-collapse: collapse; width: 100% } th, td { text-align: right; padding: .15rem .6rem; white-space: nowrap }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: right; padding: .15rem .6rem; white-space: nowrap }
 th:first-child, td:first-child { text-align: left } thead th { border-bottom: 1px solid #8886; font-weight: 600 }
 tbody tr:nth-child(even) { background: #8881 } td { font-variant-numeric: tabular-nums }
 .facts { display: flex; flex-wrap: wrap; gap: .3rem 1.6rem; margin: .6rem 0 } .facts b { font-weight: 600 }
@@ -98,7 +99,7 @@ def render(status: dict[str, Any], venue: Venue, hub: Hub) -> str:
     )
 
 
-def _table(title: str, head: Iterable[str], rows: list[tuple[str, ...]]) -> str:
+def _table(title: str, head: Iterable[str], rows: Sequence[tuple[str, ...]]) -> str:
     if not rows:
         return f'<h2>{escape(title)}</h2><p class="none">none</p>'
     heading = "".join(f"<th>{escape(one)}</th>" for one in head)

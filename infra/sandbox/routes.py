@@ -11,6 +11,7 @@ import msgspec
 
 from infra.sandbox.engine import funding
 from infra.sandbox.engine.errors import VenueError
+from infra.sandbox.engine.instrument import BRACKETS
 from infra.sandbox.engine.model import CONDITIONAL, OrderType, PositionSide
 from infra.sandbox.engine.position import Position
 from infra.sandbox.protocol import market_data, shapes
@@ -421,7 +422,7 @@ def _set_leverage(call: Call) -> Any:
 
 
 def _max_notional(leverage: int) -> str:
-    tiers = shapes.BRACKETS
+    tiers = BRACKETS
     return str(max((t.notional_cap for t in tiers if t.initial_leverage >= leverage), default=tiers[0].notional_cap))
 
 

@@ -80,16 +80,14 @@ def build_market(options: Options) -> Market:
             return ReplayMarket(recording, start_ms=options.replay_start_ms, history_days=options.history_days)
         except RecordingError as error:
             raise OptionError(str(error)) from error
-    count = options.symbol_count
-    market = SyntheticMarket(
-        symbols=count,
+    return SyntheticMarket(
+        symbols=options.symbol_count,
         seed=options.seed,
         edge=options.edge,
         start_ms=options.start_ms,
         history_days=options.history_days,
         names=options.symbols,
     )
-    return market
 
 
 def build(options: Options) -> Sandbox:

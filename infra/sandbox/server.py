@@ -106,7 +106,7 @@ class Sandbox:
             if slow:
                 slow_at = now
                 if self._listen_key is not None and now > self._listen_key_until:
-                    self.expire_listen_key(forget=True)
+                    self.expire_listen_key()
                 self._prepare_tomorrow()
                 self._say_halted(now_ms)
             if now - saved_at >= SAVE_SECONDS:
@@ -155,9 +155,8 @@ class Sandbox:
         self._listen_key_until = wall.monotonic() + LISTEN_KEY_SECONDS
         return self._listen_key
 
-    def expire_listen_key(self, *, forget: bool) -> bool:
+    def expire_listen_key(self) -> bool:
         """End the user stream as the venue does when a key was not kept alive."""
-        del forget
         if self._listen_key is None:
             return False
         self.hub.publish_user(self._listen_key, listen_key_expired(self._listen_key, self.now_ms()))
@@ -168,11 +167,8 @@ class Sandbox:
         """Close every socket: politely, or by cutting the wire."""
         connections = list(self.hub.connections)
         for connection in connections:
-            transport = connection.socket.get_extra_info("socket") if hard else None
-            if transport is not None:
-                raw = connection.socket._req.transport if connection.socket._req is not None else None  # noqa: SLF001
-                if raw is not None:
-                    raw.abort()
+            if hard and connection.transport is not None:
+                connection.transport.abort()
             else:
                 await connection.socket.close(code=WSCloseCode.GOING_AWAY)
         return len(connections)
@@ -272,7 +268,7 @@ class Sandbox:
             raise VenueError(-1125)
         if request.method == "PUT":
             return {"listenKey": self.listen_key()}
-        self.expire_listen_key(forget=True)
+        self.expire_listen_key()
         return {}
 
     def _headers(self, path: str, route: Route | None) -> dict[str, str]:
@@ -297,7 +293,7 @@ class Sandbox:
         socket = web.WebSocketResponse(heartbeat=180.0, autoping=True, compress=False)
         await socket.prepare(request)
         path = request.path.rstrip("/")
-        connection = Connection(socket, combined="/stream" in path)
+        connection = Connection(socket, combined="/stream" in path, transport=request.transport)
         names = [one for one in (request.query.get("streams") or "").split("/") if one]
         tail = path.rsplit("/ws/", 1)[1] if "/ws/" in path else ""
         if tail and not tail.isdigit():

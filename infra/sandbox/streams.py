@@ -21,6 +21,7 @@ class Connection:
 
     socket: web.WebSocketResponse
     combined: bool
+    transport: asyncio.Transport | None = None
     listen_key: str | None = None
     streams: set[str] = field(default_factory=set)
     queue: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MAX_QUEUE))
@@ -98,28 +99,34 @@ class Hub:
                 connection.push(wrapped if connection.combined else raw)
 
 
-def answer(connection: Connection, hub: Hub, text: str) -> str | None:
+def answer(connection: Connection, hub: Hub, text: str) -> str:
     """Handle one frame a client sent and return the reply."""
     try:
         request = msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError):
         return '{"error":{"code":3,"msg":"Invalid JSON: expected an object"}}'
-    identity = request.get("id")
-    method = request.get("method")
-    params = request.get("params") or []
+    reply = _reply(connection, hub, request.get("method"), request.get("params") or [])
+    return _encode({**reply, "id": request.get("id")}).decode()
+
+
+def _reply(connection: Connection, hub: Hub, method: object, params: object) -> dict[str, Any]:
     if method in {"SUBSCRIBE", "UNSUBSCRIBE"}:
         if not isinstance(params, list) or not all(isinstance(one, str) for one in params):
-            return _encode(
-                {"error": {"code": 2, "msg": "Invalid request: params must be an array of strings"}, "id": identity}
-            ).decode()
-        if method == "SUBSCRIBE" and len(connection.streams) + len(params) > MAX_STREAMS:
-            return _encode(
-                {"error": {"code": 2, "msg": f"Too many streams, at most {MAX_STREAMS}"}, "id": identity}
-            ).decode()
-        (hub.subscribe if method == "SUBSCRIBE" else hub.unsubscribe)(connection, params)
-        return _encode({"result": None, "id": identity}).decode()
-    if method == "LIST_SUBSCRIPTIONS":
-        return _encode({"result": sorted(connection.streams), "id": identity}).decode()
-    if method in {"SET_PROPERTY", "GET_PROPERTY"}:
-        return _encode({"result": connection.combined if method == "GET_PROPERTY" else None, "id": identity}).decode()
-    return _encode({"error": {"code": 2, "msg": f"Invalid request: unknown method {method}"}, "id": identity}).decode()
+            return _refusal("params must be an array of strings")
+        if method == "UNSUBSCRIBE":
+            hub.unsubscribe(connection, params)
+        elif len(connection.streams) + len(params) > MAX_STREAMS:
+            return _refusal(f"too many streams, at most {MAX_STREAMS}")
+        else:
+            hub.subscribe(connection, params)
+        return {"result": None}
+    results: dict[object, Any] = {
+        "LIST_SUBSCRIPTIONS": sorted(connection.streams),
+        "GET_PROPERTY": connection.combined,
+        "SET_PROPERTY": None,
+    }
+    return {"result": results[method]} if method in results else _refusal(f"unknown method {method}")
+
+
+def _refusal(reason: str) -> dict[str, Any]:
+    return {"error": {"code": 2, "msg": f"Invalid request: {reason}"}}

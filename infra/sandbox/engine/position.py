@@ -69,12 +69,8 @@ def apply_fill(position: Position, signed_quantity: Decimal, price: Decimal, *, 
     opened = abs(signed_quantity) - closed
     sign = 1 if signed_quantity > 0 else -1
 
-    if closed == abs(held):
-        released = position.cost
-    else:
-        released = cents(position.cost * closed / abs(held))
-    if not closed:
-        released = ZERO
+    # Closing all of it releases all of the cost, whatever a rounded share would say.
+    released = position.cost if closed == abs(held) else cents(position.cost * closed / abs(held))
     # Adding zero turns the negative zero of an opening fill into zero.
     realized = cents(-sign * closed * price - released) + 0
     updated = Position(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -16,11 +15,16 @@ import pyarrow.parquet as pq
 from infra.sandbox.market.series import Floats, Ints
 
 COLUMNS: Final = ("exchange", "symbol", "timeframe", "ts", "open", "high", "low", "close", "volume")
+_NAMES: Final = ("exchange", "symbol", "timeframe")
 _PRICES: Final = ("open", "high", "low", "close", "volume")
 _QUOTES: Final = ("USDT", "USDC", "BUSD", "USD")
 # Perpetuals before spot before others, when the same name was recorded at several venues.
 _PREFERRED: Final = ("binance_usdm", "binance")
 _MINUTES: Final = {"m": 1, "h": 60, "d": 1440}
+
+
+# Exchange, symbol and timeframe as recorded.
+Source = tuple[str, str, str]
 
 
 class RecordingError(Exception):
@@ -57,25 +61,26 @@ def read_recording(
     Raises:
         RecordingError: Nothing usable is there, or a named symbol is not.
     """
-    tables = list(_tables(path))
-    offered = _offered(tables)
+    files = _files(path)
+    offered = {source for one in files for source in _offered(one)}
     if exchange is not None:
         offered = {one for one in offered if one[0] == exchange}
-    chosen_timeframe = timeframe or _default_timeframe(offered)
-    offered = {one for one in offered if one[2] == chosen_timeframe}
+    chosen = timeframe or _default_timeframe(offered)
+    offered = {one for one in offered if one[2] == chosen}
     if not offered:
-        raise RecordingError(
-            f"{path} has no candles of {chosen_timeframe or 'any timeframe'} at {exchange or 'any venue'}."
-        )
+        raise RecordingError(f"{path} has no candles of {chosen or 'any timeframe'} at {exchange or 'any venue'}.")
+    length_ms = timeframe_ms(chosen)
+    sources = _sources(offered, symbols, path)
+    rows = _read_rows(files, set(sources.values()))
     series, dropped = [], 0
-    for venue_symbol, source in _sources(offered, symbols, path).items():
-        recorded, lost = _read_series(tables, venue_symbol, source, timeframe_ms(chosen_timeframe))
+    for symbol, source in sources.items():
+        recorded, lost = _clean(symbol, source[1], rows[source], length_ms)
         dropped += lost
         if len(recorded.open_time):
             series.append(recorded)
     if not series:
-        raise RecordingError(f"{path} has no usable candle of {chosen_timeframe}.")
-    return Recording(timeframe_ms(chosen_timeframe), tuple(series), dropped)
+        raise RecordingError(f"{path} has no usable candle of {chosen}.")
+    return Recording(length_ms, tuple(series), dropped)
 
 
 def timeframe_ms(timeframe: str) -> int:
@@ -86,23 +91,24 @@ def timeframe_ms(timeframe: str) -> int:
         RecordingError: It is not one, or longer than a day.
     """
     count, unit = timeframe[:-1], timeframe[-1:]
-    if not count.isdigit() or unit not in _MINUTES or not 0 < int(count) * _MINUTES[unit] <= 1440:  # noqa: PLR2004
+    if not count.isdigit() or unit not in _MINUTES or not 0 < int(count) * _MINUTES[unit] <= 1440:
         raise RecordingError(f"Timeframe '{timeframe}' cannot be replayed, expected 1m to 1d.")
     return int(count) * _MINUTES[unit] * 60_000
 
 
-def _tables(path: Path) -> Iterator[pa.Table]:
+def _files(path: Path) -> list[Path]:
     if not path.exists():
         raise RecordingError(f"There is no recording at {path}; --replay expects a Parquet or CSV file, or a folder.")
     if path.is_file():
-        yield _table(path)
-        return
+        missing = [one for one in COLUMNS if one not in _names(path)]
+        if missing:
+            raise RecordingError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(COLUMNS)}.")
+        return [path]
     found = sorted(one for one in path.iterdir() if one.suffix in {".parquet", ".csv"})
     candles = [one for one in found if set(COLUMNS) <= set(_names(one))]
     if not candles:
         raise RecordingError(f"{path} holds no Parquet or CSV file with the columns {', '.join(COLUMNS)}.")
-    for one in candles:
-        yield _table(one)
+    return candles
 
 
 def _names(path: Path) -> list[str]:
@@ -112,40 +118,37 @@ def _names(path: Path) -> list[str]:
         with path.open(encoding="utf-8") as handle:
             return handle.readline().strip().split(",")
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise RecordingError(f"{path} cannot be read, it may be damaged or cut short: {error}") from error
+        raise _damaged(path, error) from error
 
 
-def _table(path: Path) -> pa.Table:
-    missing = [one for one in COLUMNS if one not in _names(path)]
-    if missing:
-        raise RecordingError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(COLUMNS)}.")
+def _damaged(path: Path, error: Exception) -> RecordingError:
+    return RecordingError(f"{path} cannot be read, it may be damaged or cut short: {error}")
+
+
+def _table(path: Path, columns: tuple[str, ...]) -> pa.Table:
     try:
         if path.suffix == ".parquet":
-            table = pq.read_table(path, columns=list(COLUMNS))
+            table = pq.read_table(path, columns=list(columns))
         else:
-            options = pa.csv.ConvertOptions(include_columns=list(COLUMNS))
-            table = pa.csv.read_csv(path, convert_options=options)
-        wanted = pa.schema([(one, _type(one)) for one in COLUMNS])
-        return table.select(list(COLUMNS)).cast(wanted).unify_dictionaries()
+            table = pa.csv.read_csv(path, convert_options=pa.csv.ConvertOptions(include_columns=list(columns)))
+        wanted = pa.schema([(one, _type(one)) for one in columns])
+        return table.select(list(columns)).cast(wanted)
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise RecordingError(f"{path} cannot be read, it may be damaged or cut short: {error}") from error
+        raise _damaged(path, error) from error
 
 
 def _type(column: str) -> pa.DataType:
     if column in _PRICES:
         return pa.float64()
-    return pa.int64() if column == "ts" else pa.dictionary(pa.int32(), pa.string())
+    return pa.int64() if column == "ts" else pa.string()
 
 
-def _offered(tables: list[pa.Table]) -> set[tuple[str, str, str]]:
-    offered: set[tuple[str, str, str]] = set()
-    for table in tables:
-        groups = table.select(["exchange", "symbol", "timeframe"]).group_by(["exchange", "symbol", "timeframe"])
-        offered.update((r["exchange"], r["symbol"], r["timeframe"]) for r in groups.aggregate([]).to_pylist())
-    return offered
+def _offered(path: Path) -> set[Source]:
+    groups = _table(path, _NAMES).group_by(list(_NAMES)).aggregate([]).to_pylist()
+    return {(one["exchange"], one["symbol"], one["timeframe"]) for one in groups}
 
 
-def _default_timeframe(offered: set[tuple[str, str, str]]) -> str:
+def _default_timeframe(offered: set[Source]) -> str:
     known = {one[2] for one in offered}
     if "5m" in known:
         return "5m"
@@ -159,17 +162,15 @@ def _base(symbol: str) -> str | None:
     return None
 
 
-def _sources(
-    offered: set[tuple[str, str, str]], symbols: tuple[str, ...], path: Path
-) -> dict[str, tuple[str, str, str]]:
+def _sources(offered: set[Source], symbols: tuple[str, ...], path: Path) -> dict[str, Source]:
     """Which recording each instrument takes; recorded BTCUSD and BTCUSDT both trade as BTCUSDT."""
 
-    def rank(source: tuple[str, str, str]) -> tuple[int, int, str]:
+    def rank(source: Source) -> tuple[int, int, str]:
         exchange, symbol, _ = source
         place = _PREFERRED.index(exchange) if exchange in _PREFERRED else len(_PREFERRED)
         return place, 0 if symbol.endswith("USDT") else 1, exchange
 
-    best: dict[str, tuple[str, str, str]] = {}
+    best: dict[str, Source] = {}
     for source in sorted(offered, key=rank):
         base = _base(source[1])
         if base is not None:
@@ -182,22 +183,29 @@ def _sources(
     return {f"{_base(one)}USDT": best[f"{_base(one)}USDT"] for one in symbols}
 
 
-def _read_series(
-    tables: list[pa.Table], symbol: str, source: tuple[str, str, str], length_ms: int
-) -> tuple[Recorded, int]:
-    exchange, native, timeframe = source
-    times: list[Any] = []
-    values: list[Any] = []
-    for table in tables:
-        mask = pc.and_(
-            pc.and_(pc.equal(table["exchange"], exchange), pc.equal(table["symbol"], native)),
-            pc.equal(table["timeframe"], timeframe),
-        )
-        part = table.filter(mask)
-        times.append(part["ts"].to_numpy())
-        values.append(np.column_stack([part[one].to_numpy() for one in _PRICES]))
-    ts = np.concatenate(times).astype(np.int64)
-    columns = np.concatenate(values)
+def _read_rows(files: list[Path], wanted: set[Source]) -> dict[Source, list[tuple[Ints, Floats]]]:
+    rows: dict[Source, list[tuple[Ints, Floats]]] = {source: [] for source in wanted}
+    symbols = sorted({source[1] for source in wanted})
+    for path in files:
+        if not wanted & _offered(path):
+            continue
+        table = _table(path, COLUMNS).filter(pc.field("symbol").isin(symbols))
+        for source in sorted(wanted):
+            exchange, symbol, timeframe = source
+            chosen = table.filter(
+                (pc.field("symbol") == symbol)
+                & (pc.field("exchange") == exchange)
+                & (pc.field("timeframe") == timeframe)
+            )
+            if chosen.num_rows:
+                values = np.column_stack([chosen[one].to_numpy() for one in _PRICES])
+                rows[source].append((chosen["ts"].to_numpy().astype(np.int64), values))
+    return rows
+
+
+def _clean(symbol: str, native: str, rows: list[tuple[Ints, Floats]], length_ms: int) -> tuple[Recorded, int]:
+    ts = np.concatenate([one[0] for one in rows])
+    columns = np.concatenate([one[1] for one in rows])
     opened, high, low, close, volume = columns.T
     sound = (
         np.isfinite(columns).all(axis=1)

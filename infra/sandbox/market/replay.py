@@ -112,7 +112,7 @@ class ReplayMarket:
         span = self.end_ms - first
         if span > (history_days + 1) * DAY_MS:
             start = first + history_days * DAY_MS
-        elif span > 31 * DAY_MS:  # noqa: PLR2004 - thirty days to learn from, one to trade.
+        elif span > 31 * DAY_MS:
             start = first + 30 * DAY_MS
         else:
             start = first + span * 3 // 4
@@ -130,8 +130,13 @@ def _weights(count: int) -> Floats:
 def _instrument(recorded: Recorded) -> Instrument:
     prices = recorded.values[:, :4]
     sample = prices[:: max(1, len(prices) // 2_000)].ravel()
-    decimals = next((k for k in range(9) if np.allclose(sample * 10**k, np.rint(sample * 10**k), rtol=0, atol=1e-3)), 8)
-    return instrument_for_price(recorded.symbol, recorded.base, float(np.median(sample)), price_decimals=decimals)
+    median = float(np.median(sample))
+    # Resampled recordings have averages with endless decimals; a tick below a tenth of a basis point is noise.
+    finest = next((k for k in range(9) if median * 10**k >= 100_000), 8)
+    decimals = next(
+        (k for k in range(finest) if np.allclose(sample * 10**k, np.rint(sample * 10**k), rtol=0, atol=1e-3)), finest
+    )
+    return instrument_for_price(recorded.symbol, recorded.base, median, price_decimals=decimals)
 
 
 def _candles(recorded: Recorded, instrument: Instrument) -> Candles:

@@ -190,7 +190,7 @@ def from_ticks(market: Market, index: int, start_ms: int, end_ms: int) -> Candle
         times = block.start_ms + np.arange(offset, stop, dtype=np.int64) * TICK_MS
         there = price > 0
         price, volume, times = price[there], volume[there], times[there]
-        quote = price * volume.astype(np.float64) * unit
+        quote: Floats = np.asarray(price * volume.astype(np.float64) * unit, np.float64)
         parts.append(Candles(times, price, price, price, price, volume, quote, np.ones(len(times), np.int64)))
         first_tick += stop - offset
     return join(parts)

@@ -31,6 +31,7 @@ With `edge` 0 both `c` and the leak are 0: returns are a martingale difference a
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -335,21 +336,24 @@ class _Static:
     """Arrays of what never changes, one row per symbol."""
 
     def __init__(self, chosen: tuple[Character, ...]) -> None:
-        column = lambda values: np.array(list(values), np.float64)[:, None]  # noqa: E731 - one shape, seven uses.
         instruments = [instrument_for_price(c.symbol, c.base, c.price) for c in chosen]
-        self.market = column(c.market_share for c in chosen)
-        self.sector = column(c.sector_share for c in chosen)
+        self.market = _column(c.market_share for c in chosen)
+        self.sector = _column(c.sector_share for c in chosen)
         self.sectors = np.array([c.sector for c in chosen])
         self.own = np.sqrt(1.0 - self.market - self.sector)
-        self.minute_volatility = column(c.daily_volatility for c in chosen) / np.sqrt(MINUTES)
+        self.minute_volatility = _column(c.daily_volatility for c in chosen) / np.sqrt(MINUTES)
         self.units = np.array([quote_unit(i) for i in instruments])
-        self.price_scale = column(10.0**i.price_decimals for i in instruments)
-        self.minute_quantity = column(
+        self.price_scale = _column(10.0**i.price_decimals for i in instruments)
+        self.minute_quantity = _column(
             c.minute_notional / c.price * 10.0**i.quantity_decimals for c, i in zip(chosen, instruments, strict=True)
         )
         hours = np.arange(MINUTES) / 60.0
         # Busiest in the early American afternoon, quietest before the European morning.
         self.cycle = np.exp(0.25 * np.cos(2 * np.pi * (hours - 15.0) / 24.0) + 0.08 * np.cos(4 * np.pi * hours / 24.0))
+
+
+def _column(values: Iterable[float]) -> F64:
+    return np.array(list(values), np.float64)[:, None]
 
 
 def _volatility(shocks: F64, carry: _Carry) -> tuple[F64, F64]:

@@ -214,7 +214,7 @@ def trades(venue: Venue, params: Params, *, aggregate: bool) -> list[dict[str, A
     last = min(last, first + limit - 1)
     found = from_ticks(venue.market, venue.index[symbol], first * TICK_MS, (last + 1) * TICK_MS)
     falls = np.concatenate(([False], np.diff(found.close) < 0))
-    out = []
+    out: list[dict[str, Any]] = []
     for opened, close, volume, fell in zip(
         found.open_time.tolist(), found.close.tolist(), found.volume.tolist(), falls.tolist(), strict=True
     ):
@@ -257,7 +257,7 @@ def funding_history(venue: Venue, params: Params, now_ms: int) -> list[dict[str,
     start = params.integer("startTime")
     start = end - (limit - 1) * step if start is None else start
     first = max(-(-start // step) * step, -(-venue.market.first_ms // step) * step)
-    out = []
+    out: list[dict[str, Any]] = []
     for at in range(first, end + 1, step):
         if len(out) == limit:
             break
