@@ -226,7 +226,7 @@ def _retrain(
 
 def _execute(run: Callable[[], Any], *, as_json: bool, sentence: Callable[[Any], str]) -> int:
     try:
-        _reach_prefect(FlowSettings(), quiet=as_json)
+        _reach_prefect(FlowSettings.of(), quiet=as_json)
         done = run()
     except QuantumError as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command speaks to the person who typed it

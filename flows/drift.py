@@ -11,10 +11,10 @@ from feature_store.errors import BadInputError
 from feature_store.lake import CandleLake
 from flows.frames import frames_between, newest_close_ms, stored_series
 from flows.orchestration import ASKING_REGISTRY, markdown, say, table
+from flows.outcome import TRAINING_REPORT
 from flows.registry import RegisteredVersion, Registry, RunLog
 from flows.settings import FlowSettings
 from flows.stability import DRIFTED, MOVED, Stability, stability
-from flows.train import TRAINING_REPORT
 from flows.training.dataset import FrameSet
 from flows.training.report import TrainingReport
 from flows.wording import figure, moment
@@ -75,7 +75,7 @@ def drift(hours: int = 24) -> dict[str, float]:
     Args:
         hours: How many hours, counted back from the newest stored candle, are compared.
     """
-    settings = FlowSettings()
+    settings = FlowSettings.of()
     found = find_champion(settings)
     if found is None:
         say("Nothing was promoted yet, so there is no champion to compare with")

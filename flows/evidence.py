@@ -105,7 +105,7 @@ def gates_table(verdict: Verdict) -> str:
     return markdown_table(
         ("gate", "held", "value", "bound", "why"),
         [
-            (check.name, "yes" if check.passed else "**no**", _shown(check.value), _shown(check.bound), check.reason)
+            (check.name, "yes" if check.passed else "**no**", figure(check.value), figure(check.bound), check.reason)
             for check in verdict.checks
         ],
     )
@@ -117,8 +117,8 @@ def gate_rows(verdict: Verdict) -> list[dict[str, object]]:
         {
             "gate": check.name,
             "held": check.passed,
-            "value": _shown(check.value),
-            "bound": _shown(check.bound),
+            "value": figure(check.value),
+            "bound": figure(check.bound),
             "why": check.reason,
         }
         for check in verdict.checks
@@ -142,7 +142,3 @@ def _members(report: TrainingReport) -> list[str]:
 
 def _span(window: TimeWindow) -> tuple[str, str]:
     return moment(window.start_ms), moment(window.end_ms)
-
-
-def _shown(value: object) -> str:
-    return figure(float(value)) if isinstance(value, int | float) else str(value)

@@ -26,7 +26,8 @@ _SECONDS_BETWEEN_UPDATES = 1.0
 
 def passes_later(_task: object, _task_run: object, state: Any) -> bool:
     """Tell whether trying a failed task again can help: bad input and a refusal stay what they are."""
-    error = state.result(raise_on_failure=False)
+    # Inside an async task Prefect would answer with a coroutine.
+    error = state.result(raise_on_failure=False, _sync=True)
     return not isinstance(error, QuantumError) or isinstance(error, RetryableError | RegistryUnavailableError)
 
 

@@ -1,8 +1,12 @@
-"""What flows hand to each other and to people: a candidate, and whether it was promoted."""
+"""What flows hand to each other: a candidate, its reports, and whether it was promoted."""
 
 from __future__ import annotations
 
 import msgspec
+
+# What a candidate's MLflow run holds, by path.
+TRAINING_REPORT, TRAINING_CONFIG = "reports/training.json", "reports/config.json"
+SHADOW_REPORT = "reports/shadow.json"
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

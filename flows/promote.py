@@ -9,14 +9,13 @@ from prefect import flow, task
 
 from flows.evidence import gate_rows, gates_table, how_it_was_judged, what_it_is
 from flows.orchestration import ASKING_REGISTRY, markdown, named_by_version, say, table
-from flows.outcome import Promotion
+from flows.outcome import SHADOW_REPORT, TRAINING_REPORT, Promotion
 from flows.registry import RegisteredVersion, Registry, RunLog
 from flows.replay.report import ShadowReport
 from flows.settings import FlowSettings
-from flows.shadow import SHADOW_REPORT
-from flows.train import TRAINING_REPORT
 from flows.training.gates import Verdict, judge, load_gates
 from flows.training.report import TrainingReport
+from flows.wording import figure
 
 
 @task(task_run_name="find-version", **ASKING_REGISTRY)
@@ -75,7 +74,7 @@ def promote(version: str | None = None) -> Promotion:
     Args:
         version: Number of a version of `quantum-ensemble`. Left empty: the one that alias `challenger` points at.
     """
-    settings = FlowSettings()
+    settings = FlowSettings.of()
     ours = find_version(settings, version)
     training, shadow = read_reports(settings, ours)
     verdict = judge_by(settings.gates, training, shadow)
@@ -102,7 +101,10 @@ def _word(verdict: Verdict) -> str:
 
 def _reasons(verdict: Verdict) -> tuple[str, ...]:
     """Every gate that was not held; of a version that passed, that all were."""
-    refused = tuple(f"{check.name}: {check.reason}" for check in verdict.checks if not check.passed)
+    refused = tuple(
+        f"{check.name} was {figure(check.value)}, bound {figure(check.bound)}. {check.reason}"
+        for check in verdict.refusals
+    )
     return refused or (f"all {len(verdict.checks)} gates held",)
 
 

@@ -55,7 +55,7 @@ def retrain(
 
 
 def _publish(result: Promotion) -> None:
-    settings = FlowSettings()
+    settings = FlowSettings.of()
     registry = Registry(settings.registry_address)
     table("retrain-result", [msgspec.to_builtins(result)], "How this retraining ended")
     verdict = "promoted: it trades now" if result.promoted else "refused"

@@ -30,7 +30,7 @@ def rollback() -> Promotion:
 
     Doing it twice changes nothing.
     """
-    settings = FlowSettings()
+    settings = FlowSettings.of()
     done = exchange_aliases(settings.registry_address)
     page = Registry(settings.registry_address).version_page(done.version, settings.registry_page)
     markdown(

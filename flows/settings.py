@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from feature_store.candle import Series, Timeframe
+from feature_store.errors import BadInputError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TimeframeName = Literal["1m", "5m", "15m", "1h", "4h", "1d"]
@@ -47,8 +47,19 @@ class FlowSettings(BaseSettings):
 
     @classmethod
     def of(cls, **chosen: object) -> Self:
-        """Read the environment; what a flow was told (anything but None) wins over it."""
-        return cls(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
+        """
+        Read the environment; what a flow was told (anything but None) wins over it.
+
+        Raises:
+            BadInputError: A value is not usable.
+        """
+        try:
+            return cls(**{name: value for name, value in chosen.items() if value is not None})  # type: ignore[arg-type]
+        except ValidationError as error:
+            problems = "; ".join(
+                f"{_variable(problem['loc'])}: {problem['msg']}, was {problem['input']!r}" for problem in error.errors()
+            )
+            raise BadInputError(f"Unusable settings: {problems}") from None
 
     @property
     def lake(self) -> Path:
@@ -102,12 +113,12 @@ class FlowSettings(BaseSettings):
         return parse_symbols(self.symbols)
 
 
+def _variable(location: tuple[int | str, ...]) -> str:
+    name = str(location[0]) if location else "environment"
+    return name.upper() if name.startswith("QUANTUM") else f"QT_{name.upper()}"
+
+
 def parse_symbols(text: str) -> tuple[str, ...] | None:
     """Read a comma list of unified names; `all` is None."""
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     return None if not names or names == ("all",) else names
-
-
-def series_of(venue: str, symbols: tuple[str, ...], timeframe: Timeframe) -> list[Series]:
-    """Return the series of some symbols, in the given order."""
-    return [Series(venue, symbol, timeframe) for symbol in symbols]

@@ -13,17 +13,15 @@ from feature_store.lake import CandleLake
 from flows.evidence import shadow_markdown
 from flows.frames import frames_between, stored_series
 from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, named_by_version, say
+from flows.outcome import SHADOW_REPORT, TRAINING_CONFIG, TRAINING_REPORT
 from flows.plots import shadow_figures
 from flows.registry import CHAMPION, RegisteredVersion, Registry, RunLog
 from flows.replay.report import ShadowReport
 from flows.replay.shadow import shadow_candidate
 from flows.settings import FlowSettings
-from flows.train import TRAINING_CONFIG, TRAINING_REPORT
 from flows.training.config import TrainingConfig
 from flows.training.dataset import FrameSet
 from flows.training.report import TrainingReport
-
-SHADOW_REPORT = "reports/shadow.json"
 
 
 @task(task_run_name="find-version-and-champion", **ASKING_REGISTRY)
@@ -101,7 +99,7 @@ def shadow(version: str | None = None) -> dict[str, float]:
     Args:
         version: Number of a version of `quantum-ensemble`. Left empty: the one that alias `challenger` points at.
     """
-    settings = FlowSettings()
+    settings = FlowSettings.of()
     bar = ProgressBar("shadow", "Shadow")
     ours, champion = find_versions(settings, version)
     settings.candidates.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from feature_store.clock import utc_now
 from flows.evidence import training_markdown, what_it_is
 from flows.frames import recent_frames
 from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, named_by_series, say
-from flows.outcome import Candidate
+from flows.outcome import TRAINING_CONFIG, TRAINING_REPORT, Candidate
 from flows.plots import training_figures
 from flows.registry import Registry, RunLog
 from flows.settings import FlowSettings, TimeframeName, TrainingSize, VenueName
@@ -25,8 +25,6 @@ from flows.training.pipeline import train_candidate
 from flows.training.report import TrainingReport
 from flows.wording import flattened
 from inference.domain.errors import RegistryUnavailableError
-
-TRAINING_REPORT, TRAINING_CONFIG = "reports/training.json", "reports/config.json"
 
 
 @task(task_run_name="open-mlflow-run", **ASKING_REGISTRY)
