@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +17,8 @@ from feature_store.features.engine import FeatureEngine, model_inputs
 from feature_store.store import TrainingFrame as StoreFrame
 from flows.training.config import NetConfig, TrainingConfig, TreeConfig
 from flows.training.dataset import FrameSet, TrainingFrame
+from flows.training.pipeline import train_candidate
+from flows.training.report import TrainingReport
 
 FIVE_MINUTES_MS = 300_000
 START_MS = 1_735_689_600_000
@@ -132,3 +139,36 @@ def small_config(**changes: object) -> TrainingConfig:
         "parity_rows": 64,
     }
     return TrainingConfig(**(sizes | changes))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A candidate that several tests look at; its folder must be copied before it is changed."""
+
+    path: Path
+    report: TrainingReport
+    frames: FrameSet
+    config: TrainingConfig
+
+
+@functools.cache
+def trained_candidate() -> Trained:
+    """Train all four members once for the whole session, on a small market with a strong edge."""
+    folder = tempfile.TemporaryDirectory(prefix="bundle-")
+    atexit.register(folder.cleanup)
+    frames, config = make_frames(series=4, candles=2400, edge=1.0), small_config()
+    report = train_candidate(frames, config, Path(folder.name), silent)
+    return Trained(Path(folder.name), report, frames, config)
+
+
+def silent(step: str, fraction: float) -> None:
+    """Progress that nobody watches."""
+
+
+def bundle_inputs(frames: FrameSet, n: int = 32, *, window: int = 64) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return inputs, windows and returns of n places late in the first series."""
+    frame = frames.frames[0]
+    last = len(frame.open_time_ms) - 1 - np.arange(n)
+    spans = last[:, None] + np.arange(1 - window, 1)
+    windows = frame.inputs[spans]
+    return windows[:, -1].copy(), windows, frame.log_return[spans].astype(np.float32)

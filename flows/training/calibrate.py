@@ -34,7 +34,7 @@ def skill_weights(skill: Mapping[str, float], *, shrinkage: float, cap: float) -
     """
     Return weights in proportion to positive skill, pulled to equal ones and capped.
 
-    Without any skill they are equal. What the cap takes is shared among the others in proportion.
+    Without any skill they are equal. What the cap takes goes to the others, as far as each has room.
     """
     names = list(skill)
     equal = np.full(len(names), 1 / len(names))
@@ -45,15 +45,12 @@ def skill_weights(skill: Mapping[str, float], *, shrinkage: float, cap: float) -
 
 
 def _capped(weights: Floats, cap: float) -> Floats:
-    for _ in range(len(weights)):
-        over = weights > cap
-        free = weights[~over & (weights < cap)].sum()
-        excess = (weights[over] - cap).sum()
-        if excess <= 1e-12 or free <= 0:
-            break
-        room = ~over & (weights < cap)
-        weights = np.where(over, cap, np.where(room, weights * (1 + excess / free), weights))
-    return np.asarray(weights / weights.sum())
+    held = np.minimum(weights, cap)
+    room = cap - held
+    # With a cap of at least an equal share there is always as much room as there is excess.
+    excess = weights.sum() - held.sum()
+    shared = held + (excess * room / room.sum() if excess > 0 and room.sum() > 0 else 0.0)
+    return np.asarray(shared / shared.sum())
 
 
 def fixed_weights(fixed: Mapping[str, float], members: Sequence[str]) -> dict[str, float]:

@@ -165,7 +165,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         _require(abs(total - 1) < 1e-9, f"Weights must sum to 1, were {total}")
         _require(not unknown, f"Members name unknown inputs {unknown}")
         _require(self.horizon >= 1 and self.window >= 2, "Horizon must be at least 1 and window at least 2")
-        _require(0.5 <= self.threshold < 1, f"Threshold must lie in [0.5, 1), was {self.threshold}")
+        _require(0.5 < self.threshold < 1, f"Threshold must lie in (0.5, 1), was {self.threshold}")
         _require(math.isfinite(self.scale) and self.scale > 0, f"Scale must be positive, was {self.scale}")
         _require(0 < self.max_abs_expected_return < 1, "The bound on expected returns must lie in (0, 1)")
         _require(0 <= self.round_trip_cost < 1, "The round-trip cost must lie in [0, 1)")
