@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -81,6 +82,8 @@ class MemoryJournal:
 
     entries: list[Entry] = field(default_factory=list)
     fail: BaseException | None = None
+    # Called before and after each append; raising here is a crash at that moment.
+    moment: Callable[[], None] = lambda: None
 
     def record(self, event: Event, *, timestamp_ms: int, trace_id: str = "", durable: bool = False) -> Entry:
         """Append, or fail as told."""
@@ -90,7 +93,9 @@ class MemoryJournal:
         entry = chained(
             event, seq=len(self.entries) + 1, timestamp_ms=timestamp_ms, trace_id=trace_id, previous=previous
         )
+        self.moment()
         self.entries.append(entry)
+        self.moment()
         return entry
 
     def events(self) -> list[Event]:
@@ -139,7 +144,8 @@ class FakeGateway:
         self.undelivered: list[OrderReport | Fill] = []
         self.hold_stream = False
         self.crash_at: int | None = None
-        self.requests = 0
+        self.moments = 0
+        self.on_moment: Callable[[], None] = lambda: None
         self.wallet = Decimal(10_000)
         self._ids = 0
 
@@ -227,6 +233,17 @@ class FakeGateway:
             if fill.symbol == symbol and fill.event_time_ms >= since_ms
         ]
 
+    def moment(self) -> None:
+        """One moment at which the process may die; once dead it stays so until `crash_at` is taken away."""
+        self.moments += 1
+        self.on_moment()
+        if self.crash_at is not None and self.moments >= self.crash_at:
+            raise Crash
+
+    def duplicates(self) -> list[str]:
+        """Return the client order ids under which more than one order executed."""
+        return [key for key, ended in self.ended.items() if sum(one.filled > 0 for one in ended) > 1]
+
     def move(self, symbol: str, mark: Decimal) -> None:
         """Move the price; conditional orders that it crosses fire and fill."""
         self.marks[symbol] = mark
@@ -263,17 +280,13 @@ class FakeGateway:
                 self.stream(event)
 
     async def _request(self) -> None:
-        self.requests += 1
+        self.moment()
         self._tick()
-        if self.crash_at is not None and self.requests == self.crash_at:
-            raise Crash
         await asyncio.sleep(0)
 
     async def _answer(self) -> None:
         # The second half of a request: a crash here has executed and never learned it.
-        self.requests += 1
-        if self.crash_at is not None and self.requests == self.crash_at:
-            raise Crash
+        self.moment()
         await asyncio.sleep(0)
 
     def _tick(self) -> None:
@@ -403,10 +416,12 @@ def make_executor(gateway: FakeGateway, journal: Recorder, *, book: Book | None 
     )
 
     def stream(event: OrderReport | Fill) -> None:
-        if isinstance(event, Fill):
-            executor.on_fill(event)
-        else:
-            executor.on_report(event)
+        # The venue does not notice that we died while listening.
+        with suppress(Crash):
+            if isinstance(event, Fill):
+                executor.on_fill(event)
+            else:
+                executor.on_report(event)
 
     gateway.stream = stream
     return executor

@@ -134,7 +134,7 @@ class JournalWriter:
                 self._broken = True
             raise JournalError(
                 f"The journal {self.path} cannot be written: {error.strerror}; "
-                "no order is sent without a record, free disk space and trading resumes"
+                "no order is sent without a record; free disk space, then start the worker again"
             ) from error
         self._offset += len(line)
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 
 import pytest
 
-from inference.domain.order import OrderType, Purpose
+from inference.domain.errors import JournalError
+from inference.domain.order import OrderStatus, OrderType, Purpose
 from inference.domain.trade import ExitReason
 from inference.execution.book import Book
 from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_approved, make_executor
@@ -167,3 +169,119 @@ async def test_a_restart_finds_the_trade_where_it_was(clock, gateway, journal):
 
     assert len(gateway.submitted) == sent
     assert again.book.positions()[BTC].quantity == Decimal("0.04")
+
+
+async def test_a_stop_that_fired_and_does_not_fill_is_followed_by_the_market(clock, gateway, journal):
+    """A triggered stop whose order stays unfilled ends in a market exit, within seconds."""
+    executor = await opened(clock, gateway, journal)
+    stop = next(one for one in gateway.orders.values() if one.intent.purpose is Purpose.STOP)
+    stop.status, stop.child_id = OrderStatus.TRIGGERED, "child"
+    executor.on_report(gateway._report(stop))
+    for _ in range(6):
+        await clock.drive(executor.settle(BTC))
+        await clock.drive(clock.sleep(1))
+
+    assert gateway.held[BTC] == 0
+    assert executor.closed[0].reason is ExitReason.STOP_UNFILLED
+
+
+async def test_a_graceful_stop_leaves_the_stop_at_the_venue(clock, gateway, journal):
+    """Stopping ends the loop and every request under way, and takes no protection away."""
+    executor = await opened(clock, gateway, journal)
+    running = asyncio.create_task(executor.run())
+    await clock.drive(clock.sleep(3))
+    await clock.drive(executor.stop())
+    await clock.drive(running)
+
+    assert gateway.held[BTC] == Decimal("0.04")
+    assert gateway.unprotected() == []
+    assert not await clock.drive(executor.enter(make_approved("ETH/USDT:USDT"), candle_close_ms=0))
+
+
+async def test_nothing_is_entered_before_journal_and_venue_agree(clock, gateway, journal):
+    """An executor that was not started, or whose venue holds what nobody explains, enters nothing."""
+    executor = make_executor(gateway, journal)
+
+    assert not await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    assert gateway.submitted == []
+
+
+async def test_an_entry_that_cannot_be_recorded_is_not_sent(clock, gateway, journal):
+    """Without a record there is no order."""
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    journal.fail = JournalError("disk full")
+
+    with pytest.raises(JournalError):
+        await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    assert gateway.submitted == []
+
+
+async def test_a_disk_that_fills_up_after_the_entry_does_not_keep_the_stop_away(clock, gateway, journal):
+    """Protection goes out although it cannot be recorded; nothing new is entered; the next start agrees again."""
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+
+    def disk_full_after_the_entry():
+        if gateway.submitted:
+            journal.fail = JournalError("disk full")
+
+    gateway.on_moment = disk_full_after_the_entry
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    assert gateway.unprotected() == []
+    assert executor.failure is not None
+    assert not await clock.drive(executor.enter(make_approved("ETH/USDT:USDT"), candle_close_ms=0))
+
+    gateway.on_moment, journal.fail = lambda: None, None
+    again = make_executor(gateway, journal, book=Book.rebuilt(journal.events()))
+    await clock.drive(again.start())
+    assert again.book.positions()[BTC].quantity == Decimal("0.04")
+    assert gateway.unprotected() == []
+    assert len(gateway.orders) == 2
+
+
+async def test_a_position_closed_by_somebody_else_is_adopted(clock, gateway, journal):
+    """The venue is right about positions: a trade closed by hand is closed here, its orders cancelled."""
+    executor = await opened(clock, gateway, journal)
+    gateway.trade_by_hand(BTC, Decimal("-0.04"))
+    assert await clock.drive(executor.reconcile())
+
+    assert executor.closed[0].reason is ExitReason.EXTERNAL
+    assert gateway.orders == {}
+
+
+async def test_a_position_nobody_explains_is_flattened(clock, gateway, journal):
+    """A position without a trade of ours has no stop and is closed at market, reduce-only."""
+    gateway.trade_by_hand(BTC, Decimal("-0.5"))
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+
+    assert gateway.held[BTC] == 0
+    assert gateway.submitted[-1].reduce_only
+    assert executor.closed[0].reason is ExitReason.EXTERNAL
+
+
+async def test_an_exit_with_nothing_left_to_reduce_believes_the_venue(clock, gateway, journal):
+    """-2022 on an exit means that the position is gone: the trade closes, nothing is opened the other way."""
+    executor = await opened(clock, gateway, journal)
+    gateway.hold_stream = True
+    gateway.trade_by_hand(BTC, Decimal("-0.04"))
+    await clock.drive(executor.request_exit(BTC, ExitReason.OPERATOR))
+
+    assert gateway.held[BTC] == 0
+    assert gateway.orders == {}
+    assert executor.closed[0].reason is ExitReason.EXTERNAL
+
+
+async def test_a_stale_not_found_does_not_double_an_entry(clock, gateway, journal):
+    """A venue that denies an executed entry far beyond its window is contradicted by its own position."""
+    gateway.faults = ["exec_then_drop"]
+    gateway.query_faults = ["stale"] * 20
+    gateway.hold_stream = True
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+
+    assert gateway.duplicates() == []
+    assert gateway.held[BTC] == Decimal("0.04")
+    assert gateway.unprotected() == []
