@@ -18,6 +18,11 @@ PAGE = 1_000
 
 Progress = Callable[[int], None]
 
+_MAKES_NO_SENSE = (BadInputError, IndexError, KeyError, TypeError, ValueError, AttributeError)
+
+# ccxt reads an HTML page or half a JSON document with status 200 as "no candles": only a repeated answer is believed.
+_EMPTY_ANSWERS = 3
+
 
 async def fetch_candles(
     exchange: Any,
@@ -75,13 +80,20 @@ async def require_symbol(exchange: Any, series: Series) -> None:
 
 
 async def _page(exchange: Any, series: Series, since_ms: int, limit: int) -> CandleBlock:
+    empty = 0
+
     async def ask() -> CandleBlock:
-        rows = await exchange.fetch_ohlcv(series.symbol, str(series.timeframe), since=since_ms, limit=limit)
+        nonlocal empty
         try:
-            return validate(_in_order(CandleBlock.from_rows(rows)).since(since_ms), series.timeframe)
-        except BadInputError as error:
+            rows = await exchange.fetch_ohlcv(series.symbol, str(series.timeframe), since=since_ms, limit=limit)
+            page = validate(_in_order(CandleBlock.from_rows(rows)), series.timeframe).since(since_ms)
+        except _MAKES_NO_SENSE as error:
             # A page that makes no sense was damaged on its way more often than at its source.
             raise RetryableError(f"Venue {series.venue!r} sent unusable candles of {series.symbol}: {error}") from error
+        empty += len(page) == 0
+        if 0 < empty < _EMPTY_ANSWERS and len(page) == 0:
+            raise RetryableError(f"Venue {series.venue!r} sent no candles of {series.symbol} since {since_ms} ms")
+        return page
 
     return await retrying(ask, exchange=exchange)
 
