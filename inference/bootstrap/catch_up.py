@@ -80,7 +80,7 @@ def starting_points(
 
 def _load(features: LiveFeatures, series: Series, *, home: Path, now_ms: int) -> bool:
     try:
-        if not features.load(state_path(home, series), series):
+        if not features.load(state_path(home / "features", series), series):
             return False
     except (CorruptFileError, FingerprintMismatchError) as error:
         _log.warning("feature_state_unusable", symbol=series.symbol, error=str(error))
