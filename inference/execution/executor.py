@@ -102,12 +102,15 @@ class Executor:
         """
         Turn an approval into a protected position; return whether anything was opened.
 
+        An approval that had to wait past the next decision is not taken: its slot may be given to another by now.
+
         Raises:
             JournalError: The intent could not be recorded; nothing was sent.
         """
         symbol = approved.symbol
         async with self._locks[symbol]:
-            if not self._is_open_for_entries(symbol):
+            outdated = self._now_ms() - candle_close_ms > self._settings.approval_valid_ms
+            if outdated or not self._is_open_for_entries(symbol):
                 return False
             plan = self._plan(approved, candle_close_ms)
             if plan.trade_id in self.book.trades:

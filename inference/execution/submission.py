@@ -26,7 +26,7 @@ from inference.execution.ports import Gateway
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionSettings:
-    """How patient execution is, in wall-clock seconds."""
+    """How patient execution is, in wall-clock seconds where nothing else is said."""
 
     # Between two questions about one order.
     poll_seconds: float = 0.2
@@ -36,6 +36,8 @@ class ExecutionSettings:
     window_margin_seconds: float = 0.5
     # How long an entry that provably did not happen is still worth sending again.
     entry_resend_seconds: float = 5.0
+    # How long after its candle's close an approval is good, in the venue's milliseconds: until the next decision.
+    approval_valid_ms: int = 300_000
     # How long one order is asked for before others get their turn.
     resolve_patience_seconds: float = 10.0
     # How long a market order may rest before it is cancelled.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -47,17 +46,26 @@ _KNOWN: dict[str, type[Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One line of the journal. `digest` covers everything else, the predecessor's digest included."""
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    One line of the journal. `digest` covers everything else, the predecessor's digest included.
+
+    The event's data stays the text that was written until it is asked for: most readers pass most entries by.
+    """
 
     seq: int
     type: str
     timestamp_ms: int
     trace_id: str
-    data: Mapping[str, Any]
+    text: msgspec.Raw = msgspec.field(name="data")
     previous: str
     digest: str
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The event's data as plain JSON values."""
+        data: dict[str, Any] = msgspec.json.decode(self.text)
+        return data
 
 
 def canonical(value: object) -> bytes:
@@ -65,12 +73,9 @@ def canonical(value: object) -> bytes:
     return msgspec.json.encode(value, order="sorted")
 
 
-def event_data(event: Event) -> Mapping[str, Any]:
-    """Return an event as plain JSON values."""
-    if isinstance(event, Noted):
-        return dict(event.detail)
-    data: dict[str, Any] = msgspec.to_builtins(event)
-    return data
+def event_data(event: Event) -> bytes:
+    """Return an event's data as canonical JSON."""
+    return canonical(dict(event.detail) if isinstance(event, Noted) else event)
 
 
 def event_of(entry: Entry) -> Event:
@@ -83,9 +88,9 @@ def event_of(entry: Entry) -> Event:
     known = _KNOWN.get(entry.type)
     try:
         if known is None:
-            return Noted(event_type=entry.type, detail=msgspec.convert(dict(entry.data), dict[str, str]))
-        event: Event = msgspec.convert(dict(entry.data), known)
-    except msgspec.ValidationError as error:
+            return Noted(event_type=entry.type, detail=msgspec.json.decode(entry.text, type=dict[str, str]))
+        event: Event = msgspec.json.decode(entry.text, type=known)
+    except msgspec.DecodeError as error:
         raise JournalError(
             f"Journal entry {entry.seq} ({entry.type}) does not fit its type: {error}; "
             "it was written by another version, run `qtctl audit verify` to see whether the chain is whole"
@@ -95,20 +100,21 @@ def event_of(entry: Entry) -> Event:
 
 def chained(event: Event, *, seq: int, timestamp_ms: int, trace_id: str, previous: str) -> Entry:
     """Return the entry that continues the chain with `event`."""
-    body: dict[str, Any] = {
-        "seq": seq,
-        "type": event.event_type,
-        "timestamp_ms": timestamp_ms,
-        "trace_id": trace_id,
-        "data": event_data(event),
-        "previous": previous,
-    }
-    return Entry(**body, digest=_digest(body))
+    open_end = Entry(
+        seq=seq,
+        type=event.event_type,
+        timestamp_ms=timestamp_ms,
+        trace_id=trace_id,
+        text=msgspec.Raw(event_data(event)),
+        previous=previous,
+        digest="",
+    )
+    return msgspec.structs.replace(open_end, digest=expected_digest(open_end))
 
 
 def expected_digest(entry: Entry) -> str:
-    """Return the digest that an unchanged entry carries."""
-    return _digest({name: getattr(entry, name) for name in Entry.__slots__ if name != "digest"})
+    """Return the digest that an unchanged entry carries: SHA-256 over its line with an empty digest."""
+    return hashlib.sha256(canonical(msgspec.structs.replace(entry, digest=""))).hexdigest()
 
 
 def line_of(entry: Entry) -> bytes:
@@ -130,7 +136,3 @@ def entry_of(line: bytes) -> Entry:
     if line_of(entry) != (line if line.endswith(b"\n") else line + b"\n"):
         raise JournalError(f"Journal entry {entry.seq} is not in canonical form: its text was edited")
     return entry
-
-
-def _digest(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(canonical(body)).hexdigest()

@@ -9,7 +9,7 @@ from pathlib import Path
 from inference.decision import decide
 from inference.domain.events import CandlesDecided
 from inference.execution.book import Book
-from inference.journal.codec import Entry, canonical, event_data, event_of
+from inference.journal.codec import Entry, event_data, event_of
 from inference.journal.reader import read_entries
 
 
@@ -32,7 +32,7 @@ def replay_decisions(entries: Iterable[Entry]) -> tuple[int, list[Deviation]]:
         count += 1
         decisions = decide(event.snapshot, event.policy, event.now_ms)
         again = CandlesDecided.of(event.snapshot, event.policy, event.now_ms, decisions)
-        recorded, replayed = canonical(entry.data), canonical(event_data(again))
+        recorded, replayed = bytes(entry.text), event_data(again)
         if recorded != replayed:
             deviations.append(Deviation(seq=entry.seq, recorded=recorded, replayed=replayed))
     return count, deviations

@@ -45,13 +45,13 @@ def cash(gateway: FakeGateway) -> Decimal:
 
 
 async def story_open_and_time_exit(clock, gateway, executor):
-    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
-    await clock.drive(executor.enter(make_approved(ETH), candle_close_ms=0))
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+    await clock.drive(executor.enter(make_approved(ETH), candle_close_ms=clock.now_ms()))
     await clock.drive(executor.request_exit(BTC, ExitReason.TIME_BARRIER))
 
 
 async def story_stop_hit(clock, gateway, executor):
-    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
     gateway.move(BTC, Decimal(49_600))
     await clock.drive(executor.settle(BTC))
 
@@ -59,7 +59,7 @@ async def story_stop_hit(clock, gateway, executor):
 async def story_unanswered(clock, gateway, executor):
     gateway.faults = ["exec_then_drop", "drop", "exec_then_drop", "", "exec_then_drop"]
     gateway.hold_stream = True
-    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
     await clock.drive(executor.request_exit(BTC, ExitReason.OPERATOR))
 
 

@@ -67,7 +67,7 @@ class Chaos(RuleBasedStateMachine):
             stop_price=mark - sign * 300,
             target_price=mark + sign * 400,
         )
-        self.drive(self.executor.enter(approved, candle_close_ms=0))
+        self.drive(self.executor.enter(approved, candle_close_ms=self.clock.now_ms()))
 
     @rule(symbol=symbols, ticks=st.integers(-6, 6))
     def move(self, symbol, ticks):

@@ -32,7 +32,7 @@ def journal():
 async def opened(clock, gateway, journal, **settings):
     executor = make_executor(gateway, journal, **settings)
     await clock.drive(executor.start())
-    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
     return executor
 
 
@@ -108,7 +108,7 @@ async def test_a_stop_not_confirmed_in_time_flattens(clock, gateway, journal):
     executor = make_executor(gateway, journal)
     await clock.drive(executor.start())
     began = clock.seconds
-    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
     while gateway.held[BTC] != 0 and clock.seconds - began < 30:
         await clock.drive(clock.sleep(1))
         await clock.drive(executor.settle(BTC))
@@ -133,7 +133,7 @@ async def test_an_entry_that_hangs_is_protected_from_the_user_stream(clock, gate
     executor = make_executor(gateway, journal)
     await clock.drive(executor.start())
     began = clock.seconds
-    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
 
     assert clock.seconds - began < 0.25
     assert gateway.unprotected() == []
@@ -195,14 +195,14 @@ async def test_a_graceful_stop_leaves_the_stop_at_the_venue(clock, gateway, jour
 
     assert gateway.held[BTC] == Decimal("0.04")
     assert gateway.unprotected() == []
-    assert not await clock.drive(executor.enter(make_approved("ETH/USDT:USDT"), candle_close_ms=0))
+    assert not await clock.drive(executor.enter(make_approved("ETH/USDT:USDT"), candle_close_ms=clock.now_ms()))
 
 
 async def test_nothing_is_entered_before_journal_and_venue_agree(clock, gateway, journal):
     """An executor that was not started, or whose venue holds what nobody explains, enters nothing."""
     executor = make_executor(gateway, journal)
 
-    assert not await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    assert not await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
     assert gateway.submitted == []
 
 
@@ -213,7 +213,7 @@ async def test_an_entry_that_cannot_be_recorded_is_not_sent(clock, gateway, jour
     journal.fail = JournalError("disk full")
 
     with pytest.raises(JournalError):
-        await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+        await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
     assert gateway.submitted == []
 
 
@@ -227,10 +227,10 @@ async def test_a_disk_that_fills_up_after_the_entry_does_not_keep_the_stop_away(
             journal.fail = JournalError("disk full")
 
     gateway.on_moment = disk_full_after_the_entry
-    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
     assert gateway.unprotected() == []
     assert executor.failure is not None
-    assert not await clock.drive(executor.enter(make_approved("ETH/USDT:USDT"), candle_close_ms=0))
+    assert not await clock.drive(executor.enter(make_approved("ETH/USDT:USDT"), candle_close_ms=clock.now_ms()))
 
     gateway.on_moment, journal.fail = lambda: None, None
     again = make_executor(gateway, journal, book=Book.rebuilt(journal.events()))
@@ -280,8 +280,17 @@ async def test_a_stale_not_found_does_not_double_an_entry(clock, gateway, journa
     gateway.hold_stream = True
     executor = make_executor(gateway, journal)
     await clock.drive(executor.start())
-    await clock.drive(executor.enter(make_approved(), candle_close_ms=0))
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
 
     assert gateway.duplicates() == []
     assert gateway.held[BTC] == Decimal("0.04")
     assert gateway.unprotected() == []
+
+
+async def test_an_approval_that_waited_past_the_next_decision_is_not_taken(clock, gateway, journal):
+    """An entry older than a candle is dropped: the next decision has counted without it."""
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+
+    assert not await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms() - 300_001))
+    assert gateway.submitted == []
