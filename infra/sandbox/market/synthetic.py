@@ -31,6 +31,7 @@ With `edge` 0 both `c` and the leak are 0: returns are a martingale difference a
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -178,8 +179,14 @@ class SyntheticMarket:
         self._candles: list[tuple[AnyInts, ...]] = []
         self._ticks: dict[int, TickBlock] = {}
         self._carries: list[_Carry] = [self._genesis()]
+        # The venue makes tomorrow's ticks in a thread while today's are read.
+        self._making = threading.RLock()
         self._static = _Static(self.characters)
-        for day in range(self._first_day, start_ms // DAY_MS + 1):
+        # One allocation for the whole history: many small ones between large temporary arrays would splinter memory.
+        days = start_ms // DAY_MS + 1 - self._first_day
+        shape = (days, len(self.instruments), MINUTES)
+        self._store: list[AnyInts] = [np.empty(shape, np.int32) for _ in range(5)] + [np.empty(shape, np.float64)]
+        for day in range(self._first_day, self._first_day + days):
             self._extend(day)
 
     def is_trading(self, index: int, now_ms: int) -> bool:
@@ -196,17 +203,23 @@ class SyntheticMarket:
         if place < 0:
             nothing = np.zeros((TICKS_PER_DAY, len(self.instruments)), np.int32)
             return TickBlock(day * DAY_MS, nothing, nothing)
-        while len(self._candles) <= place:
-            self._extend(self._first_day + len(self._candles))
-        if day not in self._ticks:
-            block, _ = self._generate(day, self._carries[place])
-            self._keep(day, block)
-        return self._ticks[day]
+        with self._making:
+            self._reach(day)
+            block = self._ticks.get(day)
+            if block is None:
+                block, _ = self._generate(day, self._carries[place])
+                self._keep(day, block)
+        return block
+
+    def _reach(self, day: int) -> None:
+        with self._making:
+            while len(self._candles) <= day - self._first_day:
+                self._extend(self._first_day + len(self._candles))
 
     def latent(self, day: int) -> F64:
         """The hidden component of one day, symbols by minutes: the truth, for those who check a model against it."""
         self.ticks(day)
-        return self._latents(day, self._carries[day - self._first_day])[0]
+        return self._latents(day, self._carries[day - self._first_day], slice(0, len(self.characters)))[0]
 
     def history(self, index: int, start_ms: int, end_ms: int) -> Candles:
         """Minute candles of one symbol that open in [start_ms, end_ms)."""
@@ -214,8 +227,7 @@ class SyntheticMarket:
         if end_ms <= start_ms:
             return empty_candles()
         last_day = (end_ms - 1) // DAY_MS
-        while len(self._candles) <= last_day - self._first_day:
-            self._extend(self._first_day + len(self._candles))
+        self._reach(last_day)
         return join(
             [self._day_history(index, day, start_ms, end_ms) for day in range(start_ms // DAY_MS, last_day + 1)]
         )
@@ -245,18 +257,22 @@ class SyntheticMarket:
         block, carry = self._generate(day, self._carries[-1])
         self._carries.append(carry)
         shape = (MINUTES, PER_MINUTE, len(self.instruments))
-        price = block.price.reshape(shape)
-        quote = (block.price * block.volume.astype(np.float64)).reshape(shape).sum(axis=1) * self._static.units
-        self._candles.append(
-            (
-                np.ascontiguousarray(price[:, 0].T),
-                np.ascontiguousarray(price.max(axis=1).T),
-                np.ascontiguousarray(price.min(axis=1).T),
-                np.ascontiguousarray(price[:, -1].T),
-                np.ascontiguousarray(block.volume.reshape(shape).sum(axis=1, dtype=np.int32).T),
-                np.ascontiguousarray(quote.T),
-            )
+        price, volume = block.price.reshape(shape), block.volume.reshape(shape)
+        columns = (
+            price[:, 0],
+            price.max(axis=1),
+            price.min(axis=1),
+            price[:, -1],
+            volume.sum(axis=1, dtype=np.int32),
+            (price * volume.astype(np.float64)).sum(axis=1) * self._static.units,
         )
+        place = len(self._candles)
+        if place < len(self._store[0]):
+            for kept, column in zip(self._store, columns, strict=True):
+                kept[place] = column.T
+            self._candles.append(tuple(kept[place] for kept in self._store))
+        else:
+            self._candles.append(tuple(np.ascontiguousarray(column.T) for column in columns))
         self._keep(day, block)
 
     def _keep(self, day: int, block: TickBlock) -> None:
@@ -264,72 +280,101 @@ class SyntheticMarket:
         while len(self._ticks) > 3:
             self._ticks.pop(next(iter(self._ticks)))
 
-    def _latents(self, day: int, carry: _Carry) -> tuple[F64, F64]:
+    def _latents(self, day: int, carry: _Carry, rows: slice) -> tuple[F64, F64]:
         """Latent and volume noise of a day; both have draws of their own, so that they can be told alone."""
         phi, rho = np.exp(-1.0 / MEMORY_MINUTES), np.exp(-1.0 / _VOLUME_AR[0])
         shocks = np.array(
             [
                 np.random.default_rng([self.seed, 3, day, one.place]).standard_normal((2, MINUTES))
-                for one in self.characters
+                for one in self.characters[rows]
             ]
         )
-        latent = _autoregress(shocks[:, 0] * np.sqrt(1 - phi**2), carry.latent, MEMORY_MINUTES)
-        noise = _autoregress(shocks[:, 1] * _VOLUME_AR[1] * np.sqrt(1 - rho**2), carry.volume_noise, _VOLUME_AR[0])
+        latent = _autoregress(shocks[:, 0] * np.sqrt(1 - phi**2), carry.latent[rows], MEMORY_MINUTES)
+        noise = _autoregress(
+            shocks[:, 1] * _VOLUME_AR[1] * np.sqrt(1 - rho**2), carry.volume_noise[rows], _VOLUME_AR[0]
+        )
         return latent, noise
 
     def _generate(self, day: int, carry: _Carry) -> tuple[TickBlock, _Carry]:
-        static = self._static
         count = len(self.characters)
         common = np.random.default_rng([self.seed, 4, day])
-        own = [np.random.default_rng([self.seed, 5, day, one.place]) for one in self.characters]
         factors = common.standard_normal((4, TICKS_PER_DAY), dtype=np.float32)
-        latent, volume_noise = self._latents(day, carry)
-
-        # Volatility: row 0 is the market's.
-        shocks = np.concatenate(
-            [common.standard_normal((1, 2, MINUTES)), np.array([g.standard_normal((2, MINUTES)) for g in own])]
+        fast, slow = _volatility(common.standard_normal((1, 2, MINUTES)), carry.fast[:1], carry.slow[:1])
+        shared = _Shared(factors, _level(fast, slow)[0], _jumps(common, _JUMPS_PER_DAY_COMMON))
+        price = np.empty((TICKS_PER_DAY, count), np.int32)
+        volume = np.empty((TICKS_PER_DAY, count), np.int32)
+        handed = _Carry(
+            log_price=np.empty(count),
+            latent=np.empty(count),
+            volume_noise=np.empty(count),
+            fast=np.concatenate([fast[:, -1], np.empty(count)]),
+            slow=np.concatenate([slow[:, -1], np.empty(count)]),
         )
-        fast, slow = _volatility(shocks, carry)
-        level = np.exp(fast + slow - _FAST_VOL[1] ** 2 - _SLOW_VOL[1] ** 2)
-        common_part = np.sqrt(static.market + static.sector) * level[0]
-        own_part = static.own * level[1:]
-        scale = static.minute_volatility * static.cycle
-        total = scale * np.sqrt(common_part**2 + own_part**2)
+        # Some symbols at a time, to bound the memory of the arrays in between.
+        for begin in range(0, count, 16):
+            self._fill(day, carry, shared, slice(begin, min(count, begin + 16)), out=(price, volume, handed))
+        return TickBlock(day * DAY_MS, price, volume), handed
 
-        # Returns.
-        noise = np.array([g.standard_normal(TICKS_PER_DAY, dtype=np.float32) for g in own])
-        mixed = (np.sqrt(static.market) * factors[0] + np.sqrt(static.sector) * factors[1:][static.sectors]) / np.sqrt(
-            static.market + static.sector
-        )
-        per_tick = 1.0 / np.sqrt(PER_MINUTE)
-        returns = _ticks_of(scale * common_part * per_tick) * mixed + _ticks_of(scale * own_part * per_tick) * noise
-        before = np.concatenate([carry.latent[:, None], latent[:, :-1]], axis=1)
-        drift = drift_of(self.edge) * total * before / PER_MINUTE - 0.5 * total**2 / PER_MINUTE
-        returns += _ticks_of(drift)
-        jumps = _jumps(common, own)
+    def _fill(
+        self,
+        day: int,
+        carry: _Carry,
+        shared: _Shared,
+        rows: slice,
+        *,
+        out: tuple[NDArray[np.int32], NDArray[np.int32], _Carry],
+    ) -> None:
+        static = self._static
+        market, sector = static.market[rows], static.sector[rows]
+        own = [np.random.default_rng([self.seed, 5, day, one.place]) for one in self.characters[rows]]
+        after = slice(rows.start + 1, rows.stop + 1)
+        latent, volume_noise = self._latents(day, carry, rows)
+        shocks = np.array([g.standard_normal((2, MINUTES)) for g in own])
+        fast, slow = _volatility(shocks, carry.fast[after], carry.slow[after])
+
+        # Volatility of each minute, in a common and an own part.
+        common_part = np.sqrt(market + sector) * shared.level
+        own_part = static.own[rows] * _level(fast, slow)
+        scale = static.minute_volatility[rows] * static.cycle / np.sqrt(PER_MINUTE)
+        total = scale * np.sqrt(common_part**2 + own_part**2) * np.sqrt(PER_MINUTE)
+
+        # Returns of each tick.
+        mixed = np.sqrt(market) * shared.factors[0] + np.sqrt(sector) * shared.factors[1:][static.sectors[rows]]
+        returns = _ticks_of(scale * common_part) * (mixed / np.sqrt(market + sector))
+        returns += _ticks_of(scale * own_part) * np.array([g.standard_normal(TICKS_PER_DAY) for g in own])
+        before = np.concatenate([carry.latent[rows][:, None], latent[:, :-1]], axis=1)
+        returns += _ticks_of((drift_of(self.edge) * total * before - 0.5 * total**2) / PER_MINUTE)
+        jumps = shared.jumps + np.array([_jumps(g, _JUMPS_PER_DAY_OWN) for g in own])
         returns += _ticks_of(total) * jumps
-        path = carry.log_price[:, None] + np.cumsum(returns, axis=1)
-        price = np.maximum(1, np.rint(np.exp(path) * static.price_scale)).astype(np.int32)
+        path = carry.log_price[rows][:, None] + np.cumsum(returns, axis=1)
 
-        # Volume.
-        log_volume = (
-            0.8 * np.log(total / static.minute_volatility)
-            + leak_of(self.edge) * latent
-            + volume_noise
-            + _VOLUME_WHITE * np.array([g.standard_normal(MINUTES) for g in own])
-        )
+        # Volume of each minute, then shared out over its ticks.
+        log_volume = 0.8 * np.log(total / static.minute_volatility[rows]) + leak_of(self.edge) * latent + volume_noise
+        log_volume += _VOLUME_WHITE * np.array([g.standard_normal(MINUTES) for g in own])
         weights = np.array([g.standard_exponential(TICKS_PER_DAY, dtype=np.float32) for g in own])
-        weights = weights.reshape(count, MINUTES, PER_MINUTE)
+        weights = weights.reshape(len(own), MINUTES, PER_MINUTE)
         weights /= weights.sum(axis=2, keepdims=True)
-        minute = static.minute_quantity * np.exp(log_volume)
-        steps = (minute[:, :, None] * weights).reshape(count, TICKS_PER_DAY) * (
-            1.0 + 2.0 * np.minimum(np.abs(jumps), 2)
-        )
-        volume = np.clip(np.rint(steps), 1, 100_000_000).astype(np.int32)
+        steps = (static.minute_quantity[rows] * np.exp(log_volume))[:, :, None] * weights
+        steps = steps.reshape(len(own), TICKS_PER_DAY) * (1.0 + 2.0 * np.minimum(np.abs(jumps), 2))
 
-        block = TickBlock(day * DAY_MS, np.ascontiguousarray(price.T), np.ascontiguousarray(volume.T))
-        handed = _Carry(path[:, -1], latent[:, -1], volume_noise[:, -1], fast[:, -1], slow[:, -1])
-        return block, handed
+        price, volume, handed = out
+        price[:, rows] = np.maximum(1, np.rint(np.exp(path) * static.price_scale[rows])).T
+        volume[:, rows] = np.clip(np.rint(steps), 1, 100_000_000).T
+        handed.log_price[rows], handed.latent[rows] = path[:, -1], latent[:, -1]
+        handed.volume_noise[rows], handed.fast[after], handed.slow[after] = (
+            volume_noise[:, -1],
+            fast[:, -1],
+            slow[:, -1],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What all symbols have in common on one day."""
+
+    factors: NDArray[np.float32]
+    level: F64
+    jumps: F64
 
 
 class _Static:
@@ -356,27 +401,29 @@ def _column(values: Iterable[float]) -> F64:
     return np.array(list(values), np.float64)[:, None]
 
 
-def _volatility(shocks: F64, carry: _Carry) -> tuple[F64, F64]:
+def _volatility(shocks: F64, fast: F64, slow: F64) -> tuple[F64, F64]:
     paths = []
-    for place, (memory, deviation), start in ((0, _FAST_VOL, carry.fast), (1, _SLOW_VOL, carry.slow)):
+    for place, (memory, deviation), start in ((0, _FAST_VOL, fast), (1, _SLOW_VOL, slow)):
         phi = np.exp(-1.0 / memory)
         paths.append(_autoregress(shocks[:, place] * deviation * np.sqrt(1 - phi**2), start, memory))
     return paths[0], paths[1]
+
+
+def _level(fast: F64, slow: F64) -> F64:
+    """Volatility relative to the ordinary; its mean square is one."""
+    level: F64 = np.exp(fast + slow - _FAST_VOL[1] ** 2 - _SLOW_VOL[1] ** 2)
+    return level
 
 
 def _ticks_of(minutes: F64) -> F64:
     return np.repeat(minutes, PER_MINUTE, axis=1)
 
 
-def _jumps(common: np.random.Generator, own: list[np.random.Generator]) -> F64:
+def _jumps(generator: np.random.Generator, per_day: float) -> F64:
     """Jump of each tick in units of minute volatility; nearly all are zero, and either sign is as likely."""
-    shared = np.zeros(TICKS_PER_DAY)
-    for at in common.integers(0, TICKS_PER_DAY, common.poisson(_JUMPS_PER_DAY_COMMON)):
-        shared[at] = common.standard_normal() * _JUMP_SIZE
-    out = np.tile(shared, (len(own), 1))
-    for row, generator in zip(out, own, strict=True):
-        for at in generator.integers(0, TICKS_PER_DAY, generator.poisson(_JUMPS_PER_DAY_OWN)):
-            row[at] += generator.standard_normal() * _JUMP_SIZE
+    out = np.zeros(TICKS_PER_DAY)
+    for at in generator.integers(0, TICKS_PER_DAY, generator.poisson(per_day)):
+        out[at] += generator.standard_normal() * _JUMP_SIZE
     return out
 
 
