@@ -51,7 +51,7 @@ async def test_damaged_pages_are_asked_for_again():
     wrongs = [
         web.Response(text='[[1700000100000,"1'),
         web.Response(text="<html>busy</html>"),
-        web.json_response([[T0, "1", "0.5", "2", "1", "1", 0, "0", 1, "0", "0", "0"]]),
+        web.json_response([[T0 + 2_000 * STEP, "1", "0.5", "2", "1", "1", 0, "0", 1, "0", "0", "0"]]),
         web.Response(status=502),
     ]
     async with venue_double({"BTCUSDT": BLOCK}, NOW) as (double, exchange):
