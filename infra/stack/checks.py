@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -241,5 +242,10 @@ def verify_journal(home: Home, programs: Programs) -> tuple[bool, str]:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, f"could not be checked: {error}"
-    text = (done.stdout.strip() or done.stderr.strip()).splitlines()
-    return done.returncode == 0, (text[-1] if text else f"status {done.returncode}")[:300]
+    try:
+        verdict = msgspec.json.decode(done.stdout.encode(), type=dict[str, Any])
+    except msgspec.DecodeError:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        return False, last[0][:300] if last else f"`qtctl audit verify` ended with status {done.returncode}"
+    entries = f"{verdict.get('entries', 0)} entries"
+    return done.returncode == 0, f"{entries}: {verdict['finding']}" if verdict.get("finding") else entries

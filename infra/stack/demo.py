@@ -18,7 +18,7 @@ from feature_store.errors import QuantumError
 from infra.stack import processes
 from infra.stack.checks import verify_journal
 from infra.stack.errors import ServiceDownError, StackError
-from infra.stack.figures import Report, scores_of, trading_of
+from infra.stack.figures import Report, reasons_by_line, scores_of, trading_of
 from infra.stack.home import Home
 from infra.stack.local_stack import LocalStack, make_stack
 from infra.stack.mlflow_api import MlflowServer, ModelVersion
@@ -187,7 +187,7 @@ class Demo:
         self.report.model_version = judged.version
         self.report.champion_version = champion.version if champion else None
         self.report.verdict = judged.verdict
-        self.report.gate_reasons = judged.tags.get("gate_reasons")
+        self.report.gate_reasons = reasons_by_line(judged.tags.get("gate_reasons"))
         self.report.metrics = dict(judged.metrics)
         self.report.window, self.report.models = scores_of(judged.metrics)
         if champion is None:

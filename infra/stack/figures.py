@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 # Shadow candles were seen by no member; the others only stand in where shadow figures are missing.
 _WINDOWS = ("shadow", "calibration", "validation")
 _MEMBERS = ("xgboost", "lightgbm", "nhits", "patchtst")
-SCORES = ("rmse", "mae", "r2", "hit_rate", "ic")
+SCORES = ("rmse", "mae", "r2", "hit_rate", "ic", "net_per_trade_bps")
 
 
 class ModelScore(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +80,11 @@ def scores_of(metrics: Mapping[str, float]) -> tuple[str | None, list[ModelScore
             order = {"member": 0, "ensemble": 1, "champion": 2, "baseline": 3}
             return window, sorted(found, key=lambda one: (order[one.role], one.name))
     return None, []
+
+
+def reasons_by_line(tag: str | None) -> str | None:
+    """Put each reason of a verdict, which MLflow holds as one text, on a line of its own."""
+    return None if not tag else re.sub(r"; (?=[a-z0-9_]+(?::| was ))", "\n", tag)
 
 
 def _role(name: str) -> str:

@@ -75,14 +75,21 @@ class LocalStack:
 
     async def start_servers(self) -> None:
         """Start the exchange, Prefect and MLflow at once, then Prefect's worker on a tidied queue."""
-        fresh_prefect = PREFECT not in self.supervisor.record.services
+        nobody_executes = self._starts_anew(PREFECT_WORKER)
+        if nobody_executes:
+            await self.supervisor.stop([PREFECT_WORKER])
         await self.supervisor.up([service for service in self.services if service.name in _SERVERS])
-        if fresh_prefect and PREFECT in self.urls:
+        if nobody_executes and PREFECT in self.urls:
             async with JsonApi("Prefect", self.urls[PREFECT]) as api:
                 closed = await PrefectServer(api).end_interrupted_runs(utc_now())
             if closed:
                 self.say(f"Closed {closed} flow run{'s' if closed > 1 else ''} that the last stop had interrupted.")
         await self.supervisor.up([service for service in self.services if service.name == PREFECT_WORKER])
+
+    def _starts_anew(self, name: str) -> bool:
+        wanted = next((service for service in self.services if service.name == name), None)
+        running = self.supervisor.record.services.get(name)
+        return wanted is not None and (running is None or running.digest != wanted.digest)
 
     async def start_worker(self) -> None:
         """Start the inference worker."""

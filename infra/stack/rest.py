@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,6 +10,7 @@ import aiohttp
 
 from infra.stack.errors import ServiceDownError
 
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0)
 _TIMEOUT = aiohttp.ClientTimeout(total=20.0, sock_connect=3.0)
 
 
@@ -18,6 +20,10 @@ class RequestRefusedError(ServiceDownError):
 
 class NotFoundError(RequestRefusedError):
     """The server answers, but what was asked for is not there."""
+
+
+class _BusyError(RequestRefusedError):
+    """The server did nothing, because another writer held its database."""
 
 
 class JsonApi:
@@ -49,13 +55,21 @@ class JsonApi:
 
     async def _request(self, method: str, path: str, **how: Any) -> Any:
         """
-        Send one request and decode its answer.
+        Send one request and decode its answer; a server that is busy for a moment is asked again.
 
         Raises:
             NotFoundError: There is no such thing.
             RequestRefusedError: The answer is not a success.
             ServiceDownError: There is no answer.
         """
+        for pause_s in _PAUSES_S:
+            try:
+                return await self._ask(method, path, **how)
+            except _BusyError:
+                await asyncio.sleep(pause_s)
+        return await self._ask(method, path, **how)
+
+    async def _ask(self, method: str, path: str, **how: Any) -> Any:
         if self._session is None:
             raise RuntimeError("JsonApi is used inside `async with`")
         try:
@@ -65,7 +79,7 @@ class JsonApi:
                     raise NotFoundError(f"{self.name} has no {path}")
                 if response.status >= 400:
                     found = f"{self.name} answered {response.status} to {method} {path}: {text[:300]}"
-                    raise RequestRefusedError(found)
+                    raise _BusyError(found) if response.status == 503 else RequestRefusedError(found)
                 return await response.json(content_type=None) if text else None
         except (TimeoutError, aiohttp.ClientError, ValueError) as error:
             found = str(error) or type(error).__name__

@@ -17,6 +17,7 @@ from infra.stack.prefect_api import Progress as Step
 
 _SECONDS_BETWEEN_LINES = 15.0
 _MOST_ROWS = 20
+_FORMS = {"hit_rate": ".3f", "ic": "+.3f", "net_per_trade_bps": "+.1f"}
 
 
 class Screen:
@@ -170,15 +171,17 @@ def show_report(screen: Screen, report: Report) -> None:
     say("Summary")
     if report.models:
         rows = [
-            (one.name, one.role, *(_number(one.scores.get(score), ".5f") for score in SCORES)) for one in report.models
+            (one.name, one.role, *(_number(one.scores.get(score), _FORMS.get(score, ".5f")) for score in SCORES))
+            for one in report.models
         ]
-        headings = ("model", "", "RMSE", "MAE", "R²", "right direction", "correlation")
+        headings = ("model", "", "RMSE", "MAE", "R²", "right direction", "correlation", "net bps per trade")
         screen.console.print(
             _table(f"Scores on the {report.window} candles, version {report.model_version}", headings, rows)
         )
     if report.verdict is not None:
-        reasons = f" ({report.gate_reasons})" if report.gate_reasons and report.verdict != "passed" else ""
-        say(f"  Gates             {report.verdict}{reasons}")
+        say(f"  Gates             {report.verdict}")
+        for reason in (report.gate_reasons or "").splitlines() if report.verdict != "passed" else ():
+            say(f"    {reason}")
     if report.trading is not None:
         _show_trading(screen, report)
     if report.journal:

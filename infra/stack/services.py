@@ -153,7 +153,6 @@ def _prefect_server(_settings: StackSettings, home: Home, programs: Programs, ur
     environment = base_environment() | {
         "PREFECT_HOME": str(home.prefect),
         "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home.prefect / 'prefect.db'}",
-        # The browser asks the page's own origin, whatever name it used.
         "PREFECT_UI_API_URL": f"{url}/api",
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": url.rpartition(":")[2],

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from infra.stack.figures import Report, scores_of, total_interval, trading_of
+from infra.stack.figures import Report, reasons_by_line, scores_of, total_interval, trading_of
 from infra.stack.prefect_api import Progress
 from infra.stack.screen import Screen, show_report, tables
 
@@ -129,3 +129,14 @@ def test_without_a_terminal_lines_come_calmly():
             bars.show([Progress(key="progress-train", percent=percent, description="Train")], [], 1.0)
 
     assert output.getvalue().count("Train") == 1
+
+
+def test_each_reason_of_a_refusal_gets_a_line():
+    """MLflow holds the reasons as one text; a semicolon inside a reason does not split it."""
+    tag = "rmse_skill_low was -0.003, bound 0. Errors; by more than chance.; shadow_days was 2, bound 3. Too few."
+
+    assert reasons_by_line(tag).splitlines() == [
+        "rmse_skill_low was -0.003, bound 0. Errors; by more than chance.",
+        "shadow_days was 2, bound 3. Too few.",
+    ]
+    assert reasons_by_line(None) is None
