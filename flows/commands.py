@@ -16,13 +16,48 @@ from cyclopts import App, Parameter
 from feature_store.errors import QuantumError
 from flows.settings import FlowSettings, TimeframeName, TrainingSize, VenueName
 
-ingest = App(name="ingest", help="Bring the candle lake up to the venue's present.")
-features = App(name="features", help="Compute the 49 features of every stored candle and store them for audit.")
-train = App(name="train", help="Train a candidate, log it to MLflow and register it as challenger.")
-shadow = App(name="shadow", help="Score a version on candles that no member saw.")
-promote = App(name="promote", help="Judge a version by mlflow/gates.yaml; let it trade, or refuse it with reasons.")
-rollback = App(name="rollback", help="Give the previous champion its place back.")
-retrain = App(name="retrain", help="Ingest, features, train, shadow, promote: make the next model.")
+
+def _app(name: str, *examples: str) -> App:
+    shown = "\n".join(["Examples:", *(f"  {example}" for example in examples)])
+    return App(name=name, help_format="plaintext", help_epilogue=shown)
+
+
+ingest = _app(
+    "ingest",
+    "qtctl ingest",
+    "qtctl ingest --symbols BTC/USDT:USDT,ETH/USDT:USDT --days 90",
+    "qtctl ingest --venue binanceusdm --days 30",
+)
+features = _app(
+    "features",
+    "qtctl features",
+    "qtctl features --symbols BTC/USDT:USDT",
+)
+train = _app(
+    "train",
+    "qtctl train",
+    "qtctl train --size quick --days 14",
+)
+shadow = _app(
+    "shadow",
+    "qtctl shadow",
+    "qtctl shadow 3 --json",
+)
+promote = _app(
+    "promote",
+    "qtctl promote",
+    "qtctl promote 3",
+)
+rollback = _app(
+    "rollback",
+    "qtctl rollback",
+)
+retrain = _app(
+    "retrain",
+    "qtctl retrain",
+    "qtctl retrain --deployment",
+    "qtctl retrain --days 60 --size quick --json",
+)
 
 OK, FAILED, REFUSED = 0, 1, 3
 AsJson = Annotated[bool, Parameter(name="--json", negative=())]
@@ -44,11 +79,6 @@ def _ingest(
 ) -> int:
     """
     Bring the candle lake up to the venue's present: closed candles only, and only what is new.
-
-    Examples:
-        qtctl ingest
-        qtctl ingest --symbols BTC/USDT:USDT,ETH/USDT:USDT --days 90
-        qtctl ingest --venue binanceusdm --days 30
 
     Args:
         venue: sandbox, binanceusdm, binance or bitfinex; by default QT_VENUE.
@@ -80,9 +110,11 @@ def _features(
     """
     Compute the 49 features of every stored candle and store them for audit.
 
-    Examples:
-        qtctl features
-        qtctl features --symbols BTC/USDT:USDT
+    Args:
+        venue: sandbox, binanceusdm, binance or bitfinex; by default QT_VENUE.
+        symbols: Unified names separated by commas, or all that are stored; by default QT_SYMBOLS.
+        timeframe: Duration of a candle; by default QT_TIMEFRAME.
+        json: Print the result as JSON and nothing else.
     """
 
     def run() -> Any:
@@ -106,9 +138,13 @@ def _train(
     """
     Train a candidate from the candle lake, log it to MLflow and register it as challenger.
 
-    Examples:
-        qtctl train
-        qtctl train --size quick --days 14
+    Args:
+        venue: sandbox, binanceusdm, binance or bitfinex; by default QT_VENUE.
+        symbols: Unified names separated by commas, or all that are stored; by default QT_SYMBOLS.
+        timeframe: Duration of a candle; by default QT_TIMEFRAME.
+        days: How many days, counted back from the newest stored candle; by default QT_DAYS.
+        size: full, quick or tiny (tiny only tries the machinery); by default QT_SIZE.
+        json: Print the result as JSON and nothing else.
     """
 
     def run() -> Any:
@@ -123,10 +159,6 @@ def _train(
 def _shadow(version: str | None = None, *, json: AsJson = False) -> int:
     """
     Score a version on the candles that were locked away from its training, beside baselines and the champion.
-
-    Examples:
-        qtctl shadow
-        qtctl shadow 3 --json
 
     Args:
         version: Number of the version; by default the one that the alias challenger points at.
@@ -148,10 +180,6 @@ def _promote(version: str | None = None, *, json: AsJson = False) -> int:
 
     Exit status 3 where it was refused.
 
-    Examples:
-        qtctl promote
-        qtctl promote 3
-
     Args:
         version: Number of the version; by default the one that the alias challenger points at.
         json: Print the result as JSON and nothing else.
@@ -170,8 +198,8 @@ def _rollback(*, json: AsJson = False) -> int:
     """
     Let the aliases champion and previous change places; the worker follows within one candle.
 
-    Examples:
-        qtctl rollback
+    Args:
+        json: Print the result as JSON and nothing else.
     """
 
     def run() -> Any:
@@ -196,11 +224,6 @@ def _retrain(
     """
     Make the next model: ingest, features, train, shadow, promote. Exit status 3 where it was refused.
 
-    Examples:
-        qtctl retrain
-        qtctl retrain --deployment
-        qtctl retrain --days 60 --size quick --json
-
     Args:
         venue: sandbox, binanceusdm, binance or bitfinex; by default QT_VENUE.
         symbols: Unified names separated by commas, or all; by default QT_SYMBOLS.
@@ -213,21 +236,28 @@ def _retrain(
     chosen: dict[str, Any] = {"venue": venue, "symbols": symbols, "timeframe": timeframe, "days": days, "size": size}
 
     def run() -> Any:
-        if deployment:
-            from flows.following import run_and_follow  # noqa: PLC0415 - see _ingest
-
-            return run_and_follow("retrain/retrain", {k: v for k, v in chosen.items() if v is not None}, quiet=json)
         from flows.retrain import retrain as flow  # noqa: PLC0415 - see _ingest
 
         return flow(**chosen)
 
+    def run_by_worker() -> Any:
+        from flows.following import run_and_follow  # noqa: PLC0415 - see _ingest
+
+        return run_and_follow("retrain/retrain", {k: v for k, v in chosen.items() if v is not None}, quiet=json)
+
+    if deployment:
+        return _execute(run_by_worker, as_json=json, sentence=_judged, here=False)
     return _execute(run, as_json=json, sentence=_judged)
 
 
-def _execute(run: Callable[[], Any], *, as_json: bool, sentence: Callable[[Any], str]) -> int:
+def _execute(run: Callable[[], Any], *, as_json: bool, sentence: Callable[[Any], str], here: bool = True) -> int:
+    """Run a flow, here with its progress shown, and say what came of it: in one sentence, or as JSON."""
     try:
-        _reach_prefect(FlowSettings.of(), quiet=as_json)
-        done = run()
+        _reach_prefect(FlowSettings.of())
+        from flows.following import shown_in_terminal  # noqa: PLC0415 - see _ingest
+
+        with shown_in_terminal(quiet=as_json or not here):
+            done = run()
     except QuantumError as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command speaks to the person who typed it
         return FAILED
@@ -236,7 +266,7 @@ def _execute(run: Callable[[], Any], *, as_json: bool, sentence: Callable[[Any],
     return REFUSED if getattr(done, "promoted", True) is False else OK
 
 
-def _reach_prefect(settings: FlowSettings, *, quiet: bool) -> None:
+def _reach_prefect(settings: FlowSettings) -> None:
     """
     Point this process at the Prefect server that runs, before Prefect is imported.
 
@@ -260,7 +290,8 @@ def _reach_prefect(settings: FlowSettings, *, quiet: bool) -> None:
     os.environ["PREFECT_API_URL"] = url
     os.environ.setdefault("PREFECT_HOME", str(settings.home / "prefect"))
     os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR" if quiet else "INFO")
+    # The server keeps every line; the terminal shows progress, and at the end one sentence.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
 def _ingested(added: dict[str, int]) -> str:

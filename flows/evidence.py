@@ -96,8 +96,9 @@ def what_it_is(report: TrainingReport) -> str:
 
 def how_it_was_judged(verdict: Verdict) -> str:
     """Describe a judgement: the verdict, and every gate with its figure."""
-    headline = "passed every gate" if verdict.passed else "was refused"
-    return f"It {headline} of mlflow/gates.yaml.\n\n{gates_table(verdict)}"
+    held = sum(check.passed for check in verdict.checks)
+    headline = "passed" if verdict.passed else "refused"
+    return f"**{headline}**: {held} of {len(verdict.checks)} gates of mlflow/gates.yaml held.\n\n{gates_table(verdict)}"
 
 
 def gates_table(verdict: Verdict) -> str:

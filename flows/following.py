@@ -1,9 +1,11 @@
-"""Starting a deployment's run and following it from a terminal."""
+"""Following flows from a terminal: those of this process, and runs of deployments."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from feature_store.errors import QuantumError
+from flows.orchestration import watched_by
 from flows.outcome import Promotion
 
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -54,6 +57,21 @@ def run_and_follow(name: str, parameters: dict[str, Any], *, quiet: bool) -> Pro
                 f"Run {ended.name} ended {ended.state_name}: {message or 'see its log in Prefect'}"
             )
         return _result(client, run.id)
+
+
+@contextmanager
+def shown_in_terminal(*, quiet: bool) -> Iterator[None]:
+    """Show the progress of flows that run in this process, on standard error."""
+    shown: dict[str, TaskID] = {}
+    with _bars(quiet=quiet) as bars:
+
+        def watcher(step: str, percent: float, description: str) -> None:
+            if step not in shown:
+                shown[step] = bars.add_task(step, total=100)
+            bars.update(shown[step], completed=percent, description=description)
+
+        with watched_by(watcher):
+            yield
 
 
 def _bars(*, quiet: bool) -> Progress:

@@ -22,7 +22,7 @@ _DAY_MS = 86_400_000
 _POLICY: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "retries": 2,
-    "retry_delay_seconds": [2, 10],
+    "retry_delay_seconds": [1, 5],
     "retry_jitter_factor": 0.5,
     "retry_condition_fn": passes_later,
 }

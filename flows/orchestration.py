@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
@@ -54,10 +55,27 @@ def named_by_version() -> str:
     return f"{flow_run.flow_name} v{version}" if version else f"{flow_run.flow_name} challenger"
 
 
+Watcher = Callable[[str, float, str], None]
+"""Told of a bar: its step, how many percent are done, and of what."""
+
+_watchers: list[Watcher] = []
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Tell a watcher, such as a terminal, of every bar of this process while the context lasts."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
+
+
 class ProgressBar:
     """A progress artifact of the running flow; without a flow around it, nothing."""
 
     def __init__(self, step: str, description: str) -> None:
+        self._step = step
         self._description = description
         self._shown = 0.0
         self._updated_at = monotonic()
@@ -65,6 +83,7 @@ class ProgressBar:
         if FlowRunContext.get() is not None:
             artifact = ProgressArtifact(key=f"progress-{step}", description=description, progress=0.0)
             self._id = _create(artifact)
+        self._tell(0.0, description)
 
     def show(self, fraction: float, doing: str = "") -> None:
         """Move the bar to a fraction of the whole; it never moves back."""
@@ -76,6 +95,11 @@ class ProgressBar:
         with get_client(sync_client=True) as client:
             client.update_artifact(self._id, ArtifactUpdate(data=percent, description=description))
         self._shown, self._updated_at = percent, monotonic()
+        self._tell(percent, description)
+
+    def _tell(self, percent: float, description: str) -> None:
+        for watcher in _watchers:
+            watcher(self._step, percent, description)
 
     def callback(self) -> Callable[[str, float], None]:
         """Return the form that training reports to: what it does, and the fraction done."""

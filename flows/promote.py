@@ -111,6 +111,6 @@ def _reasons(verdict: Verdict) -> tuple[str, ...]:
 def _tags(verdict: Verdict, shadow: ShadowReport) -> dict[str, str]:
     return {
         "gate_verdict": _word(verdict),
-        "gate_reasons": "; ".join(_reasons(verdict))[:4900],
+        "gate_reasons": " ".join(_reasons(verdict))[:4900],
         "shadow_candles": str(shadow.candles),
     }

@@ -32,7 +32,8 @@ def open_run(settings: FlowSettings, config: TrainingConfig) -> str:
     """Open the run that everything about the candidate is logged to; before training, so that it fails early."""
     tags = {"venue": settings.venue, "timeframe": settings.timeframe, "size": settings.size}
     note = "One candidate: trained, then scored in shadow, then judged by the gates."
-    return Registry(settings.registry_address).start_run(f"candidate {config.created_at}", tags, note)
+    name = f"candidate {settings.venue} {settings.timeframe} {config.created_at[:16]}"
+    return Registry(settings.registry_address).start_run(name, tags, note)
 
 
 @task(task_run_name="load-candles-and-features", cache_policy=NO_CACHE, timeout_seconds=900)
