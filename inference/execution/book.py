@@ -180,7 +180,7 @@ class Book:
         return trade.orders.get(client_order_id) if trade else None
 
     def client_order_id_of(self, venue_order_id: str) -> str | None:
-        """Return our id of an order, or of the conditional order whose child this is, by the venue's id."""
+        """Return our id of an order, or of the conditional order that became it, by the venue's id."""
         return self._venue_ids.get(venue_order_id)
 
     def active(self) -> Iterator[Trade]:
@@ -241,14 +241,17 @@ class Book:
         trade = self.trades[intent.trade_id]
         self._put(replace(trade, orders={**trade.orders, intent.client_order_id: order}))
         self._owners[intent.client_order_id] = intent.trade_id
-        for venue_id in (order.venue_order_id, order.child_order_id):
-            if venue_id:
-                self._venue_ids[venue_id] = intent.client_order_id
+        if venue_id := _executing_id(order):
+            self._venue_ids[venue_id] = intent.client_order_id
 
     def _forget_oldest_closed(self) -> None:
         closed = [key for key, trade in self.trades.items() if trade.is_over]
         for key in closed[: max(0, len(closed) - _CLOSED_KEPT)]:
             for client_order_id, order in self.trades.pop(key).orders.items():
                 self._owners.pop(client_order_id, None)
-                self._venue_ids.pop(order.venue_order_id, None)
-                self._venue_ids.pop(order.child_order_id or "", None)
+                self._venue_ids.pop(_executing_id(order), None)
+
+
+def _executing_id(order: Order) -> str:
+    # The venue numbers conditional orders apart: only what one became can execute, and only that id is an order's.
+    return (order.child_order_id or "") if order.intent.is_conditional else order.venue_order_id

@@ -150,12 +150,7 @@ class Executor:
                 await self._settle_trade(trade.plan.trade_id)
 
     async def run(self) -> None:
-        """
-        Watch and settle until `stop`.
-
-        Raises:
-            JournalError: Something could not be recorded; what is open is protected, nothing new may be entered.
-        """
+        """Watch and settle until `stop`; a failure is kept in `failure`, and what is open is watched on."""
         last_reconcile = self._monotonic()
         while not self._stopping:
             await self._pause()
@@ -168,8 +163,6 @@ class Executor:
             if self._monotonic() - last_reconcile >= wait and self._reconciling is None:
                 self._begin_reconcile()
                 last_reconcile = self._monotonic()
-            if self.failure is not None:
-                raise self.failure
 
     def watch(self) -> None:
         """Mark every symbol in which something is due, and every stop that fired and does not fill."""

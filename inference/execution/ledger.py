@@ -59,7 +59,9 @@ class Ledger:
 
     def note_fill(self, fill: Fill) -> bool:
         """Note an execution; return whether it was of an order of ours and not booked before."""
-        key = self.book.client_order_id_of(fill.venue_order_id) or fill.client_order_id
+        key = fill.client_order_id
+        if self.book.order(key) is None:
+            key = self.book.client_order_id_of(fill.venue_order_id) or ""
         order = self.book.order(key)
         if order is None or fill.fill_id in order.fills:
             return False

@@ -92,12 +92,14 @@ def apply(order: Order, report: OrderReport) -> Order:
     if filled >= order.intent.quantity:
         status = OrderStatus.FILLED
 
+    # What a conditional order became reports under the same client id with a venue id of its own.
+    own_id = report.venue_order_id if report.venue_order_id != report.child_order_id else ""
     return replace(
         order,
         status=status,
         filled=filled,
         average_price=report.average_price if knows_more and report.average_price is not None else order.average_price,
-        venue_order_id=order.venue_order_id or report.venue_order_id,
+        venue_order_id=order.venue_order_id or own_id,
         child_order_id=order.child_order_id or report.child_order_id,
     )
 
