@@ -22,7 +22,7 @@ from infra.stack.demo import Demo, DemoOptions
 from infra.stack.home import Programs, home_from_environment
 from infra.stack.local_stack import make_stack, settle
 from infra.stack.screen import Screen
-from infra.stack.services import NAMES, PREFECT
+from infra.stack.services import NAMES, PREFECT, StackSettings
 from infra.stack.supervisor import Supervisor
 
 _AsJson = Annotated[bool, Parameter(name="--json", negative=())]
@@ -65,6 +65,8 @@ demo = _command(
 )
 
 _INTERRUPTED = 130
+# A trade may take an hour of market time, and a champion finds some twenty a day: an hour passes in 15 seconds.
+_DEMO_SPEED = 240.0
 
 
 def _say(sentence: str) -> None:
@@ -231,12 +233,12 @@ def _demo(
     Args:
         once: End without being asked: after the trades, after the minutes, or when there is nothing to trade.
         trades: How many trades, on at least five symbols, must close before --once ends.
-        minutes: For how long to trade at most; with --once 12, otherwise until Ctrl-C.
+        minutes: For how long to trade at most; with --once 10, otherwise until Ctrl-C.
         days: How many days of candles to train on.
         symbols: How many symbols the sandbox exchange trades; 20 in a new home.
         edge: Strength of the predictable component of the sandbox's market; with 0 the gates must refuse.
         seed: The seed of the sandbox's market; 7 in a new home.
-        speed: How many times faster than the wall the sandbox's clock runs; 60 in a new home.
+        speed: How many times faster than the wall the sandbox's clock runs; 240 in a new home.
         replay: Recorded candles (a Parquet or CSV file, or a folder) to trade instead of a synthetic market.
         size: How long the models train, for example quick or full.
         fresh: Forget what earlier runs left.
@@ -260,5 +262,5 @@ def _demo(
 async def _play(options: DemoOptions, asked: dict[str, Any]) -> int:
     home = home_from_environment()
     asked |= {"venue": "sandbox", "replay": _absolute(asked["replay"])}
-    settings = settle(home, fresh=options.fresh, **asked)
+    settings = settle(home, StackSettings(speed=_DEMO_SPEED), fresh=options.fresh, **asked)
     return await Demo(options=options, home=home, settings=settings, screen=Screen()).run()

@@ -32,6 +32,7 @@ RETRAIN = "retrain/retrain"
 LEAST_SYMBOLS = 5
 _FOLDERS = ("lake", "features", "sandbox", "prefect", "mlflow", "bundles", "journal", "worker", "candidates", "logs")
 _DONE, _FAILED, _NOTHING_PROMOTED = 0, 1, 3
+_ONCE_MINUTES = 10.0
 _IDLE_PATIENCE_S = 60.0
 _IDLE_SETTLED_S = 5.0
 _ERROR_LINE = re.compile(r"^[\w.]*(Error|Exception)\b.*:")
@@ -199,7 +200,7 @@ class Demo:
 
     async def _watch(self, stack: LocalStack, sandbox: JsonApi, *, promoted: bool) -> None:
         began = monotonic()
-        minutes = self.options.minutes or (12.0 if self.options.once else None)
+        minutes = self.options.minutes or (_ONCE_MINUTES if self.options.once else None)
         with self.screen.live() as view:
             while True:
                 self._check_alive(stack)

@@ -156,9 +156,11 @@ def make_stack(home: Home, settings: StackSettings, say: Callable[[str], None]) 
     return LocalStack(home, settings, say, Programs(), Supervisor(home, say))
 
 
-def settle(home: Home, *, fresh: bool = False, **asked: Any) -> StackSettings:
+def settle(home: Home, new: StackSettings | None = None, *, fresh: bool = False, **asked: Any) -> StackSettings:
     """
     Complete what a person asked for with what this home was made with; what was not said stays as it is.
+
+    A home without a market begins with the settings of `new`.
 
     Raises:
         BadInputError: Another market was asked for than the one whose candles and trades lie here.
@@ -167,7 +169,7 @@ def settle(home: Home, *, fresh: bool = False, **asked: Any) -> StackSettings:
     record, _ = read_record(home.record)
     has_market = home.sandbox.is_dir() and any(home.sandbox.iterdir())
     if fresh or record is None or not record.settings or not has_market:
-        return StackSettings(**given)
+        return msgspec.structs.replace(new or StackSettings(), **given)
     before = msgspec.convert(record.settings, StackSettings)
     settings = msgspec.structs.replace(before, **given)
     changed = [name for name in MARKET_SETTINGS if getattr(before, name) != getattr(settings, name)]
