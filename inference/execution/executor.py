@@ -11,7 +11,7 @@ from typing import Any
 from feature_store.venue.errors import VenueError
 from inference.domain.decision import Approved
 from inference.domain.events import ExitRequested, PositionFoundChanged, TradeClosed, TradePlanned
-from inference.domain.order import Fill, OrderReport, OrderStatus, Purpose
+from inference.domain.order import Fill, OrderReport, OrderStatus, Purpose, Side
 from inference.domain.trade import ExitReason, TradePlan, TradeResult
 from inference.execution.book import Book, Trade
 from inference.execution.client_order_id import trade_id_of
@@ -271,8 +271,28 @@ class Executor:
         return True
 
     async def _book_fills(self, trade: Trade) -> None:
-        for fill in await self._gateway.fills(trade.symbol, trade.plan.planned_at_ms - _FILLS_SLACK_MS):
+        fills = await self._gateway.fills(trade.symbol, trade.plan.planned_at_ms - _FILLS_SLACK_MS)
+        for fill in fills:
             self._ledger.note_fill(fill)
+        current = self.book.trades[trade.plan.trade_id]
+        strange = [one for one in fills if self._is_strange(one, current)]
+        taken = sum((one.quantity for one in strange), Decimal(0))
+        if current.external > 0 and taken == current.external:
+            # Somebody else's executions say at what price they closed our position.
+            price = sum((one.quantity * one.price for one in strange), Decimal(0)) / taken
+            if price != current.external_price:
+                self._adopt(current, current.open_quantity, price)
+
+    def _is_strange(self, fill: Fill, trade: Trade) -> bool:
+        ours = self.book.order(fill.client_order_id) or self.book.client_order_id_of(fill.venue_order_id)
+        closing = fill.side is not Side.opening(trade.plan.direction)
+        return not ours and closing and fill.event_time_ms >= trade.plan.planned_at_ms
+
+    def _adopt(self, trade: Trade, open_quantity: Decimal, price: Decimal) -> None:
+        event = PositionFoundChanged(
+            trade_id=trade.plan.trade_id, symbol=trade.symbol, open_quantity=open_quantity, price=price
+        )
+        self._ledger.note(event, trace_id=trade.plan.trace_id, durable=True)
 
     async def _believe_venue(self, trade_id: str) -> bool:
         # Every order first: what the venue closed for us explains more than what somebody else may have done.
@@ -289,13 +309,8 @@ class Executor:
         position = positions.get(trade.symbol)
         held = position.signed_quantity if position else Decimal(0)
         if held != trade.signed_quantity:
-            event = PositionFoundChanged(
-                trade_id=trade_id,
-                symbol=trade.symbol,
-                open_quantity=abs(held) if held * trade.signed_quantity > 0 else Decimal(0),
-                price=position.mark_price if position else trade.plan.reference_price,
-            )
-            self._ledger.note(event, trace_id=trade.plan.trace_id, durable=True)
+            own = abs(held) if held * trade.signed_quantity > 0 else Decimal(0)
+            self._adopt(trade, own, position.mark_price if position else trade.plan.reference_price)
         return True
 
     def _is_still_wanted(self, trade: Trade) -> bool:

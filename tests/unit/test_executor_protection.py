@@ -243,10 +243,12 @@ async def test_a_disk_that_fills_up_after_the_entry_does_not_keep_the_stop_away(
 async def test_a_position_closed_by_somebody_else_is_adopted(clock, gateway, journal):
     """The venue is right about positions: a trade closed by hand is closed here, its orders cancelled."""
     executor = await opened(clock, gateway, journal)
+    gateway.marks[BTC] = Decimal(50_100)
     gateway.trade_by_hand(BTC, Decimal("-0.04"))
     assert await clock.drive(executor.reconcile())
 
     assert executor.closed[0].reason is ExitReason.EXTERNAL
+    assert executor.closed[0].exit_price == Decimal(50_100)
     assert gateway.orders == {}
 
 
