@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 import psutil
 
 from inference.domain.decision import TradingState
+from inference.domain.trade import TradeResult
 from inference.execution.executor import Executor
 from inference.feed.candle_feed import CandleFeed
 from inference.settings import Settings
@@ -16,6 +18,21 @@ from inference.supervision.status import ModelStatus, PositionStatus, SignalStat
 from inference.worker import Worker
 
 _SIGNALS_SHOWN = 50
+
+
+@dataclass(slots=True)
+class Totals:
+    """What closed trades came to."""
+
+    trades: int = 0
+    pnl: Decimal = Decimal(0)
+    fees: Decimal = Decimal(0)
+
+    def add(self, result: TradeResult) -> None:
+        """Count one more."""
+        self.trades += 1
+        self.pnl += result.pnl
+        self.fees += result.fees
 
 
 def bare_status(settings: Settings, *, state: str, reason: str, updated_at: str) -> Status:
@@ -36,6 +53,7 @@ def live_status(
     worker: Worker,
     feed: CandleFeed,
     *,
+    before: Totals,
     model: ModelStatus | None,
     journal_entries: int,
     clock_rate: float,
@@ -43,10 +61,12 @@ def live_status(
     updated_at: str,
     stopped: bool = False,
 ) -> Status:
-    """Return the status of a worker that runs."""
+    """Return the status of a worker that runs; `before` is what earlier runs left in the journal."""
     state, reason = ("stopped", "stopped on request") if stopped else _state(worker)
     counters = worker.counters
-    closed = worker.executor.closed
+    totals = replace(before)
+    for result in worker.executor.closed:
+        totals.add(result)
     return Status(
         state=state,
         reason=reason,
@@ -64,9 +84,9 @@ def live_status(
         last_signals=_signals(worker),
         refusals=dict(counters.refusals),
         orders=_orders(worker.executor, counters.orders),
-        closed_trades=len(closed),
-        realized_pnl=str(sum((one.pnl for one in closed), Decimal(0))),
-        fees=str(sum((one.fees for one in closed), Decimal(0))),
+        closed_trades=totals.trades,
+        realized_pnl=str(totals.pnl),
+        fees=str(totals.fees),
         candles_processed=counters.candles,
         batches_processed=counters.batches,
         decision_latency_ms={"p50": worker.latencies.percentile(0.5), "p99": worker.latencies.percentile(0.99)},

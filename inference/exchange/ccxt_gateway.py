@@ -34,6 +34,9 @@ _log = logger("gateway")
 
 SETTLEMENT_ASSET = "USDT"
 _PAGE = 1000
+# The venue answers for seven days at a time and remembers ninety.
+_FILLS_WINDOW_MS = 7 * 86_400_000 - 1
+_OLDEST_FILLS_MS = 90 * 86_400_000
 _NO_CHANGE = frozenset({-4046, -4059})
 _HEDGE_MODE = -4061
 
@@ -117,7 +120,7 @@ class CcxtGateway:
 
     async def quotes(self) -> dict[str, Quote]:
         """Return the best bid and ask of every symbol that has both, in one request."""
-        answer = mapped.rows("Quotes", await self._read(self._exchange.fapiPublicGetTickerBookTicker))
+        answer = self._rows("Quotes", await self._read(self._exchange.fapiPublicGetTickerBookTicker))
         quotes: dict[str, Quote] = {}
         for row in answer:
             symbol = self._symbols.get(str(row.get("symbol")))
@@ -214,15 +217,24 @@ class CcxtGateway:
 
     async def fills(self, symbol: str, since_ms: int) -> list[Fill]:
         """Return the account's executions in one symbol since a venue time, oldest first."""
-        query: dict[str, Any] = {"symbol": self._id(symbol), "startTime": since_ms, "limit": _PAGE}
+        now_ms = self._timestamp_ms()
+        begin = max(since_ms, now_ms - _OLDEST_FILLS_MS)
         found: dict[str, Fill] = {}
+        while begin <= now_ms:
+            # A window that reaches beyond the present brings what was executed while we asked.
+            await self._fills_between(symbol, begin, begin + _FILLS_WINDOW_MS, found)
+            begin += _FILLS_WINDOW_MS
+        return sorted(found.values(), key=lambda one: (one.event_time_ms, int(one.fill_id)))
+
+    async def _fills_between(self, symbol: str, begin_ms: int, end_ms: int, found: dict[str, Fill]) -> None:
+        query: dict[str, Any] = {"symbol": self._id(symbol), "startTime": begin_ms, "endTime": end_ms, "limit": _PAGE}
         while True:
             answer = self._rows("Executions", await self._read(self._exchange.fapiPrivateGetUserTrades, query))
             page = [self._readable(mapped.fill, row, symbol=symbol) for row in answer]
             fresh = [one for one in page if one.fill_id not in found]
             found.update((one.fill_id, one) for one in fresh)
             if len(page) < _PAGE or not fresh:
-                return sorted(found.values(), key=lambda one: (one.event_time_ms, int(one.fill_id)))
+                return
             query = {"symbol": self._id(symbol), "fromId": int(page[-1].fill_id) + 1, "limit": _PAGE}
 
     async def close(self) -> None:

@@ -1,0 +1,344 @@
+"""The gateway keeps the port's promises at the real sandbox, over unmodified ccxt."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from decimal import Decimal
+
+import pytest
+
+from feature_store.clock import monotonic
+from feature_store.venue.errors import (
+    AccountError,
+    OrderRefusedError,
+    OutcomeUnknownError,
+    RateLimitedError,
+    RequestRefusedError,
+    RetryableError,
+)
+from feature_store.venue.factory import create_exchange
+from inference.domain.order import OrderIntent, OrderStatus, OrderType, Purpose, Side
+from inference.exchange.ccxt_gateway import CcxtGateway
+from inference.exchange.user_stream import UserStream
+from inference.exchange.venue_clock import VenueClock
+from tests.sandbox_support import running_sandbox
+
+BTC = "BTC/USDT:USDT"
+ETH = "ETH/USDT:USDT"
+
+
+@asynccontextmanager
+async def gateway_at(url, *, key="sandbox-key", secret="sandbox-secret", connect=True):
+    """Yield a connected gateway and its ccxt client."""
+    exchange = create_exchange("sandbox", url=url, api_key=key, api_secret=secret)
+    exchange.timeout = 1500
+    gateway = CcxtGateway(exchange, clock=VenueClock(accelerated=True), monotonic=monotonic, leverage=3)
+    try:
+        if connect:
+            await gateway.connect()
+        yield gateway, exchange
+    finally:
+        await gateway.close()
+
+
+@pytest.fixture
+async def sandbox(tmp_path):
+    """Run a sandbox with three instruments at ten times the wall's speed."""
+    async with running_sandbox(symbols=3, speed=10, seed=3, state=tmp_path / "sandbox") as running:
+        yield running
+
+
+def market(key: str, *, symbol=BTC, side=Side.BUY, quantity="0.01", purpose=Purpose.ENTRY) -> OrderIntent:
+    """Return a market order."""
+    return OrderIntent(
+        client_order_id=key,
+        trade_id=key,
+        trace_id="",
+        symbol=symbol,
+        side=side,
+        order_type=OrderType.MARKET,
+        purpose=purpose,
+        quantity=Decimal(quantity),
+    )
+
+
+def stop_order(key: str, trigger: Decimal, *, symbol=BTC, quantity="0.01") -> OrderIntent:
+    """Return a reduce-only stop below a long."""
+    return OrderIntent(
+        client_order_id=key,
+        trade_id=key,
+        trace_id="",
+        symbol=symbol,
+        side=Side.SELL,
+        order_type=OrderType.STOP_MARKET,
+        purpose=Purpose.STOP,
+        quantity=Decimal(quantity),
+        trigger_price=trigger,
+    )
+
+
+async def price_of(gateway, symbol=BTC) -> Decimal:
+    """Return the middle of bid and ask, on the instrument's ticks."""
+    instrument = gateway.instruments([symbol])[symbol]
+    return instrument.round_price((await gateway.quotes())[symbol].mid)
+
+
+async def test_market_order_is_reported_with_its_fill(sandbox):
+    """A market entry comes back filled, and order, position, execution and equity agree on it."""
+    async with gateway_at(sandbox.url) as (gateway, _):
+        before = await gateway.venue_now_ms()
+        report = await gateway.submit(market("qt-a-E1"))
+        positions = await gateway.positions()
+        fills = await gateway.fills(BTC, before - 60_000)
+        found = await gateway.query(market("qt-a-E1"))
+
+        assert report.status is OrderStatus.FILLED
+        assert report.filled == Decimal("0.01")
+        assert [(one.symbol, one.signed_quantity) for one in positions] == [(BTC, Decimal("0.01"))]
+        assert sum(one.quantity for one in fills) == Decimal("0.01")
+        assert {one.venue_order_id for one in fills} == {report.venue_order_id}
+        assert all(one.fee > 0 for one in fills)
+        assert found is not None
+        assert found.average_price == report.average_price
+        assert 9_000 < await gateway.equity() < 10_000
+
+
+async def test_stop_rests_is_listed_and_can_be_cancelled(sandbox):
+    """A stop is accepted by the conditional endpoint, listed among open orders and gone after its cancel."""
+    async with gateway_at(sandbox.url) as (gateway, _):
+        await gateway.submit(market("qt-b-E1"))
+        stop = stop_order("qt-b-S1", await price_of(gateway) * Decimal("0.9") // 1)
+        accepted = await gateway.submit(stop)
+        listed = await gateway.open_orders()
+        cancelled = await gateway.cancel(stop)
+        again = await gateway.cancel(stop)
+
+        assert accepted.status is OrderStatus.ACCEPTED
+        assert [one.client_order_id for one in listed] == ["qt-b-S1"]
+        assert cancelled is not None
+        assert cancelled.status is OrderStatus.CANCELED
+        assert again is None or again.status is OrderStatus.CANCELED
+        assert await gateway.open_orders() == []
+
+
+async def test_fired_stop_is_followed_to_its_child(tmp_path):
+    """After the price went through a stop, the query tells the child order's fill, not the stop's own nought."""
+    async with (
+        running_sandbox(symbols=1, speed=600, seed=3, state=tmp_path / "fast") as sandbox,
+        gateway_at(sandbox.url) as (gateway, _),
+    ):
+        await gateway.submit(market("qt-c-E1"))
+        tick = gateway.instruments([BTC])[BTC].price_tick
+        stop = stop_order("qt-c-S1", await price_of(gateway) - 20 * tick)
+        await gateway.submit(stop)
+        seen_status = set()
+        report = None
+        for _ in range(400):
+            report = await gateway.query(stop)
+            assert report is not None
+            seen_status.add(report.status)
+            if report.status.is_terminal:
+                break
+            await asyncio.sleep(0.05)
+
+        assert report.status is OrderStatus.FILLED, seen_status
+        assert report.filled == Decimal("0.01")
+        assert report.child_order_id is not None
+        assert report.child_order_id != report.venue_order_id
+        assert await gateway.positions() == []
+        fills = await gateway.fills(BTC, 0)
+        assert fills[-1].venue_order_id == report.child_order_id
+
+
+async def test_unknown_order_is_none(sandbox):
+    """What the venue has never heard of is None, plain and conditional."""
+    async with gateway_at(sandbox.url) as (gateway, _):
+        assert await gateway.query(market("qt-nobody-E1")) is None
+        assert await gateway.query(stop_order("qt-nobody-S1", Decimal(1))) is None
+        assert await gateway.cancel(market("qt-nobody-E1")) is None
+
+
+async def test_refusals_carry_the_venues_code(sandbox):
+    """What the venue refused is refused, with its number, and nothing was executed."""
+    async with gateway_at(sandbox.url) as (gateway, _):
+        with pytest.raises(OrderRefusedError) as too_much:
+            await gateway.submit(market("qt-d-E1", quantity="900"))
+        with pytest.raises(OrderRefusedError) as nothing_to_reduce:
+            await gateway.submit(market("qt-d-X1", side=Side.SELL, purpose=Purpose.EXIT))
+        await gateway.submit(market("qt-d-E2"))
+        with pytest.raises(OrderRefusedError) as crossed:
+            await gateway.submit(stop_order("qt-d-S1", await price_of(gateway) * 2 // 1))
+
+        assert too_much.value.code in (-2019, -2027, -4005)
+        assert nothing_to_reduce.value.code == -2022
+        assert crossed.value.code == -2021
+
+
+async def test_id_of_an_open_order_means_that_it_exists(sandbox):
+    """Sending an id twice while its order rests is no refusal: the order is there, and the query finds it."""
+    async with gateway_at(sandbox.url) as (gateway, _):
+        await gateway.submit(market("qt-e-E1"))
+        stop = stop_order("qt-e-S1", await price_of(gateway) * Decimal("0.9") // 1)
+        await gateway.submit(stop)
+        with pytest.raises((OutcomeUnknownError, OrderRefusedError)) as caught:
+            await gateway.submit(stop)
+        found = await gateway.query(stop)
+
+        assert isinstance(caught.value, OutcomeUnknownError), caught.value
+        assert found is not None
+        assert len(await gateway.open_orders()) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param({"action": "exec_then_drop"}, id="executed-then-cut-off"),
+        pytest.param({"action": "exec_then_status", "status": 503}, id="executed-then-503"),
+        pytest.param({"action": "exec_then_hang", "secs": 3}, id="executed-then-silence"),
+        pytest.param({"action": "status", "status": 200, "body": "<html>busy</html>"}, id="html-with-200"),
+        pytest.param({"action": "status", "status": 200, "body": "{}"}, id="empty-object"),
+        pytest.param({"action": "status", "status": 200, "body": '{"orderId": 12'}, id="truncated-json"),
+        pytest.param({"action": "status", "status": 502, "body": "bad gateway"}, id="502"),
+    ],
+)
+async def test_hostile_replies_leave_the_outcome_unknown(sandbox, fault):
+    """Whatever the venue answers short of proof, the outcome is unknown, and the query settles it."""
+    async with gateway_at(sandbox.url) as (gateway, _):
+        await gateway.submit(market("qt-warm-E1", symbol=ETH, quantity="0.1"))
+        await gateway.submit(market("qt-warm-E2", quantity="0.005"))
+        await sandbox.ctl(op="fault", path="/fapi/v1/order", method="POST", times=1, **fault)
+        intent = market("qt-f-E1")
+        with pytest.raises(OutcomeUnknownError):
+            await gateway.submit(intent)
+        found = await gateway.query(intent)
+        position = next(one for one in await gateway.positions() if one.symbol == BTC)
+
+        executed = str(fault["action"]).startswith("exec")
+        assert (found is not None) is executed
+        assert position.signed_quantity == (Decimal("0.015") if executed else Decimal("0.005"))
+
+
+async def test_garbage_on_reads_is_worth_another_try(sandbox):
+    """A read that brings HTML, nothing or half an answer raises something that asking again mends."""
+    async with gateway_at(sandbox.url) as (gateway, _):
+        for path, read in (
+            ("/fapi/v3/account", gateway.equity),
+            ("/fapi/v3/positionRisk", gateway.positions),
+            ("/fapi/v1/ticker/bookTicker", gateway.quotes),
+        ):
+            for body in ("<html>", "{}", ""):
+                await sandbox.ctl(op="fault", path=path, method="GET", times=1, action="status", status=200, body=body)
+                with pytest.raises(RetryableError):
+                    await read()
+            assert await read() is not None
+
+
+async def test_rate_limit_closes_the_door_for_everything(sandbox):
+    """After a 429 no request leaves until its Retry-After has passed."""
+    async with gateway_at(sandbox.url) as (gateway, _):
+        await sandbox.ctl(
+            op="fault",
+            path="/fapi/v3/account",
+            method="GET",
+            times=1,
+            action="status",
+            status=429,
+            headers={"Retry-After": "1"},
+            body='{"code":-1003,"msg":"Too many requests."}',
+        )
+        with pytest.raises(RateLimitedError):
+            await gateway.equity()
+        requests = (await sandbox.get("/sandbox/status"))["requests"]
+        with pytest.raises(RateLimitedError):
+            await gateway.positions()
+        unchanged = (await sandbox.get("/sandbox/status"))["requests"]
+        await asyncio.sleep(1.1)
+
+        assert unchanged - requests <= 1
+        assert await gateway.equity() > 0
+
+
+async def test_moved_clock_is_learned_again(sandbox):
+    """When the venue's clock was moved by minutes, the next request measures it and goes through."""
+    async with gateway_at(sandbox.url) as (gateway, _):
+        await sandbox.ctl(op="skew", ms=600_000)
+
+        assert await gateway.equity() > 0
+
+        await gateway.sync_clock()
+        now_ms = (await sandbox.get("/sandbox/status"))["now_ms"]
+        assert abs(await gateway.venue_now_ms() - now_ms) < 700_000
+
+
+async def test_wrong_keys_are_one_clear_error(sandbox):
+    """A key that the venue does not know cannot connect, and the error says what to check."""
+    async with gateway_at(sandbox.url, key="wrong", secret="wrong", connect=False) as (gateway, _):
+        with pytest.raises((AccountError, RequestRefusedError)) as caught:
+            await gateway.connect()
+
+        assert isinstance(caught.value, AccountError)
+        assert "QT_API_KEY" in str(caught.value)
+
+
+async def test_instruments_have_exact_steps(sandbox):
+    """Steps and minimums are the venue's own digits."""
+    async with gateway_at(sandbox.url) as (gateway, _):
+        symbols = gateway.tradable_symbols()
+        instruments = gateway.instruments(symbols)
+
+        assert BTC in symbols
+        assert instruments[BTC].quantity_step == Decimal("0.001")
+        assert all(one.price_tick > 0 and one.min_notional > 0 for one in instruments.values())
+
+
+async def test_user_stream_tells_of_orders_and_recovers(sandbox):
+    """Reports and executions arrive; after a cut and a lost key the stream opens again and says that it missed some."""
+    reports, fills, gaps = [], [], []
+    async with gateway_at(sandbox.url) as (gateway, exchange):
+        stream = UserStream(
+            exchange,
+            on_report=reports.append,
+            on_fill=fills.append,
+            on_gap=gaps.append,
+            monotonic=monotonic,
+            keep_alive_seconds=0.5,
+        )
+        following = asyncio.create_task(stream.run())
+        try:
+            assert await stream.connected(within=5)
+            await gateway.submit(market("qt-g-E1"))
+            await until(lambda: any(one.client_order_id == "qt-g-E1" and one.filled > 0 for one in reports))
+            await until(lambda: any(one.client_order_id == "qt-g-E1" for one in fills))
+            await sandbox.ctl(op="kill_ws", hard=True)
+            await until(lambda: bool(gaps))
+            await until(lambda: stream.is_connected)
+            await sandbox.ctl(op="expire_key")
+            await until(lambda: len(gaps) >= 2)
+            await until(lambda: stream.is_connected)
+            # A stream that was just opened may miss what happens in its first instant.
+            for attempt in range(10):
+                key = f"qt-g-E{attempt + 2}"
+                await gateway.submit(market(key))
+                if await seen(lambda key=key: any(one.client_order_id == key for one in reports)):
+                    break
+            assert stream.reconnects >= 2
+            assert reports[-1].client_order_id == key
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+
+
+async def seen(what, *, within=2.0) -> bool:
+    """Wait for something to become true, and tell whether it did."""
+    deadline = monotonic() + within
+    while not what():
+        if monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.02)
+    return True
+
+
+async def until(what, *, within=15.0) -> None:
+    """Wait for something to become true, or fail."""
+    assert await seen(what, within=within), "it did not happen in time"

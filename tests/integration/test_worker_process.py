@@ -1,0 +1,210 @@
+"""The worker as a process: it trades, stops, dies and comes back at the real sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from inference.journal.verify import verify
+from tests.sandbox_support import running_sandbox
+from tests.worker_bundle import make_bundle
+
+ROOT = Path(__file__).resolve().parents[2]
+LIGHT = ROOT / ".venv-worker" / "bin" / "python"
+# Rules under which the small model's opinions are traded at every candle, and held for three of them.
+EAGER = """
+confidence_threshold = 0.5
+taker_fee = 0
+slippage = 0
+cooldown_seconds = 0
+max_holding_candles = 3
+risk_per_trade = 0.001
+max_notional = 1000
+max_daily_drawdown = 0.15
+"""
+
+
+class WorkerProcess:
+    """A worker, its home and what it says of itself."""
+
+    def __init__(self, home: Path, process: asyncio.subprocess.Process) -> None:
+        self.home = home
+        self.process = process
+
+    @property
+    def status(self) -> dict:
+        """Return the status file, or nothing."""
+        try:
+            return json.loads((self.home / "worker" / "status.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    async def until(self, holds, *, within: float = 60.0) -> dict:
+        """Wait until the status of this process is as wanted."""
+        async with asyncio.timeout(within):
+            while True:
+                status = self.status
+                if status.get("pid") == self.process.pid and holds(status):
+                    return status
+                assert self.process.returncode is None, await self.said()
+                await asyncio.sleep(0.1)
+
+    async def said(self) -> str:
+        """Return what the process wrote to standard error."""
+        assert self.process.stderr is not None
+        return (await self.process.stderr.read()).decode()
+
+    async def end(self, how: signal.Signals) -> int:
+        """Send a signal and return the exit status."""
+        self.process.send_signal(how)
+        return await asyncio.wait_for(self.process.wait(), 20)
+
+
+def _write_policy(home: Path) -> Path:
+    home.mkdir(exist_ok=True)
+    policy = home / "policy.toml"
+    policy.write_text(EAGER)
+    return policy
+
+
+@asynccontextmanager
+async def worker(home: Path, *arguments: str, **environment: str):
+    """Run `qtctl worker` in the light environment, and end it however the test left it."""
+    policy = _write_policy(home)
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("QT_")}
+    process = await asyncio.create_subprocess_exec(
+        str(LIGHT if LIGHT.exists() else sys.executable),
+        "-m",
+        "inference.cli",
+        "worker",
+        "--policy",
+        str(policy),
+        "--log-format",
+        "json",
+        *arguments,
+        cwd=ROOT,
+        env=inherited | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "QUANTUM_HOME": str(home)} | environment,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield WorkerProcess(home, process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    """Return the folder of a small verified bundle."""
+    return make_bundle(tmp_path_factory.mktemp("model") / "bundle")
+
+
+async def test_worker_trades_and_leaves_stops_behind(tmp_path, bundle):
+    """It enters with protection, stops on SIGTERM within seconds, and every position it leaves has its stop."""
+    async with running_sandbox(symbols=5, speed=60, seed=8, state=tmp_path / "s") as sandbox:
+        async with worker(tmp_path / "home", "--venue-url", sandbox.url, "--bundle", str(bundle)) as running:
+            status = await running.until(lambda one: len(one["positions"]) >= 2)
+            exit_status = await running.end(signal.SIGTERM)
+        audit = await sandbox.get("/sandbox/audit")
+
+        assert exit_status == 0
+        assert status["state"] == "trading"
+        assert status["model"]["gated"] is False
+        assert running.status["state"] == "stopped"
+        assert audit["duplicate_client_ids"] == []
+        assert all(one["protected"] for one in audit["open_positions"])
+        assert audit["open_algo_orders"] == 2 * len(audit["open_positions"])
+        found = verify(tmp_path / "home/journal/journal.jsonl", tmp_path / "home/journal/journal.head")
+        assert found.is_whole
+        assert found.torn_bytes == 0
+
+
+async def test_killed_worker_comes_back_without_loss_or_double(tmp_path, bundle):
+    """After each `kill -9` it goes on from its journal: nothing twice, nothing lost, nothing unprotected."""
+    home = tmp_path / "home"
+    async with running_sandbox(symbols=5, speed=60, seed=9, state=tmp_path / "s") as sandbox:
+        for life in range(3):
+            async with worker(home, "--venue-url", sandbox.url, "--bundle", str(bundle)) as running:
+                await running.until(lambda one: one["batches_processed"] >= 1)
+                # A moment that differs in each life, within a candle and its orders.
+                await asyncio.sleep(0.4 + 0.7 * life)
+                await running.end(signal.SIGKILL)
+        async with worker(home, "--venue-url", sandbox.url, "--bundle", str(bundle)) as running:
+            await running.until(lambda one: one["batches_processed"] >= 2)
+            assert await running.end(signal.SIGTERM) == 0
+            positions = running.status["positions"]
+        audit = await sandbox.get("/sandbox/audit")
+
+        assert audit["duplicate_client_ids"] == []
+        assert all(one["protected"] for one in audit["open_positions"])
+        held = {one["symbol"]: abs(float(one["quantity"])) for one in audit["open_positions"]}
+        known = {one["symbol"].replace("/", "").removesuffix(":USDT"): float(one["quantity"]) for one in positions}
+        assert held == known
+        assert verify(home / "journal/journal.jsonl", home / "journal/journal.head").is_whole
+
+
+async def test_worker_without_a_model_idles_and_says_why(tmp_path):
+    """With nothing promoted it follows candles, trades nothing and names the reason."""
+    async with running_sandbox(symbols=2, speed=60, seed=1, state=tmp_path / "s") as sandbox:
+        async with worker(tmp_path / "home", "--venue-url", sandbox.url) as running:
+            status = await running.until(lambda one: one["candles_processed"] >= 2)
+            await running.end(signal.SIGINT)
+        audit = await sandbox.get("/sandbox/audit")
+
+        assert status["state"] == "idle"
+        assert "QT_MLFLOW_URL" in status["reason"]
+        assert audit["orders"] == 0
+        assert running.process.returncode == 0
+
+
+async def test_venue_that_is_down_is_waited_for_and_outlived(tmp_path, bundle):
+    """Started before its venue it waits and says so; when the venue goes away later, it goes on once it is back."""
+    state, home = tmp_path / "s", tmp_path / "home"
+    async with running_sandbox(symbols=3, speed=60, seed=4, state=state) as first:
+        port = first.url.rsplit(":", 1)[1]
+    async with worker(home, "--venue-url", f"http://127.0.0.1:{port}", "--bundle", str(bundle)) as running:
+        waiting = await running.until(lambda one: "waiting for the venue" in one["reason"])
+        async with running_sandbox(port=port, symbols=3, speed=60, seed=4, state=state):
+            before = await running.until(lambda one: one.get("batches_processed", 0) >= 1)
+        await asyncio.sleep(3)
+        async with running_sandbox(port=port, symbols=3, speed=60, seed=4, state=state) as sandbox:
+            after = await running.until(lambda one: one["batches_processed"] >= before["batches_processed"] + 2)
+            assert await running.end(signal.SIGTERM) == 0
+            audit = await sandbox.get("/sandbox/audit")
+
+    assert waiting["state"] == "starting"
+    assert after["state"] == "trading"
+    assert audit["duplicate_client_ids"] == []
+    assert all(one["protected"] for one in audit["open_positions"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "status", "said"),
+    [
+        pytest.param((), {}, 2, "QT_VENUE_URL", id="no-venue"),
+        pytest.param(("--symbols", "NOPE/USDT:USDT"), {"URL": "yes"}, 2, "NOPE/USDT:USDT", id="unknown-symbol"),
+        pytest.param((), {"URL": "yes", "QT_API_KEY": "wrong"}, 1, "QT_API_KEY", id="wrong-key"),
+        pytest.param(("--bundle", "/nowhere"), {"URL": "yes"}, 1, "/nowhere", id="no-bundle"),
+    ],
+)
+async def test_what_cannot_work_is_one_sentence(tmp_path, arguments, environment, status, said):
+    """Settings that cannot work end the worker with a sentence that names them, and no traceback."""
+    async with running_sandbox(symbols=2, speed=60, seed=1, state=tmp_path / "s") as sandbox:
+        given = {name: value for name, value in environment.items() if name != "URL"}
+        if "URL" in environment:
+            given["QT_VENUE_URL"] = sandbox.url
+        async with worker(tmp_path / "home", *arguments, **given) as running:
+            words = await asyncio.wait_for(running.said(), 60)
+            await running.process.wait()
+
+    assert running.process.returncode == status
+    assert said in words
+    assert "Traceback" not in words
