@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Servers that several rooms' tests share, one of each in a session.
+pytest_plugins = ("tests.stack_fixtures",)
+
 
 def _has_market_data() -> bool:
     folder = os.environ.get("MARKET_DATA_DIR")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -13,8 +14,15 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from flows.training.config import TrainingConfig, TreeConfig
+from flows.training.dataset import FrameSet
+from flows.training.pipeline import train_candidate
+from flows.training.report import TrainingReport
+from tests.training_support import make_candle_frames, silent
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
@@ -145,6 +153,73 @@ def prefect_command(server: Server, *arguments: str, env: Mapping[str, str] | No
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
+
+
+@contextlib.contextmanager
+def sandbox_venue(home: Path, **options: object) -> Iterator[str]:
+    """Run the sandbox exchange while the context lasts, and yield its address."""
+    ready = home / "ready.json"
+    arguments = [f"--{name.replace('_', '-')}={value}" for name, value in ({"port": 0} | options).items()]
+    command = [sys.executable, "-m", "infra.sandbox", "serve", "--ready-file", str(ready), *arguments]
+    process = start_process("sandbox", command, home, {})
+    try:
+        deadline = time.perf_counter() + 90
+        while not ready.exists():
+            assert process.poll() is None, (home / "sandbox.log").read_text()
+            assert time.perf_counter() < deadline, "The sandbox did not say where it listens"
+            time.sleep(0.1)
+        yield json.loads(ready.read_text())["url"]
+    finally:
+        stop_process(process)
+
+
+def qtctl(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run one qtctl command as a person would."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "QT_", "QUANTUM_"))}
+    return subprocess.run(
+        [str(BIN / "qtctl"), *arguments],
+        cwd=ROOT,
+        env={**clean, **QUIET, **env},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def ask(url: str, body: object | None = None) -> Any:
+    """GET a JSON document, or POST one and return the answer."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())
+
+
+@dataclass(frozen=True)
+class RealCandidate:
+    """A small bundle over the real features, with all that a registry and the gates ask for."""
+
+    bundle: Path
+    report: TrainingReport
+    config: TrainingConfig
+    frames: FrameSet
+
+
+@pytest.fixture(scope="session")
+def real_candidate(tmp_path_factory) -> RealCandidate:
+    """Two tree members trained on the real model inputs, in seconds."""
+    frames = make_candle_frames(series=3, candles=2400)
+    trees = TreeConfig(rounds=15, depth=3, min_leaf_rows=40)
+    config = TrainingConfig(
+        created_at="2026-01-01T00:00:00+00:00",
+        code_version="test",
+        members=("xgboost", "lightgbm"),
+        xgboost=trees,
+        lightgbm=trees,
+        bootstrap_samples=50,
+    )
+    folder = tmp_path_factory.mktemp("candidate") / "bundle"
+    return RealCandidate(folder, train_candidate(frames, config, folder, silent), config, frames)
 
 
 @pytest.fixture(scope="session")
