@@ -113,23 +113,28 @@ class Demo:
         ):
             registry = MlflowServer(mlflow_api)
             champion = await registry.champion()
-            if champion is None or self.options.retrain:
-                with self._timed("deploy"):
-                    await stack.deploy(schedules=not self.options.once)
+            resumes = champion is not None and not self.options.retrain
+            if resumes:
+                self.screen.say("A champion is here already; --retrain makes another candidate.")
+            else:
+                await self._deploy(stack)
                 with self._timed("retrain"):
                     await self._retrain(PrefectServer(prefect_api), stack)
                 champion = await registry.champion()
-            else:
-                self.screen.say(f"Champion version {champion.version} is here already; --retrain makes another.")
-                await stack.deploy(schedules=not self.options.once)
             await self._note_model(registry, champion)
             audit = await sandbox.get("/sandbox/audit")
             self.trades_before = len(audit.get("trades") or [])
             self.screen.say("Starting the inference worker")
             with self._timed("worker"), stack.supervisor.exclusive():
                 await stack.start_worker()
+            if resumes:
+                await self._deploy(stack)
             with self._timed("trading"):
                 await self._watch(stack, sandbox, promoted=champion is not None)
+
+    async def _deploy(self, stack: LocalStack) -> None:
+        with self._timed("deploy"):
+            await stack.deploy(schedules=not self.options.once)
 
     async def _retrain(self, prefect: PrefectServer, stack: LocalStack) -> None:
         parameters: dict[str, Any] = {"venue": self.settings.venue, "symbols": "all", "days": self.options.days}
