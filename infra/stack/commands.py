@@ -214,7 +214,7 @@ async def _examine(*, as_json: bool) -> int:
 def _demo(
     *,
     once: Annotated[bool, Parameter(negative=())] = False,
-    trades: int = 20,
+    trades: int | None = None,
     minutes: float | None = None,
     days: int = 30,
     symbols: int | None = None,
@@ -232,8 +232,9 @@ def _demo(
 
     Args:
         once: End without being asked: after the trades, after the minutes, or when there is nothing to trade.
-        trades: How many trades, on at least five symbols, must close before --once ends.
-        minutes: For how long to trade at most; with --once 10, otherwise until Ctrl-C.
+        trades: How many trades, on at least five symbols, must close before --once ends; by default 20.
+        minutes: For how long to trade at most; with --once 10, otherwise until Ctrl-C. If these are up before the
+            trades are closed, that is a failure unless only the minutes were named.
         days: How many days of candles to train on.
         symbols: How many symbols the sandbox exchange trades; 20 in a new home.
         edge: Strength of the predictable component of the sandbox's market; with 0 the gates must refuse.

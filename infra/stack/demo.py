@@ -30,6 +30,7 @@ from infra.stack.services import MLFLOW, PREFECT, SANDBOX, WORKER, StackSettings
 
 RETRAIN = "retrain/retrain"
 LEAST_SYMBOLS = 5
+_TRADES = 20
 _FOLDERS = ("lake", "features", "sandbox", "prefect", "mlflow", "bundles", "journal", "worker", "candidates", "logs")
 _DONE, _FAILED, _NOTHING_PROMOTED = 0, 1, 3
 _ONCE_MINUTES = 10.0
@@ -44,7 +45,7 @@ class DemoOptions:
     """What a person may ask of the demonstration."""
 
     once: bool = False
-    trades: int = 20
+    trades: int | None = None
     minutes: float | None = None
     days: int = 30
     fresh: bool = False
@@ -206,6 +207,9 @@ class Demo:
     async def _watch(self, stack: LocalStack, sandbox: JsonApi, *, promoted: bool) -> None:
         began = monotonic()
         minutes = self.options.minutes or (_ONCE_MINUTES if self.options.once else None)
+        wanted = _TRADES if self.options.trades is None else self.options.trades
+        # Whoever names the minutes and not the trades asks for the minutes.
+        too_few = self.options.once and (self.options.minutes is None or self.options.trades is not None)
         with self.screen.live() as view:
             while True:
                 self._check_alive(stack)
@@ -218,7 +222,7 @@ class Demo:
                     f"worker {worker.get('state', 'starting')}, candles {worker.get('candles_processed', 0)}, "
                     f"closed trades {now.closed_trades} on {len(now.symbols)} symbols, PnL {now.pnl:+.2f} USDT",
                 )
-                if self.options.once and now.closed_trades >= self.options.trades and len(now.symbols) >= LEAST_SYMBOLS:
+                if self.options.once and now.closed_trades >= wanted and len(now.symbols) >= LEAST_SYMBOLS:
                     self._end(_DONE, f"{now.closed_trades} trades were closed on {len(now.symbols)} symbols.")
                     return
                 elapsed = monotonic() - began
@@ -226,9 +230,9 @@ class Demo:
                     return
                 if minutes is not None and elapsed > minutes * 60:
                     self._end(
-                        _DONE if not self.options.once else _FAILED,
+                        _FAILED if too_few else _DONE,
                         f"After {minutes:g} minutes {now.closed_trades} trades were closed on {len(now.symbols)} "
-                        f"symbols; {self.options.trades} on {LEAST_SYMBOLS} were asked for.",
+                        f"symbols{f'; {wanted} on {LEAST_SYMBOLS} were asked for' if too_few else ''}.",
                     )
                     return
                 await asyncio.sleep(0.5)

@@ -24,7 +24,7 @@ class Screen:
     """One place for everything the demonstration prints."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or _console()
         self._said_at = -_SECONDS_BETWEEN_LINES
 
     @property
@@ -106,6 +106,12 @@ class Trade:
         refusals = _refusal_text(worker)
         open_positions = len(audit.get("open_positions") or [])
         self._screen.say_calmly(f"  {headline}; open positions {open_positions}; refusals: {refusals or 'none'}")
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    # A log has no width of its own; a narrow guess would cut names.
+    return console if console.is_terminal else Console(highlight=False, width=140)
 
 
 def tables(worker: Mapping[str, Any], audit: Mapping[str, Any], headline: str) -> RenderableType:
