@@ -111,6 +111,7 @@ class Book:
         self.last_entry_ms: dict[str, int] = {}
         self.account: AccountMarked | None = None
         self.closed_count = 0
+        self._active: dict[str, None] = {}
         self._owners: dict[str, str] = {}
         self._venue_ids: dict[str, str] = {}
         self._revisions: dict[str, int] = {}
@@ -185,9 +186,8 @@ class Book:
 
     def active(self) -> Iterator[Trade]:
         """Yield the trades that are not over; a late execution or order brings one back."""
-        for trade in list(self.trades.values()):
-            if not trade.is_over:
-                yield trade
+        for key in list(self._active):
+            yield self.trades[key]
 
     def active_in(self, symbol: str) -> list[Trade]:
         """Return a symbol's active trades, oldest first."""
@@ -233,7 +233,12 @@ class Book:
         return self._revisions.get(symbol, 0)
 
     def _put(self, trade: Trade) -> None:
-        self.trades[trade.plan.trade_id] = trade
+        key = trade.plan.trade_id
+        self.trades[key] = trade
+        if trade.is_over:
+            self._active.pop(key, None)
+        else:
+            self._active[key] = None
         self._revisions[trade.symbol] = self._revisions.get(trade.symbol, 0) + 1
 
     def _put_order(self, order: Order) -> None:
@@ -245,7 +250,7 @@ class Book:
             self._venue_ids[venue_id] = intent.client_order_id
 
     def _forget_oldest_closed(self) -> None:
-        closed = [key for key, trade in self.trades.items() if trade.is_over]
+        closed = [key for key in self.trades if key not in self._active]
         for key in closed[: max(0, len(closed) - _CLOSED_KEPT)]:
             for client_order_id, order in self.trades.pop(key).orders.items():
                 self._owners.pop(client_order_id, None)
