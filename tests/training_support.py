@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from msgspec.structs import replace
 
 from feature_store.candle import CandleBlock, Series, Timeframe
 from feature_store.features.definition import INDEX
@@ -18,36 +19,43 @@ from feature_store.store import TrainingFrame as StoreFrame
 from flows.training.config import NetConfig, TrainingConfig, TreeConfig
 from flows.training.dataset import FrameSet, TrainingFrame
 from flows.training.pipeline import train_candidate
-from flows.training.report import TrainingReport
+from flows.training.report import MemberReport, ReliabilityCurve, TrainingReport
+from inference.models.manifest import TimeWindow, TrainingWindows
 
 FIVE_MINUTES_MS = 300_000
 START_MS = 1_735_689_600_000
-INPUT_NAMES = ("last_return", "momentum_12", "momentum_48", "volatility_20", "volume_ratio", "hidden_state", "noise")
+INPUT_NAMES = ("last_return", "momentum_12", "momentum_48", "volatility_20", "volume_ratio", "hidden_state", "regime")
 FINGERPRINT = hashlib.sha256(b"inputs made for tests").hexdigest()
 
 
 def make_frames(*, series: int = 4, candles: int = 2000, edge: float = 0.5, seed: int = 1) -> FrameSet:
     """
-    Return correlated series whose return over the next hour follows `hidden_state` and a reversal of `momentum_12`.
+    Return correlated series whose next hour follows `hidden_state`, more so in one regime than in the other, and
+    takes back half of what came before.
 
     `edge` is about the correlation between what can be known and what comes; with 0 nothing can be found.
     """
     rng = np.random.default_rng(seed)
     common = rng.standard_normal(candles)
-    frames = tuple(_series(f"S{n:02d}/USDT:USDT", common, edge, np.random.default_rng([seed, n])) for n in range(series))
+    frames = tuple(
+        _series(f"S{n:02d}/USDT:USDT", common, edge, np.random.default_rng([seed, n])) for n in range(series)
+    )
     return FrameSet(frames, INPUT_NAMES, FINGERPRINT, FIVE_MINUTES_MS)
 
 
 def _series(symbol: str, common: np.ndarray, edge: float, rng: np.random.Generator) -> TrainingFrame:
     candles = len(common)
     state = _autoregression(rng.standard_normal(candles), 0.94)
+    regime = _autoregression(rng.standard_normal(candles), 0.98)
     noise = 0.5 * common + np.sqrt(0.75) * rng.standard_normal(candles)
     volatility = 0.0015 * np.exp(0.3 * _autoregression(rng.standard_normal(candles), 0.98))
     returns = np.zeros(candles)
     slow = 0.0
     for t in range(1, candles):
         # `slow` is yesterday's news, half of it taken back: a reversal that windows of returns show.
-        returns[t] = volatility[t] * (noise[t] + edge * (0.30 * state[t - 1] - 0.12 * slow))
+        returns[t] = volatility[t] * (
+            noise[t] + edge * (0.30 * state[t - 1] * (0.5 + 0.9 * (regime[t - 1] > 0)) - 0.12 * slow)
+        )
         slow = 0.9 * slow + returns[t] / volatility[t]
     close = 100 * np.exp(np.cumsum(returns))
     inputs = np.stack(
@@ -58,7 +66,7 @@ def _series(symbol: str, common: np.ndarray, edge: float, rng: np.random.Generat
             np.sqrt(_moving_sum(returns**2, 20) / 20) / 0.0015,
             np.exp(0.5 * rng.standard_normal(candles)),
             state,
-            rng.standard_normal(candles),
+            regime,
         ],
         axis=1,
     ).astype(np.float32)
@@ -172,3 +180,21 @@ def bundle_inputs(frames: FrameSet, n: int = 32, *, window: int = 64) -> tuple[n
     spans = last[:, None] + np.arange(1 - window, 1)
     windows = frame.inputs[spans]
     return windows[:, -1].copy(), windows, frame.log_return[spans].astype(np.float32)
+
+
+def trained_report(metrics: dict[str, float]) -> TrainingReport:
+    """Return a report of two members with given figures, for tests that judge."""
+    windows = TrainingWindows(**{
+        name: TimeWindow(start_ms=place * 1_000_000, end_ms=place * 1_000_000 + 900_000)
+        for place, name in enumerate(("fit", "validation", "calibration", "shadow"))
+    })  # fmt: skip
+    member = MemberReport(
+        name="xgboost", weight=0.5, scale=1.0, inputs=("rsi",), file="xgboost.ubj", file_bytes=1, parity=0.0,
+        importance={},
+    )  # fmt: skip
+    return TrainingReport(
+        bundle_digest="b" * 64, feature_fingerprint=FINGERPRINT, created_at="2026-01-01T00:00:00Z", code_version="test",
+        symbols=("A",), timeframe="5m", horizon=12, windows=windows, rows={}, weighting="skill", threshold=0.6,
+        members=(member, replace(member, name="lightgbm")), baselines=(), metrics=metrics,
+        reliability=ReliabilityCurve(stated=(), observed=(), count=()), error_correlation=(),
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A bundle scored on candles that no part of it saw, net of costs, beside naive rules, staying flat and the champion."""
+"""A bundle scored on candles that it never saw, net of costs, beside naive rules, staying flat and the champion."""
 
 from __future__ import annotations
 
@@ -86,9 +86,7 @@ def shadow_candidate(
     }
     for name, values in (predicted.members | {"ensemble": predicted.expected}).items():
         metrics |= prefixed(f"shadow/{name}", prediction_metrics(scene.rows, values, scene.sampling))
-    metrics |= prefixed(
-        "shadow/ensemble", calibration_metrics(scene.rows, predicted.probability_up, scene.sampling)
-    )
+    metrics |= prefixed("shadow/ensemble", calibration_metrics(scene.rows, predicted.probability_up, scene.sampling))
     metrics |= prefixed("shadow/ensemble", trade_metrics(trades, scene.sampling))
     metrics |= prefixed("shadow/ensemble_minus_flat", scene.compare(trades, _no_trades()))
 
@@ -163,7 +161,9 @@ def _scene(manifest: Manifest, frames: FrameSet, window: TimeWindow, config: Tra
     )
     rows = dataset.rows(window, splits, stride=config.evaluation_stride)
     if len(rows) < 50:
-        raise BadInputError(f"The shadow window has {len(rows)} matured rows, at least 50 are needed; wait, or load more")
+        raise BadInputError(
+            f"The shadow window has {len(rows)} matured rows, at least 50 are needed; wait, or load more"
+        )
     sampling = Sampling(block_ms=2 * horizon_ms, samples=config.bootstrap_samples, seed=config.seed)
     return _Scene(dataset, splits, rows, window, sampling, config.round_trip_cost)
 
@@ -171,24 +171,17 @@ def _scene(manifest: Manifest, frames: FrameSet, window: TimeWindow, config: Tra
 def _naive_rules(
     scene: _Scene, config: TrainingConfig, metrics: dict[str, float], ensemble: Trades
 ) -> dict[str, Trades]:
-    """Make each naive score tradable as the ensemble was, and trade it; nothing here sees the shadow window's labels."""
+    """Make each naive score tradable as the ensemble was, and trade it; no rule sees the shadow window's labels."""
     dataset, splits = scene.dataset, scene.splits
     validation = dataset.rows(splits.validation, splits, stride=config.evaluation_stride)
     calibration = dataset.rows(splits.calibration, splits, stride=config.evaluation_stride)
-    ridge = Ridge.fit(dataset, thinned(dataset.rows(splits.fit, splits), 3), config.row_inputs(dataset.input_names))
+    ridge = Ridge.fit(dataset, thinned(dataset.rows(splits.fit, splits), 3, dataset.timeframe_ms), config)
     learned = baseline_scores(dataset, ridge, validation), baseline_scores(dataset, ridge, calibration)
 
     rules = {}
     for name, raw in baseline_scores(dataset, ridge, scene.rows).items():
         metrics |= prefixed(f"shadow/{name}", prediction_metrics(scene.rows, raw, scene.sampling))
-        rule = fit_rule(
-            (validation, learned[0][name]),
-            (calibration, learned[1][name]),
-            method=config.calibration_method,
-            cost=scene.cost,
-            horizon_ms=splits.horizon_ms,
-            min_trades=config.min_threshold_trades,
-        )
+        rule = fit_rule(((validation, learned[0][name]), (calibration, learned[1][name])), config, splits.horizon_ms)
         expected = raw * rule.scale
         rules[name] = scene.trade(expected, probabilities(rule.calibration, expected), rule.threshold)
         metrics |= prefixed(f"shadow/{name}", trade_metrics(rules[name], scene.sampling))
@@ -227,9 +220,7 @@ def _against_champion(
     metrics |= prefixed("shadow/champion", prediction_metrics(scene.rows, theirs.expected, scene.sampling))
     metrics |= prefixed("shadow/champion", trade_metrics(trades, scene.sampling))
     metrics |= prefixed("shadow/ensemble_minus_champion", scene.compare(our_trades, trades))
-    metrics["shadow/agreement_with_champion"] = float(
-        (np.sign(ours.expected) == np.sign(theirs.expected)).mean()
-    )
+    metrics["shadow/agreement_with_champion"] = float((np.sign(ours.expected) == np.sign(theirs.expected)).mean())
     return champion.digest
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset, Floats, Rows
+from flows.training.labels import without_market
 from flows.training.members.target import TargetScale
 
 _RIDGE = 0.01
@@ -24,14 +26,16 @@ class Ridge:
     target: TargetScale
 
     @classmethod
-    def fit(cls, dataset: Dataset, rows: Rows, names: tuple[str, ...]) -> Ridge:
+    def fit(cls, dataset: Dataset, rows: Rows, config: TrainingConfig) -> Ridge:
         """Fit with a penalty of a hundredth of the rows: inputs are many and alike."""
+        names = config.row_inputs(dataset.input_names)
+        learned = without_market(rows.label, rows.open_time_ms, config.market_share_removed)
         x = dataset.columns(rows, names).astype(np.float64)
         centre, spread = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
         z = np.clip((x - centre) / spread, -5, 5)
-        target = TargetScale.of(rows.label)
+        target = TargetScale.of(learned)
         gram = z.T @ z + _RIDGE * len(z) * np.eye(z.shape[1])
-        return cls(names, centre, spread, np.linalg.solve(gram, z.T @ target.encode(rows.label)), target)
+        return cls(names, centre, spread, np.linalg.solve(gram, z.T @ target.encode(learned)), target)
 
     def predict(self, dataset: Dataset, rows: Rows) -> Floats:
         """Return the expected log return at each row."""
@@ -41,7 +45,7 @@ class Ridge:
 
 def persistence(dataset: Dataset, rows: Rows) -> Floats:
     """Return the log return of the last horizon: what rose goes on rising."""
-    return dataset.returns(rows)[:, -dataset.horizon :].sum(axis=1, dtype=np.float64)
+    return np.asarray(dataset.returns(rows)[:, -dataset.horizon :].sum(axis=1, dtype=np.float64))
 
 
 def baseline_scores(dataset: Dataset, ridge: Ridge, rows: Rows) -> dict[str, Floats]:

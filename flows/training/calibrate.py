@@ -8,7 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from flows.training.dataset import Floats, Rows
+from flows.training.config import TrainingConfig
+from flows.training.dataset import Floats, Rows, joined
+from flows.training.labels import without_market
 from flows.training.moments import BlockSums
 from flows.training.trading import simulate
 from inference.models.manifest import CalibrationTable
@@ -18,15 +20,20 @@ _SCALE_BOUNDS = (0.05, 1.5)
 _POINTS = 101
 
 
-def shrinking_scale(predicted: Floats, label: Floats, bounds: tuple[float, float] = _SCALE_BOUNDS) -> float:
+def shrinking_scale(
+    predicted: Floats, rows: Rows, market_share: float, bounds: tuple[float, float] = _SCALE_BOUNDS
+) -> float:
     """
-    Return the factor by which predictions must be multiplied to be right on average, from data they were not fitted on.
+    Return the factor that makes predictions right on average, from rows they were not fitted on.
 
     The least-squares slope through zero: noise that a member learned makes its predictions too large, and the slope
-    takes that back. Bounded below, so that a member without skill whispers instead of vanishing.
+    takes that back. Most of the market's common move is left out, on both sides: it is mostly chance, and one day of
+    it would move the slope more than all skill. Bounded below, so that a member without skill whispers instead of
+    vanishing.
     """
-    size = float(predicted @ predicted)
-    slope = float(predicted @ label) / size if size > 0 else 0.0
+    own = without_market(predicted, rows.open_time_ms, market_share)
+    size = float(own @ own)
+    slope = float(own @ without_market(rows.label, rows.open_time_ms, market_share)) / size if size > 0 else 0.0
     return float(np.clip(slope, *bounds))
 
 
@@ -59,9 +66,7 @@ def fixed_weights(fixed: Mapping[str, float], members: Sequence[str]) -> dict[st
     return {name: fixed[name] / total for name in members}
 
 
-def fit_calibration(
-    expected: Floats, label: Floats, method: Literal["logistic", "isotonic"]
-) -> CalibrationTable:
+def fit_calibration(expected: Floats, label: Floats, method: Literal["logistic", "isotonic"]) -> CalibrationTable:
     """
     Return the curve from expected return to probability of a rise.
 
@@ -72,10 +77,8 @@ def fit_calibration(
     x, rose = expected[moved], label[moved] > 0
     reach = float(np.quantile(np.abs(x), 0.995)) if len(x) else 0.0
     grid = np.linspace(-1.0, 1.0, _POINTS) * max(reach, 1e-9)
-    if method == "logistic":
-        probability = _sigmoid(_logistic_slope(x, rose) * grid)
-    else:
-        probability = _isotonic(x, rose, grid)
+    logistic = method == "logistic"
+    probability = _sigmoid(_logistic_slope(x, rose) * grid) if logistic else _isotonic(x, rose, grid)
     probability = np.maximum.accumulate(np.clip(probability, 0.02, 0.98))
     return CalibrationTable(
         method=method, expected_return=tuple(grid.tolist()), probability_up=tuple(probability.tolist())
@@ -122,14 +125,14 @@ def _isotonic(x: Floats, rose: np.ndarray[tuple[int], np.dtype[np.bool_]], grid:
             weight, width = weight + heavier, width + wider
         pooled.append((mean, weight, width))
     fitted = np.repeat([mean for mean, _, _ in pooled], [width for _, _, width in pooled])
-    return np.interp(grid, centres, fitted)
+    return np.asarray(np.interp(grid, centres, fitted), np.float64)
 
 
 def choose_threshold(
     rows: Rows, expected: Floats, probability_up: Floats, *, cost: float, horizon_ms: int, min_trades: int
 ) -> float:
     """
-    Return the confidence from which trading paid most, net of costs, one standard error deducted.
+    Return the confidence from which trading paid most surely: the most standard errors above nothing, net of costs.
 
     Where no threshold paid, the most cautious: then the gates have their say, not the threshold.
     """
@@ -139,9 +142,10 @@ def choose_threshold(
         if len(trades) < min_trades:
             continue
         blocks = BlockSums.of(trades.entry_ms, 2 * horizon_ms, {"net": trades.net}).sums[:, 0]
-        cautious = float(blocks.sum() - np.sqrt(len(blocks)) * blocks.std())
-        if cautious > best:
-            best, chosen = cautious, threshold
+        error = float(np.sqrt(len(blocks)) * blocks.std())
+        surely = float(blocks.sum()) / error if error > 0 else 0.0
+        if surely > best:
+            best, chosen = surely, threshold
     return chosen
 
 
@@ -154,20 +158,24 @@ class Rule:
     threshold: float
 
 
-def fit_rule(
-    validation: tuple[Rows, Floats],
-    calibration: tuple[Rows, Floats],
-    *,
-    method: Literal["logistic", "isotonic"],
-    cost: float,
-    horizon_ms: int,
-    min_trades: int,
-) -> Rule:
-    """Make a raw score tradable as the ensemble is: scale on validation, curve and threshold on calibration."""
-    scale = shrinking_scale(validation[1], validation[0].label)
-    rows, expected = calibration[0], calibration[1] * scale
-    table = fit_calibration(expected, rows.label, method)
+def fit_rule(windows: tuple[tuple[Rows, Floats], tuple[Rows, Floats]], config: TrainingConfig, horizon_ms: int) -> Rule:
+    """
+    Make a score tradable, from what it said of the validation and the calibration window.
+
+    Both windows together: each alone holds some seventy independent hours, too few to place a threshold by.
+    """
+    rows = joined(windows[0][0], windows[1][0])
+    score = np.concatenate([windows[0][1], windows[1][1]])
+    # A mean of members that each erred on their own is too timid: it may be stretched again.
+    scale = shrinking_scale(score, rows, config.market_share_removed, (0.05, 3.0))
+    expected = score * scale
+    table = fit_calibration(expected, rows.label, config.calibration_method)
     threshold = choose_threshold(
-        rows, expected, probabilities(table, expected), cost=cost, horizon_ms=horizon_ms, min_trades=min_trades
+        rows,
+        expected,
+        probabilities(table, expected),
+        cost=config.round_trip_cost,
+        horizon_ms=horizon_ms,
+        min_trades=config.min_threshold_trades,
     )
     return Rule(scale, table, threshold)

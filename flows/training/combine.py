@@ -1,4 +1,4 @@
-"""Members made into one opinion: scales and weights from validation, probability and threshold from calibration."""
+"""Members made into one opinion: scales and weights, probability and threshold, all out of sample."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from flows.training.calibrate import (
-    choose_threshold,
-    fit_calibration,
-    fixed_weights,
-    probabilities,
-    shrinking_scale,
-    skill_weights,
-)
+from flows.training.calibrate import fit_rule, fixed_weights, shrinking_scale, skill_weights
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Floats, Rows
+from flows.training.labels import without_market
 from inference.models.ensemble import weighted_vote
 from inference.models.manifest import CalibrationTable
 
@@ -51,43 +45,38 @@ class Combined:
 
 
 def combine(scored: Scored, validation: Rows, calibration: Rows, config: TrainingConfig, horizon_ms: int) -> Combined:
-    """Learn scales and weights on validation; then the ensemble's scale, curve and threshold on calibration."""
-    scales = {name: shrinking_scale(values, validation.label) for name, values in scored.validation.items()}
-    weights = _weights(scored.validation, validation.label, config)
+    """Learn the members' scales and weights on validation, then the ensemble's rule with the calibration window too."""
+    share = config.market_share_removed
+    scales = {name: shrinking_scale(values, validation, share) for name, values in scored.validation.items()}
+    weights = _weights(scored.validation, validation, config)
     votes = [
         weighted_vote({name: values * scales[name] for name, values in window.items()}, weights)
         for window in (scored.validation, scored.calibration)
     ]
-    # A mean of members that each erred on their own is too timid: it may be stretched again.
-    scale = shrinking_scale(votes[1], calibration.label, (0.05, 3.0))
-    expected = votes[1] * scale
-    table = fit_calibration(expected, calibration.label, config.calibration_method)
-    threshold = choose_threshold(
-        calibration,
-        expected,
-        probabilities(table, expected),
-        cost=config.round_trip_cost,
-        horizon_ms=horizon_ms,
-        min_trades=config.min_threshold_trades,
-    )
+    rule = fit_rule(((validation, votes[0]), (calibration, votes[1])), config, horizon_ms)
     # No answer out of sample came near this; what does comes from a broken input, not from an opportunity.
-    largest = max(float(np.abs(vote).max()) for vote in votes) * scale
+    largest = max(float(np.abs(vote).max()) for vote in votes) * rule.scale
     return Combined(
         scales=scales,
         weights=weights,
-        scale=scale,
-        table=table,
-        threshold=threshold,
+        scale=rule.scale,
+        table=rule.calibration,
+        threshold=rule.threshold,
         bound=min(max(4 * largest, 1e-4), 0.5),
-        validation=votes[0] * scale,
-        calibration=expected,
+        validation=votes[0] * rule.scale,
+        calibration=votes[1] * rule.scale,
     )
 
 
-def _weights(predictions: Mapping[str, Floats], label: Floats, config: TrainingConfig) -> dict[str, float]:
+def _weights(predictions: Mapping[str, Floats], rows: Rows, config: TrainingConfig) -> dict[str, float]:
     if config.weighting == "fixed":
         return fixed_weights(FIXED_WEIGHTS, list(predictions))
-    skill = {name: _correlation(values, label) for name, values in predictions.items()}
+    share = config.market_share_removed
+    outcome = without_market(rows.label, rows.open_time_ms, share)
+    skill = {
+        name: _correlation(without_market(values, rows.open_time_ms, share), outcome)
+        for name, values in predictions.items()
+    }
     return skill_weights(skill, shrinkage=config.weight_shrinkage, cap=config.weight_cap)
 
 

@@ -16,7 +16,7 @@ class TreeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     rounds: int = 240
-    depth: int = 4
+    depth: int = 3
     learning_rate: float = 0.03
     min_leaf_rows: int = 200
     row_fraction: float = 0.6
@@ -89,6 +89,9 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     calibration_share: float = 0.11
     # Candles dropped between two windows, at least the horizon, on top of labels that must end inside their window.
     embargo: int = 12
+
+    # How much of the market's common move is taken off the labels that members and scales are learned on.
+    market_share_removed: float = 0.75
 
     members: tuple[str, ...] = ("xgboost", "lightgbm", "nhits", "patchtst")
     xgboost: TreeConfig = TreeConfig()

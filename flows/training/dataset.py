@@ -249,6 +249,13 @@ def select_columns(input_names: Sequence[str], chosen: Sequence[str]) -> list[in
     return [input_names.index(name) for name in chosen]
 
 
-def thinned(rows: Rows, stride: int) -> Rows:
-    """Return every n-th row: neighbours share nearly all of their labels, so little is lost."""
-    return rows.take(np.arange(0, len(rows), stride))
+def joined(first: Rows, second: Rows) -> Rows:
+    """Return the rows of two windows as those of one."""
+    pairs = ((first.index, second.index), (first.series, second.series), (first.open_time_ms, second.open_time_ms))
+    index, series, times = (np.concatenate(pair) for pair in pairs)
+    return Rows(index, series, times, np.concatenate([first.label, second.label]))
+
+
+def thinned(rows: Rows, stride: int, timeframe_ms: int) -> Rows:
+    """Return the rows of every n-th candle of the clock: neighbours share nearly all of their labels."""
+    return rows.take((rows.open_time_ms // timeframe_ms) % stride == 0)

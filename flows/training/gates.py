@@ -120,7 +120,7 @@ _GATES: dict[str, _Gate] = {
     "net_over_persistence_low": _Gate(
         _shadow("ensemble_minus_persistence/net_per_slot_bps_low"), at_least=True, strictly=True
     ),
-    "net_over_ridge_low": _Gate(_shadow("ensemble_minus_ridge/net_per_slot_bps_low"), at_least=True),
+    "net_over_ridge_high": _Gate(_shadow("ensemble_minus_ridge/net_per_slot_bps_high"), at_least=True),
 }
 _AGAINST_CHAMPION: dict[str, _Gate] = {
     "net_over_champion_low": _Gate(_shadow("ensemble_minus_champion/net_per_slot_bps_low"), at_least=True),
@@ -140,7 +140,9 @@ def load_gates(path: Path) -> Gates:
     try:
         gates = msgspec.yaml.decode(path.read_bytes(), type=Gates)
     except OSError as error:
-        raise BadInputError(f"Cannot read the gates at {path}: {error.strerror}. Restore mlflow/gates.yaml") from error
+        raise BadInputError(
+            f"Cannot read the gates at {path}: {error.strerror}. Restore the file, or name another"
+        ) from error
     except msgspec.DecodeError as error:
         raise BadInputError(
             f"Cannot use the gates at {path}: {error}. Each gate is a name with `bound`, a number, and `reason`, a text"
@@ -148,7 +150,9 @@ def load_gates(path: Path) -> Gates:
     unknown = sorted(set(gates.gates) - set(GATE_NAMES))
     if unknown:
         raise BadInputError(f"{path} names gates {unknown} that do not exist; choose from {', '.join(GATE_NAMES)}")
-    infinite = sorted(name for name, gate in gates.gates.items() if gate.bound is not None and not math.isfinite(gate.bound))
+    infinite = sorted(
+        name for name, gate in gates.gates.items() if gate.bound is not None and not math.isfinite(gate.bound)
+    )
     if infinite:
         raise BadInputError(f"{path} gives gates {infinite} a bound that is not finite; every bound is a number")
     return gates
@@ -188,6 +192,4 @@ def _check(name: str, gate: _Gate, bound: GateBound | None, evidence: _Evidence)
         reason = "This gate has no bound in mlflow/gates.yaml; an unset gate refuses."
         return GateCheck(name=name, passed=False, value=shown, bound=None, reason=reason)
     reason = bound.reason if shown is not None else f"This figure could not be computed. {bound.reason}"
-    return GateCheck(
-        name=name, passed=gate.holds(value, bound.bound), value=shown, bound=bound.bound, reason=reason
-    )
+    return GateCheck(name=name, passed=gate.holds(value, bound.bound), value=shown, bound=bound.bound, reason=reason)

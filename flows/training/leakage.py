@@ -8,8 +8,8 @@ import xgboost
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset, Floats, Rows
 from flows.training.evaluate import STATISTICS, prediction_sums
-from flows.training.moments import Sampling
 from flows.training.members.target import TargetScale
+from flows.training.moments import Sampling
 from flows.training.splits import Splits
 from inference.models.manifest import TimeWindow
 
@@ -33,11 +33,13 @@ def shuffled_label_metrics(dataset: Dataset, splits: Splits, config: TrainingCon
 
     names = config.row_inputs(dataset.input_names)
     target = TargetScale.of(fit.label)
-    booster = xgboost.train(
-        {"max_depth": 3, "max_bin": 64, "eta": 0.1, "min_child_weight": 50, "nthread": config.threads, "seed": config.seed, "verbosity": 0},
-        xgboost.QuantileDMatrix(dataset.columns(fit, names), label=target.encode(fit.label), max_bin=64, nthread=config.threads),
-        num_boost_round=_ROUNDS,
-    )  # fmt: skip
+    settings = {
+        "max_depth": 3, "max_bin": 64, "eta": 0.1, "min_child_weight": 50,
+        "nthread": config.threads, "seed": config.seed, "verbosity": 0,
+    }  # fmt: skip
+    inputs, label = dataset.columns(fit, names), target.encode(fit.label)
+    matrix = xgboost.QuantileDMatrix(inputs, label=label, max_bin=64, nthread=config.threads)
+    booster = xgboost.train(settings, matrix, num_boost_round=_ROUNDS)
     predicted = booster.inplace_predict(dataset.columns(validation, names)).astype(np.float64)
     sampling = Sampling(block_ms=2 * splits.horizon_ms, samples=config.bootstrap_samples, seed=config.seed)
     ic = prediction_sums(validation, predicted, block_ms=sampling.block_ms).interval(STATISTICS["ic"], sampling)

@@ -53,7 +53,7 @@ class BlockSums:
         count = int(block.max()) + 1
         stacked = [np.bincount(block, weights=values, minlength=count) for values in columns.values()]
         used = np.bincount(block, minlength=count) > 0
-        return cls(tuple(columns), np.stack(stacked, axis=1)[used])
+        return cls(tuple(columns), np.stack(stacked, axis=1).astype(np.float64)[used])
 
     def __len__(self) -> int:
         return len(self.sums)

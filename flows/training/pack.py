@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -60,10 +60,7 @@ def export_member(fitted: FittedMember, dataset: Dataset, sample: Rows, folder: 
     trained, exported = fitted.predict(dataset, sample), predict_rows(member, dataset, sample)
     spread = float(trained.std())
     worst = float(np.max(np.abs(trained - exported)))
-    if export.kind == "onnx":
-        within = worst <= PARITY * spread
-    else:
-        within = np.array_equal(trained, exported)
+    within = worst <= PARITY * spread if export.kind == "onnx" else np.array_equal(trained, exported)
     if not within or not np.isfinite(exported).all():
         raise ExportParityError(
             f"{export.file.name} differs from the trained {fitted.name} by {worst:.3g} on {len(sample)} rows, "

@@ -26,8 +26,8 @@ from flows.training.leakage import shuffled_label_metrics
 from flows.training.members.base import FittedMember, Progress
 from flows.training.members.catalogue import trainer
 from flows.training.moments import Sampling
-from flows.training.progress import overall
 from flows.training.pack import Draft, ExportedMember, export_member, predict_members, write_bundle
+from flows.training.progress import overall
 from flows.training.report import MemberReport, ReliabilityCurve, TrainingReport
 from flows.training.splits import Splits, plan_splits
 from flows.training.trading import simulate, trade_metrics
@@ -127,7 +127,7 @@ class _Windows:
 def _assess(
     dataset: Dataset, splits: Splits, rows: _Windows, scored: Scored, combined: Combined, config: TrainingConfig
 ) -> dict[str, float]:
-    ridge = Ridge.fit(dataset, thinned(rows.fit, 3), config.row_inputs(dataset.input_names))
+    ridge = Ridge.fit(dataset, thinned(rows.fit, 3, dataset.timeframe_ms), config)
     sampling = Sampling(block_ms=2 * splits.horizon_ms, samples=config.bootstrap_samples, seed=config.seed)
     metrics: dict[str, float] = {}
     for window, kept, members, ensemble in (

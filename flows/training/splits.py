@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 
 from feature_store.errors import BadInputError
@@ -50,7 +52,7 @@ def plan_splits(start_ms: int, end_ms: int, config: TrainingConfig, *, timeframe
     candles = (end_ms - start_ms) // timeframe_ms
     cuts = [0, *(round(candles * sum(shares[: n + 1])) for n in range(3)), candles]
     windows = []
-    for number, (first, last) in enumerate(zip(cuts, cuts[1:], strict=False)):
+    for number, (first, last) in enumerate(pairwise(cuts)):
         begin = first + (config.embargo if number else 0)
         if last - begin < 4 * config.horizon:
             raise BadInputError(

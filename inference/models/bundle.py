@@ -113,7 +113,9 @@ def _parse(path: Path, content: bytes) -> Manifest:
     try:
         return manifests.decode(content)
     except msgspec.DecodeError as error:
-        raise BundleError(f"Bundle {path} has a manifest that cannot be used: {error}. Train or download it again.") from error
+        raise BundleError(
+            f"Bundle {path} has a manifest that cannot be used: {error}. Train or download it again."
+        ) from error
 
 
 def _read(path: Path, name: str, limit: int) -> bytes:

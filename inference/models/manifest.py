@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import pairwise
 from typing import Literal
 
 import msgspec
@@ -85,9 +86,9 @@ class CalibrationTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         xs, ps = self.expected_return, self.probability_up
         _require(len(xs) == len(ps) >= 2, "Calibration needs as many probabilities as points, at least 2")
         _require(all(math.isfinite(x) for x in xs), "Calibration points must be finite")
-        _require(all(a < b for a, b in zip(xs, xs[1:], strict=False)), "Calibration points must rise")
+        _require(all(a < b for a, b in pairwise(xs)), "Calibration points must rise")
         _require(all(0 < p < 1 for p in ps), "Calibrated probabilities must lie inside (0, 1)")
-        _require(all(a <= b for a, b in zip(ps, ps[1:], strict=False)), "Calibrated probabilities must never fall")
+        _require(all(a <= b for a, b in pairwise(ps)), "Calibrated probabilities must never fall")
 
 
 class TimeWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -98,7 +99,9 @@ class TimeWindow(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     def __post_init__(self) -> None:
         """Refuse empty windows."""
-        _require(self.start_ms < self.end_ms, f"A window must end after it starts, was {self.start_ms} to {self.end_ms}")
+        _require(
+            self.start_ms < self.end_ms, f"A window must end after its start, was {self.start_ms} to {self.end_ms}"
+        )
 
 
 class TrainingWindows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -84,7 +84,7 @@ def test_a_truncated_file_is_found(bundle, name):
     content = (bundle / name).read_bytes()
     (bundle / name).write_bytes(content[: len(content) // 2])
 
-    with pytest.raises(BundleError, match="SHA-256|manifest"):
+    with pytest.raises(BundleError, match=r"SHA-256|manifest"):
         _load(bundle)
 
 

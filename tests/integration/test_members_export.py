@@ -69,9 +69,7 @@ def test_a_net_given_nan_answers_nan(name):
 def test_training_twice_gives_the_same_bundle(tmp_path):
     """Equal frames, configuration and seed give equal bytes in every file, nets included."""
     frames, config = make_frames(series=2, candles=1500), small_config()
-    digests = [
-        train_candidate(frames, config, tmp_path / name, silent).bundle_digest for name in ("first", "second")
-    ]
+    digests = [train_candidate(frames, config, tmp_path / name, silent).bundle_digest for name in ("first", "second")]
 
     assert digests[0] == digests[1]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +30,7 @@ def test_no_label_reaches_into_another_window(candles, horizon, extra, shares):
         return
     windows = [splits.fit, splits.validation, splits.calibration, splits.shadow]
 
-    for earlier, later in zip(windows, windows[1:], strict=False):
+    for earlier, later in pairwise(windows):
         last_label_ends = splits.last_row_ms(earlier) - FIVE_MINUTES_MS + horizon * FIVE_MINUTES_MS
         assert last_label_ends < earlier.end_ms
         assert later.start_ms - earlier.end_ms >= config.embargo * FIVE_MINUTES_MS

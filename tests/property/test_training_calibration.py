@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.training.calibrate import fit_calibration, probabilities, shrinking_scale, skill_weights
+from flows.training.dataset import Rows
 
 NAMES = ("xgboost", "lightgbm", "nhits", "patchtst")
 
@@ -51,5 +52,7 @@ def test_a_member_that_shouts_is_turned_down():
     truth = rng.standard_normal(20_000)
     label = truth + 3 * rng.standard_normal(20_000)
 
-    assert shrinking_scale(4 * truth, label) == pytest.approx(0.25, abs=0.03)
-    assert shrinking_scale(rng.standard_normal(20_000), label) == pytest.approx(0.05, abs=0.03)
+    rows = Rows(np.arange(20_000), np.zeros(20_000, np.int64), np.arange(20_000), label)
+
+    assert shrinking_scale(4 * truth, rows, 0.75) == pytest.approx(0.25, abs=0.03)
+    assert shrinking_scale(rng.standard_normal(20_000), rows, 0.75) == pytest.approx(0.05, abs=0.03)

@@ -68,8 +68,12 @@ def test_a_gap_leaves_no_row_whose_past_or_future_spans_it():
     frames = make_frames(series=1, candles=800)
     frame = frames.frames[0]
     kept = np.delete(np.arange(800), 400)
-    cut = type(frame)(frame.symbol, frame.open_time_ms[kept], frame.inputs[kept], frame.log_return[kept], frame.close[kept])
-    dataset = Dataset(type(frames)((cut,), frames.input_names, frames.feature_fingerprint, FIVE_MINUTES_MS), horizon=12, window=64)
+    cut = type(frame)(
+        frame.symbol, frame.open_time_ms[kept], frame.inputs[kept], frame.log_return[kept], frame.close[kept]
+    )
+    dataset = Dataset(
+        type(frames)((cut,), frames.input_names, frames.feature_fingerprint, FIVE_MINUTES_MS), horizon=12, window=64
+    )
     usable = (dataset.open_time_ms[dataset.complete & np.isfinite(dataset.label)] - START_MS) // FIVE_MINUTES_MS
 
     assert 387 in usable

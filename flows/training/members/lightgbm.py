@@ -9,6 +9,7 @@ import numpy as np
 
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset, Floats, Rows
+from flows.training.labels import without_market
 from flows.training.members.base import Export, Progress, write_file
 from flows.training.members.target import TargetScale
 
@@ -44,9 +45,12 @@ def fit_lightgbm(dataset: Dataset, rows: Rows, config: TrainingConfig, progress:
     """Fit boosted trees to the labels of the rows."""
     sizes = config.lightgbm
     names = config.row_inputs(dataset.input_names)
-    scale = TargetScale.of(rows.label)
-    kept = rows.take((rows.open_time_ms // dataset.timeframe_ms) % sizes.row_stride == 0)
-    data = lightgbm.Dataset(dataset.columns(kept, names), label=scale.encode(kept.label), params={"verbosity": -1})
+    learned = without_market(rows.label, rows.open_time_ms, config.market_share_removed)
+    scale = TargetScale.of(learned)
+    kept = (rows.open_time_ms // dataset.timeframe_ms) % sizes.row_stride == 0
+    data = lightgbm.Dataset(
+        dataset.columns(rows.take(kept), names), label=scale.encode(learned[kept]), params={"verbosity": -1}
+    )
     booster = lightgbm.train(
         {
             "objective": "l2",

@@ -24,6 +24,7 @@ from pytorch_lightning.callbacks import Callback
 
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset, Floats, Inputs, Rows
+from flows.training.labels import without_market
 from flows.training.members.base import Export, Progress, write_file
 from inference.models.manifest import RETURNS_INPUT
 
@@ -54,11 +55,11 @@ class NetScale:
     def scale_returns(self, returns: Inputs) -> Inputs:
         """Return what the net reads and learns as its series."""
         scaled = (returns - np.float32(self.return_centre)) / np.float32(self.return_spread)
-        return np.clip(scaled, -_CUT, _CUT).astype(np.float32)
+        return np.asarray(np.clip(scaled, -_CUT, _CUT), np.float32)
 
     def scale_inputs(self, inputs: Inputs) -> Inputs:
         """Return what the net reads beside its series."""
-        return np.clip((inputs - self.input_centre) / self.input_spread, -_CUT, _CUT).astype(np.float32)
+        return np.asarray(np.clip((inputs - self.input_centre) / self.input_spread, -_CUT, _CUT), np.float32)
 
 
 class HorizonLoss(BasePointLoss):  # type: ignore[misc]
@@ -81,14 +82,14 @@ class HorizonLoss(BasePointLoss):  # type: ignore[misc]
     ) -> torch.Tensor:
         """Return the loss of one batch of windows; a window with a hole counts for nothing."""
         error = y - y_hat
-        weight = torch.ones_like(error[:, :1]) if mask is None else mask.min(dim=1, keepdim=True).values
+        weight = torch.ones_like(error[:, :1]) if mask is None else torch.amin(mask, dim=1, keepdim=True)
         whole = error.sum(dim=1, keepdim=True) ** 2 / error.shape[1]
         steps = (error**2).mean(dim=1, keepdim=True)
         blended = (1 - self.step_share) * whole + self.step_share * steps
         return (blended * weight).sum() / weight.sum().clamp(min=1)
 
 
-class _StepProgress(Callback):  # type: ignore[misc]
+class _StepProgress(Callback):
     def __init__(self, progress: Progress, name: str, steps: int) -> None:
         self._progress, self._name, self._steps = progress, name, steps
 
@@ -151,6 +152,9 @@ def quiet(threads: int) -> Iterator[None]:
 class HorizonReturn(torch.nn.Module):
     """A net from raw windows to one log return: scaler, net and sum over the horizon in one graph."""
 
+    input_centre: torch.Tensor
+    input_spread: torch.Tensor
+
     def __init__(self, net: torch.nn.Module, scale: NetScale, *, returns_as_input: bool) -> None:
         super().__init__()
         self.net = net
@@ -169,7 +173,7 @@ class HorizonReturn(torch.nn.Module):
             guard = guard + inputs.sum(dim=(1, 2))
         if self.returns_as_input:
             history = y if history is None else torch.cat((y, history), dim=2)
-        steps = self.net(
+        steps: torch.Tensor = self.net(
             {
                 "insample_y": y * 0 if self.returns_as_input else y,
                 "insample_mask": torch.ones_like(y),
@@ -194,8 +198,14 @@ class FittedNet:
     """A net as neuralforecast trained it."""
 
     def __init__(
-        self, name: str, forecaster: NeuralForecast, scale: NetScale, inputs: tuple[str, ...], config: TrainingConfig,
-        *, returns_as_input: bool,
+        self,
+        name: str,
+        forecaster: NeuralForecast,
+        scale: NetScale,
+        inputs: tuple[str, ...],
+        config: TrainingConfig,
+        *,
+        returns_as_input: bool,
     ) -> None:
         self.name = name
         self._forecaster = forecaster
@@ -275,7 +285,10 @@ def fit_net(
     picked = _candles_of(dataset, rows)
     positions = [dataset.input_names.index(one) for one in inputs]
     scale = NetScale.of(dataset.returns_all[picked], dataset.inputs_all[picked][:, positions])
-    frame = _long_frame(dataset, picked, scale, inputs, positions, returns_as_input=returns_as_input)
+    frame = _long_frame(
+        dataset, picked, scale, inputs, positions,
+        returns_as_input=returns_as_input, market_share=config.market_share_removed,
+    )  # fmt: skip
     names = [RETURNS_INPUT, *inputs] if returns_as_input else list(inputs)
     with quiet(config.threads):
         model = make(names, trainer_options(config, progress, name, steps) | {"alias": name})
@@ -300,16 +313,20 @@ def _long_frame(
     positions: list[int],
     *,
     returns_as_input: bool,
+    market_share: float,
 ) -> pd.DataFrame:
     times = dataset.open_time_ms[picked]
     breaks = (np.diff(picked) != 1) | (np.diff(times) != dataset.timeframe_ms) | (np.diff(dataset.series[picked]) != 0)
     run = np.concatenate([[0], np.cumsum(breaks)])
     long_enough = np.bincount(run)[run] >= dataset.window + dataset.horizon
     picked, times, run = picked[long_enough], times[long_enough], run[long_enough]
-    y = scale.scale_returns(dataset.returns_all[picked])
+    returns = dataset.returns_all[picked]
+    y = scale.scale_returns(returns)
     columns: dict[str, Any] = {"unique_id": run, "ds": times // dataset.timeframe_ms, "y": y}
     if returns_as_input:
-        columns[RETURNS_INPUT] = y
+        # The series itself is then only what is learned, so it may be another than what is read.
+        own = without_market(returns.astype(np.float64), times, market_share)
+        columns |= {RETURNS_INPUT: y, "y": scale.scale_returns(own.astype(np.float32))}
     scaled = scale.scale_inputs(dataset.inputs_all[picked][:, positions])
     columns |= {name: scaled[:, place] for place, name in enumerate(inputs)}
     return pd.DataFrame(columns)

@@ -9,6 +9,7 @@ import xgboost
 
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset, Floats, Rows
+from flows.training.labels import without_market
 from flows.training.members.base import Export, Progress, write_file
 from flows.training.members.target import TargetScale
 
@@ -36,7 +37,7 @@ class FittedXGBoost:
     def importance(self) -> dict[str, float]:
         """Return each input's share of the gain."""
         gain = self._booster.get_score(importance_type="total_gain")
-        values = {name: float(gain.get(f"f{index}", 0.0)) for index, name in enumerate(self._input_names)}
+        values = {name: float(np.sum(gain.get(f"f{index}", 0.0))) for index, name in enumerate(self._input_names)}
         total = sum(values.values()) or 1.0
         return {name: value / total for name, value in values.items()}
 
@@ -45,10 +46,11 @@ def fit_xgboost(dataset: Dataset, rows: Rows, config: TrainingConfig, progress: 
     """Fit boosted trees to the labels of the rows."""
     sizes = config.xgboost
     names = config.row_inputs(dataset.input_names)
-    scale = TargetScale.of(rows.label)
-    kept = rows.take((rows.open_time_ms // dataset.timeframe_ms) % sizes.row_stride == 0)
+    learned = without_market(rows.label, rows.open_time_ms, config.market_share_removed)
+    scale = TargetScale.of(learned)
+    kept = (rows.open_time_ms // dataset.timeframe_ms) % sizes.row_stride == 0
     matrix = xgboost.QuantileDMatrix(
-        dataset.columns(kept, names), label=scale.encode(kept.label), nthread=config.threads, max_bin=128
+        dataset.columns(rows.take(kept), names), label=scale.encode(learned[kept]), nthread=config.threads, max_bin=128
     )
     booster = xgboost.train(
         {

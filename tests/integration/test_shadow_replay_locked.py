@@ -1,0 +1,123 @@
+"""A bundle scored on its locked window."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from feature_store.errors import BadInputError
+from flows.replay.report import ShadowReport
+from flows.replay.shadow import shadow_candidate
+from flows.training.config import TreeConfig
+from flows.training.gates import judge, load_gates
+from flows.training.pipeline import train_candidate
+from inference.domain.errors import BundleError
+from inference.models.manifest import TimeWindow
+from tests.training_support import make_frames, silent, small_config, trained_candidate
+
+GATES_FILE = Path(__file__).parents[2] / "mlflow" / "gates.yaml"
+
+
+@functools.cache
+def _shadow(*, champion: bool = False) -> ShadowReport:
+    trained = trained_candidate()
+    window = trained.report.windows.shadow
+    return shadow_candidate(trained.path, trained.frames, window, trained.config, trained.path if champion else None)
+
+
+def test_the_report_survives_the_way_through_json():
+    """What is logged to MLflow is what was measured."""
+    report = _shadow()
+
+    assert msgspec.json.decode(msgspec.json.encode(report), type=ShadowReport) == report
+    assert report.bundle_digest == trained_candidate().report.bundle_digest
+    assert all(name.startswith("shadow/") for name in report.metrics)
+
+
+def test_members_ensemble_and_baselines_are_all_scored():
+    """Every member stands beside every naive rule, with error figures and, where it traded, its net."""
+    metrics = _shadow().metrics
+    whose = ("xgboost", "lightgbm", "nhits", "patchtst", "ensemble", "zero", "persistence", "ridge")
+
+    assert all(f"shadow/{who}/{figure}" in metrics for who in whose for figure in ("rmse", "mae", "r2"))
+    assert metrics["shadow/zero/trades"] == 0
+    assert metrics["shadow/ensemble/trades"] > 0
+    assert {curve.name for curve in _shadow().curves} == {"ensemble", "zero", "persistence", "ridge"}
+
+
+def test_a_champion_equal_to_the_candidate_differs_by_nothing():
+    """Paired with itself a bundle neither gains nor loses, and the interval says so."""
+    report = _shadow(champion=True)
+
+    assert report.champion_digest == report.bundle_digest
+    ends = [report.metrics[f"shadow/ensemble_minus_champion/net_per_slot_bps{end}"] for end in ("", "_low", "_high")]
+    assert ends == [0, 0, 0]
+
+
+def test_a_window_that_training_saw_is_refused():
+    """Scoring what was learned from proves nothing, not even when only the last label reached into it."""
+    trained = trained_candidate()
+    seen = trained.report.windows.calibration
+
+    with pytest.raises(BadInputError, match="has seen candles"):
+        shadow_candidate(trained.path, trained.frames, seen, trained.config)
+    touching = TimeWindow(start_ms=seen.end_ms, end_ms=seen.end_ms + 100 * 300_000)
+    with pytest.raises(BadInputError, match="has seen candles"):
+        shadow_candidate(trained.path, trained.frames, touching, trained.config)
+
+
+def test_a_window_without_outcomes_is_refused():
+    """Candles whose horizon has not passed cannot be scored yet."""
+    trained = trained_candidate()
+    end_ms = trained.report.windows.shadow.end_ms
+    late = TimeWindow(start_ms=end_ms - 13 * 300_000, end_ms=end_ms)
+
+    with pytest.raises(BadInputError, match="matured rows"):
+        shadow_candidate(trained.path, trained.frames, late, trained.config)
+
+
+def test_a_damaged_champion_does_not_stop_the_candidate(tmp_path):
+    """A champion that can no longer be trusted is noted and not compared with."""
+    trained = trained_candidate()
+    broken = shutil.copytree(trained.path, tmp_path / "champion")
+    (broken / "xgboost.ubj").write_bytes(b"x")
+    report = shadow_candidate(trained.path, trained.frames, trained.report.windows.shadow, trained.config, broken)
+
+    assert report.champion_digest is None
+    assert any("could not be compared" in note for note in report.notes)
+
+
+def test_a_damaged_candidate_is_not_scored(tmp_path):
+    """What is judged is what would trade: a bundle that does not verify is an error."""
+    trained = trained_candidate()
+    broken = shutil.copytree(trained.path, tmp_path / "bundle")
+    (broken / "nhits.onnx").write_bytes(b"x")
+
+    with pytest.raises(BundleError, match=r"nhits\.onnx"):
+        shadow_candidate(broken, trained.frames, trained.report.windows.shadow, trained.config)
+
+
+@pytest.mark.parametrize(("edge", "seeds", "passes"), [(0.5, (1, 2), True), (0.0, (1, 2, 3), False)])
+def test_the_gates_pass_an_edge_and_refuse_noise(tmp_path, edge, seeds, passes):
+    """Trained, scored and judged as in production: a market with an edge passes, one without is refused."""
+    config = small_config(
+        members=("xgboost", "lightgbm"),
+        xgboost=TreeConfig(rounds=150, learning_rate=0.06, min_leaf_rows=60, column_fraction=0.8),
+        lightgbm=TreeConfig(rounds=150, learning_rate=0.06, min_leaf_rows=60, column_fraction=0.8),
+        fit_share=0.5,
+        bootstrap_samples=500,
+    )
+    verdicts = {}
+    for seed in seeds:
+        frames = make_frames(series=6, candles=6000, edge=edge, seed=seed)
+        path = tmp_path / str(seed)
+        training = train_candidate(frames, config, path, silent)
+        shadow = shadow_candidate(path, frames, training.windows.shadow, config)
+        verdict = judge(training, shadow, load_gates(GATES_FILE))
+        verdicts[seed] = (verdict.passed, [(check.name, check.value) for check in verdict.refusals])
+
+    assert {seed: passed for seed, (passed, _) in verdicts.items()} == dict.fromkeys(seeds, passes), verdicts
