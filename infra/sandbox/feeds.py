@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 
 from infra.sandbox.engine import funding
+from infra.sandbox.engine.book import LEVELS
 from infra.sandbox.market.series import INTERVALS, TICK_MS, AnyInts, candles_between, next_open, open_time
 from infra.sandbox.protocol import market_data, shapes
 from infra.sandbox.protocol.market_data import ticker
 from infra.sandbox.streams import Hub
 from infra.sandbox.venue import Venue
+
+# Price to quantity of one side of a book.
+Levels = dict[str, str]
 
 
 @dataclass(slots=True)
@@ -42,14 +46,13 @@ class Feeds:
     hub: Hub
     running: dict[str, RunningCandles] = field(default_factory=dict)
     _units: Any = None
-    _depth_sent: dict[str, tuple[int, dict[str, str], dict[str, str]]] = field(default_factory=dict)
-    _trades_sent: int = 0
+    # The book each depth stream knows, with the number of its tick.
+    _depth_sent: dict[str, tuple[int, Levels, Levels]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._units = np.array(
             [10.0 ** -(i.price_decimals + i.quantity_decimals) for i in self.venue.market.instruments]
         )
-        self._trades_sent = self.venue.ticked_ms
         self.venue.listeners.append(self.on_tick)
 
     def watch(self) -> None:
@@ -59,6 +62,11 @@ class Feeds:
             self.running[interval] = self._start(interval)
         for interval in self.running.keys() - wanted:
             del self.running[interval]
+        streams = dict(self._depth_streams())
+        for stream in self._depth_sent.keys() - streams.keys():
+            del self._depth_sent[stream]
+        for stream in streams.keys() - self._depth_sent.keys():
+            self._depth_sent[stream] = (self.venue.ticked_ms // TICK_MS, *self._book(streams[stream], LEVELS))
 
     def on_tick(self, tick_ms: int, price: AnyInts, volume: AnyInts) -> None:
         """Take one tick of every symbol."""
@@ -69,6 +77,7 @@ class Feeds:
             self._add(candles, price, volume)
         if any("@aggTrade" in one or "@trade" in one for one in self.hub.by_stream):
             self._emit_trades(tick_ms, price, volume)
+        self._emit_depth_changes(tick_ms)
 
     def on_wake(self, now_ms: int, *, slow: bool) -> None:
         """Send what is not tied to single ticks; `slow` marks the wake-ups at which statistics are due."""
@@ -197,8 +206,9 @@ class Feeds:
         if symbol in self.venue.index:
             if not self.venue.last[self.venue.index[symbol]]:
                 return
-            if kind.startswith("depth"):
-                self._emit_depth(stream, symbol, kind, now_ms)
+            levels = kind.split("@")[0].removeprefix("depth")
+            if kind.startswith("depth") and levels.isdigit():
+                self._emit_partial_depth(stream, symbol, int(levels), now_ms)
             elif kind == "bookTicker":
                 self.hub.publish(stream, _book_ticker(self.venue, symbol, now_ms))
             elif slow and kind in {"ticker", "miniTicker"}:
@@ -220,42 +230,62 @@ class Feeds:
         elif slow and stream in {"!markPrice@arr", "!markPrice@arr@1s"}:
             self.hub.publish(stream, [_mark_price(venue, symbol, now_ms) for symbol in symbols])
 
-    def _emit_depth(self, stream: str, symbol: str, kind: str, now_ms: int) -> None:
-        venue = self.venue
-        update = venue.ticked_ms // TICK_MS
-        levels = kind.split("@", maxsplit=1)[0].removeprefix("depth")
-        limit = int(levels) if levels.isdigit() else 50
-        bids, asks = shapes.book_sides(venue.exchange.book, venue.instrument(symbol), venue.last_price(symbol), limit)
-        new = (_by_price(bids), _by_price(asks))
-        before = self._depth_sent.get(stream)
-        if before is not None and before[0] == update and stream not in self.hub.fresh:
-            return
-        previous = before[0] if before is not None else update - 1
-        if levels.isdigit() or before is None:
-            changed = new
-        else:
-            changed = tuple(  # type: ignore[assignment]
+    def _emit_partial_depth(self, stream: str, symbol: str, levels: int, now_ms: int) -> None:
+        update = self.venue.ticked_ms // TICK_MS
+        bids, asks = self._book(symbol, levels)
+        self._publish_depth(stream, symbol, now_ms, ids=(update, update, update - 1), sides=(bids, asks))
+
+    def _emit_depth_changes(self, tick_ms: int) -> None:
+        # One event per tick: whoever takes a snapshot between two events must find every change since in the next.
+        update = tick_ms // TICK_MS
+        for stream, symbol in self._depth_streams():
+            before = self._depth_sent.get(stream)
+            new = self._book(symbol, LEVELS)
+            self._depth_sent[stream] = (update, *new)
+            if before is None or before[1:] == new:
+                continue
+            changed = tuple(
                 {p: q for p, q in side.items() if old.get(p) != q} | dict.fromkeys(old.keys() - side.keys(), "0")
                 for side, old in zip(new, before[1:], strict=True)
             )
-        self._depth_sent[stream] = (update, *new)
+            ids = (before[0] + 1, update, before[0])
+            self._publish_depth(stream, symbol, tick_ms, ids=ids, sides=(changed[0], changed[1]))
+
+    def _depth_streams(self) -> list[tuple[str, str]]:
+        found = []
+        for stream in self.hub.by_stream:
+            name, _, kind = stream.partition("@")
+            place = self.venue.index.get(name.upper())
+            if kind.split("@")[0] == "depth" and place is not None and self.venue.last[place]:
+                found.append((stream, name.upper()))
+        return found
+
+    def _book(self, symbol: str, levels: int) -> tuple[Levels, Levels]:
+        venue = self.venue
+        bids, asks = shapes.book_sides(venue.exchange.book, venue.instrument(symbol), venue.last_price(symbol), levels)
+        return _by_price(bids), _by_price(asks)
+
+    def _publish_depth(
+        self, stream: str, symbol: str, now_ms: int, *, ids: tuple[int, int, int], sides: tuple[Levels, Levels]
+    ) -> None:
+        first, last, previous = ids
         self.hub.publish(
             stream,
             {
                 "e": "depthUpdate",
                 "E": now_ms,
-                "T": venue.ticked_ms,
+                "T": self.venue.ticked_ms,
                 "s": symbol,
-                "U": min(previous + 1, update),
-                "u": update,
+                "U": first,
+                "u": last,
                 "pu": previous,
-                "b": [[p, q] for p, q in changed[0].items()],
-                "a": [[p, q] for p, q in changed[1].items()],
+                "b": [[p, q] for p, q in sides[0].items()],
+                "a": [[p, q] for p, q in sides[1].items()],
             },
         )
 
 
-def _by_price(side: list[list[str]]) -> dict[str, str]:
+def _by_price(side: list[list[str]]) -> Levels:
     return {level[0]: level[1] for level in side}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from infra.sandbox.audit import Interval
 from infra.sandbox.engine.state import SCHEMA, EngineState
 
 FILE = "venue.json"
@@ -30,11 +31,13 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Identity, virtual time and account."""
+    """Identity, virtual time, account and audit."""
 
     identity: Identity
     now_ms: int
     engine: EngineState
+    # Stretches without protection so far; one that lasts begins anew after a restart.
+    unprotected: list[Interval]
 
 
 def save(folder: Path, saved: Saved) -> None:

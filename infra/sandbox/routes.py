@@ -12,7 +12,7 @@ import msgspec
 from infra.sandbox.engine import funding
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.engine.instrument import BRACKETS
-from infra.sandbox.engine.model import CONDITIONAL, OrderType, PositionSide
+from infra.sandbox.engine.model import CONDITIONAL, PositionSide
 from infra.sandbox.engine.position import Position
 from infra.sandbox.protocol import market_data, shapes
 from infra.sandbox.protocol.params import Params, algo_request, order_request, symbol_of
@@ -579,7 +579,9 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/fapi/v1/userTrades"): Route(_user_trades, S, weight=5),
     ("GET", "/fapi/v1/income"): Route(_income, S, weight=30),
     ("GET", "/fapi/v1/forceOrders"): Route(_nothing, S, weight=20),
+    # What a client with keys asks about currencies and spot margin; this venue has neither.
+    ("GET", "/sapi/v1/capital/config/getall"): Route(_nothing, S),
+    ("GET", "/sapi/v1/margin/allPairs"): Route(_nothing, S),
 }
 
 ORDER_PATHS = frozenset({"/fapi/v1/order", "/fapi/v1/algoOrder", "/fapi/v1/batchOrders"})
-assert OrderType.LIMIT not in CONDITIONAL

@@ -124,6 +124,8 @@ def build(options: Options) -> Sandbox:
     )
     venue = Venue(market, exchange, options.seed)
     venue.begin(now_ms - now_ms % TICK_MS)
+    if saved is not None:
+        venue.auditor.finished.extend(saved.unprotected)
     clock = VirtualClock(venue.ticked_ms, wall.monotonic(), options.speed)
     venue.auditor.observe(exchange, now_ms=venue.ticked_ms, wall_ms=Sandbox.monotonic_ms())
     return Sandbox(venue, clock, credentials=options.credentials, state_folder=options.state_folder, identity=identity)

@@ -30,7 +30,8 @@ from infra.sandbox.venue import Venue
 
 LISTEN_KEY_SECONDS = 3_600.0
 SLOW_SECONDS = 0.5
-SAVE_SECONDS = 3.0
+SAVE_SECONDS = 1.0
+IDLE_SAVE_SECONDS = 5.0
 SHORTEST_SLEEP = 0.01
 LONGEST_SLEEP = 0.25
 
@@ -62,6 +63,7 @@ class Sandbox:
         self._weight = (0, 0)
         self._orders: tuple[int, int, int, int] = (0, 0, 0, 0)
         self._said_halted = False
+        self._saved_revision = -1
         self._ahead: asyncio.Task[None] | None = None
 
     # -- time -----------------------------------------------------------------------------------------------------
@@ -109,7 +111,8 @@ class Sandbox:
                     self.expire_listen_key()
                 self._prepare_tomorrow()
                 self._say_halted(now_ms)
-            if now - saved_at >= SAVE_SECONDS:
+            changed = self.venue.revision != self._saved_revision
+            if now - saved_at >= (SAVE_SECONDS if changed else IDLE_SAVE_SECONDS):
                 saved_at = now
                 self.save()
 
@@ -137,7 +140,10 @@ class Sandbox:
     def save(self) -> None:
         """Write the account and the time."""
         if self.state_folder is not None:
-            save(self.state_folder, Saved(self.identity, self.venue.ticked_ms, self.venue.exchange.state))
+            unprotected = self.venue.auditor.intervals(now_ms=self.venue.ticked_ms, wall_ms=self.monotonic_ms())
+            saved = Saved(self.identity, self.venue.ticked_ms, self.venue.exchange.state, unprotected)
+            save(self.state_folder, saved)
+            self._saved_revision = self.venue.revision
 
     # -- user stream ----------------------------------------------------------------------------------------------
 
@@ -214,7 +220,7 @@ class Sandbox:
     def respond(self, request: web.Request, body: str) -> web.Response:
         """Answer one request now."""
         route = ROUTES.get((request.method, request.path))
-        headers = self._headers(request.path, route)
+        headers = self._headers(request, route)
         try:
             data = self._answer(request, body, route)
             status = 200
@@ -271,13 +277,13 @@ class Sandbox:
         self.expire_listen_key()
         return {}
 
-    def _headers(self, path: str, route: Route | None) -> dict[str, str]:
+    def _headers(self, request: web.Request, route: Route | None) -> dict[str, str]:
         minute = int(wall.monotonic() // 60)
         used = self._weight[1] if self._weight[0] == minute else 0
         used += route.weight if route is not None else 1
         self._weight = (minute, used)
         headers = {"X-MBX-USED-WEIGHT-1M": str(used)}
-        if path in ORDER_PATHS:
+        if request.path in ORDER_PATHS and request.method in {"POST", "PUT"}:
             tens = int(wall.monotonic() // 10)
             ten, ten_count, one, one_count = self._orders
             ten_count = ten_count + 1 if ten == tens else 1

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from infra.sandbox.market.series import Floats, Ints
+from infra.sandbox.market.series import DAY_MS, INTERVALS, Floats, Ints
 
 COLUMNS: Final = ("exchange", "symbol", "timeframe", "ts", "open", "high", "low", "close", "volume")
 _NAMES: Final = ("exchange", "symbol", "timeframe")
@@ -20,7 +20,6 @@ _PRICES: Final = ("open", "high", "low", "close", "volume")
 _QUOTES: Final = ("USDT", "USDC", "BUSD", "USD")
 # Perpetuals before spot before others, when the same name was recorded at several venues.
 _PREFERRED: Final = ("binance_usdm", "binance")
-_MINUTES: Final = {"m": 1, "h": 60, "d": 1440}
 
 
 # Exchange, symbol and timeframe as recorded.
@@ -90,10 +89,10 @@ def timeframe_ms(timeframe: str) -> int:
     Raises:
         RecordingError: It is not one, or longer than a day.
     """
-    count, unit = timeframe[:-1], timeframe[-1:]
-    if not count.isdigit() or unit not in _MINUTES or not 0 < int(count) * _MINUTES[unit] <= 1440:
+    length = INTERVALS.get(timeframe, 0)
+    if not 0 < length <= DAY_MS:
         raise RecordingError(f"Timeframe '{timeframe}' cannot be replayed, expected 1m to 1d.")
-    return int(count) * _MINUTES[unit] * 60_000
+    return length
 
 
 def _files(path: Path) -> list[Path]:
@@ -152,7 +151,7 @@ def _default_timeframe(offered: set[Source]) -> str:
     known = {one[2] for one in offered}
     if "5m" in known:
         return "5m"
-    return min(known, key=timeframe_ms, default="")
+    return min((one for one in INTERVALS if one in known), key=lambda one: INTERVALS[one] or 31 * DAY_MS, default="")
 
 
 def _base(symbol: str) -> str | None:
