@@ -24,6 +24,15 @@ class ServiceFailedError(StackError):
         self.name = name
 
 
+class PortTakenError(StackError):
+    """Another program began to listen on a service's port while the service was starting."""
+
+    def __init__(self, name: str, port: int) -> None:
+        super().__init__(f"Another program took port {port} while {name} was starting; run the command again")
+        self.name = name
+        self.port = port
+
+
 class StackBusyError(StackError):
     """Another command is changing the same stack at this moment."""
 

@@ -13,7 +13,7 @@ import msgspec
 
 from feature_store.clock import utc_now
 from feature_store.errors import BadInputError
-from infra.stack.errors import ServiceFailedError, StackError
+from infra.stack.errors import PortTakenError, ServiceFailedError, StackError
 from infra.stack.home import Home, Programs
 from infra.stack.prefect_api import PrefectServer
 from infra.stack.record import read_record
@@ -68,17 +68,32 @@ class LocalStack:
         check_disk(self.home)
         for sentence in self.supervisor.load():
             self.say(sentence)
-        running = tuple(self.supervisor.record.services)
-        ports = self.supervisor.choose_ports({*names, *running})
-        self.services = plan(self.settings, self.home, self.programs, ports, names)
+        self._settle_ports(names)
         self.supervisor.remember(msgspec.to_builtins(self.settings))
+
+    def _settle_ports(self, names: tuple[str, ...]) -> None:
+        ports = self.supervisor.choose_ports({*names, *self.supervisor.record.services})
+        self.services = plan(self.settings, self.home, self.programs, ports, names)
+
+    async def _up_servers(self) -> None:
+        """Start the servers; one whose port was snatched away meanwhile gets another."""
+        for _ in range(3):
+            try:
+                await self.supervisor.up([service for service in self.services if service.name in _SERVERS])
+            except PortTakenError as error:
+                self.say(f"Another program took port {error.port} while {error.name} was starting; trying another.")
+                await self.supervisor.stop([error.name])
+                self._settle_ports(tuple(service.name for service in self.services))
+            else:
+                return
+        raise StackError("Ports are taken away faster than servers start; see what else starts here, then try again")
 
     async def start_servers(self) -> None:
         """Start the exchange, Prefect and MLflow at once, then Prefect's worker on a tidied queue."""
         nobody_executes = self._starts_anew(PREFECT_WORKER)
         if nobody_executes:
             await self.supervisor.stop([PREFECT_WORKER])
-        await self.supervisor.up([service for service in self.services if service.name in _SERVERS])
+        await self._up_servers()
         if nobody_executes and PREFECT in self.urls:
             async with JsonApi("Prefect", self.urls[PREFECT]) as api:
                 closed = await PrefectServer(api).end_interrupted_runs(utc_now())

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import socket
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
 
 import psutil
 
@@ -42,3 +48,33 @@ def holder(port: int) -> str:
             except psutil.Error:
                 break
     return "another program"
+
+
+def is_listening(members: Iterable[psutil.Process], port: int) -> bool:
+    """Tell whether one of some processes listens on a port."""
+    for process in members:
+        with contextlib.suppress(psutil.Error):
+            for connection in process.net_connections(kind="tcp"):
+                address = connection.laddr
+                if connection.status == psutil.CONN_LISTEN and address and address.port == port:
+                    return True
+    return False
+
+
+def reserve(port: int) -> int | None:
+    """
+    Keep other stacks of this user from choosing a port while our server is on its way to it.
+
+    Returns:
+        A file descriptor to close once the server listens; the kernel closes it for a command that ends, however it
+        ends. None where another stack reserved the port first.
+    """
+    folder = Path(tempfile.gettempdir()) / f"quantum-trader-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    reservation = os.open(folder / str(port), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(reservation, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(reservation)
+        return None
+    return reservation

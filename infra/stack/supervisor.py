@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC
 
@@ -13,10 +14,10 @@ import psutil
 
 from feature_store.clock import monotonic, utc_now
 from infra.stack import processes
-from infra.stack.errors import ServiceFailedError, StackBusyError, StackError
+from infra.stack.errors import PortTakenError, ServiceFailedError, StackBusyError, StackError
 from infra.stack.health import is_ready
 from infra.stack.home import Home
-from infra.stack.ports import any_free, holder, is_free
+from infra.stack.ports import any_free, holder, is_free, is_listening, reserve
 from infra.stack.record import (
     ServiceRecord,
     StackRecord,
@@ -45,6 +46,7 @@ class Supervisor:
         self._say = say
         self._record = new_record()
         self._changing = asyncio.Lock()
+        self._reservations: dict[int, int] = {}
 
     @property
     def record(self) -> StackRecord:
@@ -117,12 +119,18 @@ class Supervisor:
             running = self._record.services.get(name)
             if running is not None and running.port is not None:
                 ports[name] = running.port
-            elif is_free(preferred):
+            elif self._reserves(preferred):
                 ports[name] = preferred
             else:
-                ports[name] = any_free()
+                ports[name] = next(port for port in iter(any_free, 0) if self._reserves(port))
                 self._say(f"Port {preferred} is in use by {holder(preferred)}; {name} uses {ports[name]} instead.")
         return ports
+
+    def _reserves(self, port: int) -> bool:
+        if not is_free(port) or (reservation := reserve(port)) is None:
+            return False
+        self._reservations[port] = reservation
+        return True
 
     async def up(self, services: Sequence[Service]) -> None:
         """
@@ -159,20 +167,31 @@ class Supervisor:
         if processes.find(known.pid, known.create_time, self._record.stack_id) is not None:
             if known.digest != service.digest:
                 self._say(f"Service {service.name} runs with other settings; restarting it.")
-            elif await self._ready_within(service, known, _ADOPTION_PATIENCE_S):
+            elif await self._ready_within(service, known):
                 return True
             else:
                 self._say(f"Service {service.name} runs but does not answer; restarting it.")
         await self.stop([service.name], grace_s=service.grace_s)
         return False
 
-    async def _ready_within(self, service: Service, known: ServiceRecord, patience_s: float) -> bool:
+    async def _ready_within(self, service: Service, known: ServiceRecord) -> bool:
+        # One that a failed or interrupted command left starting gets the time that starting takes.
+        patience_s = service.deadline_s if known.state == "starting" else _ADOPTION_PATIENCE_S
         end = monotonic() + patience_s
         while not await is_ready(service.health, known.started_at):
-            if monotonic() > end:
+            if monotonic() > end or processes.find(known.pid, known.create_time, self._record.stack_id) is None:
                 return False
             await asyncio.sleep(0.2)
+        if not self._listens(service):
+            return False
+        await self._note(service.name, msgspec.structs.replace(known, state="running"))
         return True
+
+    def _listens(self, service: Service) -> bool:
+        """Tell whether it is our service, and not a stranger on its port, that answered."""
+        if service.port is None:
+            return True
+        return is_listening(processes.marked(self._record.stack_id, [service.name]), service.port)
 
     async def _start(self, service: Service) -> None:
         marks = {processes.MARK: self._record.stack_id, processes.SERVICE: service.name}
@@ -203,6 +222,8 @@ class Supervisor:
         while not await is_ready(service.health, started_at):
             if (code := processes.exit_status(pid)) is not None:
                 await self._note(service.name, None)
+                if service.port is not None and not is_free(service.port):
+                    raise PortTakenError(service.name, service.port)
                 raise ServiceFailedError(
                     service.name, f"ended with status {code} while starting", service.log, processes.tail(service.log)
                 )
@@ -214,6 +235,11 @@ class Supervisor:
                     processes.tail(service.log),
                 )
             await asyncio.sleep(0.15)
+        if service.port is not None:
+            if not await asyncio.to_thread(self._listens, service):
+                raise PortTakenError(service.name, service.port)
+            if service.port in self._reservations:
+                os.close(self._reservations.pop(service.port))
         await self._note(service.name, msgspec.structs.replace(known, state="running"))
 
     async def stop(self, names: Iterable[str] | None = None, *, grace_s: float = 10.0) -> list[str]:

@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from infra.stack import processes
-from infra.stack.errors import ServiceFailedError, StackBusyError
+from infra.stack.errors import PortTakenError, ServiceFailedError, StackBusyError
 from infra.stack.home import Home
-from infra.stack.ports import any_free
+from infra.stack.ports import any_free, is_free
 from infra.stack.record import ServiceRecord, read_record
 from infra.stack.services import Health, Service
 from infra.stack.supervisor import Supervisor
@@ -291,3 +291,35 @@ def test_the_lock_of_a_killed_command_is_free(home):
 
     with Supervisor(home, print).exclusive():
         assert True
+
+
+async def test_a_stranger_on_the_port_is_not_taken_for_our_service(home):
+    """A server that answers on our port but is not ours is noticed, although the health check is content."""
+    port = any_free()
+    stranger = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
+    with subprocess.Popen(  # noqa: ASYNC220 - starting it takes a millisecond
+        stranger, cwd=home.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as other:
+        try:
+            for _ in range(200):
+                if not is_free(port):
+                    break
+                await asyncio.sleep(0.05)
+            with pytest.raises(PortTakenError, match=str(port)):
+                await loaded(home).up([web_service(home, port)])
+            assert other.poll() is None
+        finally:
+            other.kill()
+
+
+def test_two_stacks_that_start_at_once_choose_different_ports(tmp_path):
+    """A port that one stack has chosen and not yet opened is not chosen by the next, until the first lets go."""
+    chosen = []
+    supervisors = []
+    for name in ("one", "two"):
+        home = Home(tmp_path / name)
+        home.prepare()
+        supervisors.append(loaded(home))
+        chosen.append(supervisors[-1].choose_ports(["sandbox", "mlflow"]))
+
+    assert set(chosen[0].values()).isdisjoint(chosen[1].values())
