@@ -78,6 +78,13 @@ class _Opinion:
     incomplete: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    close_time_ms: int
+    quotes: asyncio.Task[dict[str, Quote]]
+    account: asyncio.Task[Account]
+
+
 class Worker:
     """
     Turns candle batches into decisions and hands approvals to the executor.
@@ -116,6 +123,7 @@ class Worker:
         self._monotonic = monotonic
         self._rows: dict[str, _LastRow] = {}
         self._entries: set[asyncio.Task[None]] = set()
+        self._asked: _Asked | None = None
         self._entering = asyncio.Semaphore(_ENTRIES_AT_ONCE)
 
     @property
@@ -137,16 +145,22 @@ class Worker:
             self.halt(f"{what} failed: {type(error).__name__}: {error}")
             _log.exception("work_failed", what=what)
 
+    def on_close(self, close_time_ms: int) -> None:
+        """Ask the venue for prices and equity while the closed candles are still on their way."""
+        if self._asked is not None:
+            self._asked.quotes.cancel()
+            self._asked.account.cancel()
+        self._asked = self._ask(close_time_ms)
+
     async def on_batch(self, batch: CandleBatch) -> None:
         """Take one close time through features, ensemble and decision chain."""
         started = self._monotonic()
-        quotes = asyncio.create_task(self._quotes())
-        account = asyncio.create_task(self._account())
+        asked = self._answers(batch.close_time_ms)
         self._swap_model()
         model = self.model
         # In a thread, so that stops and fills are attended to meanwhile.
         opinion = await asyncio.to_thread(self._opinion, batch, model)
-        snapshot = self._snapshot(batch, opinion, account=await account, quotes=await quotes)
+        snapshot = self._snapshot(batch, opinion, account=await asked.account, quotes=await asked.quotes)
         now_ms = self.now_ms
         decisions = () if model is None else decide(snapshot, self.plan.policy, now_ms)
         self.latencies.add(self._monotonic() - started)
@@ -171,6 +185,17 @@ class Worker:
         """Let entries that are under way end."""
         if self._entries:
             await asyncio.wait(self._entries, timeout=5.0)
+
+    def _answers(self, close_time_ms: int) -> _Asked:
+        asked, self._asked = self._asked, None
+        if asked is not None and asked.close_time_ms == close_time_ms:
+            return asked
+        self._asked = asked
+        return self._ask(close_time_ms)
+
+    def _ask(self, close_time_ms: int) -> _Asked:
+        quotes = asyncio.create_task(self._read_quotes())
+        return _Asked(close_time_ms, quotes, asyncio.create_task(self._read_account()))
 
     def _advance(self, batch: CandleBatch) -> None:
         for symbol, block in batch.blocks.items():
@@ -266,7 +291,7 @@ class Worker:
         else:
             self.standing.object("reconcile", TradingState.REDUCING, "journal and venue do not agree yet")
 
-    async def _quotes(self) -> dict[str, Quote]:
+    async def _read_quotes(self) -> dict[str, Quote]:
         try:
             return await self._gateway.quotes()
         except VenueError as error:
@@ -274,7 +299,7 @@ class Worker:
             _log.warning("quotes_not_read", error=str(error)[:200])
             return {}
 
-    async def _account(self) -> Account:
+    async def _read_account(self) -> Account:
         try:
             equity = await self._gateway.equity()
         except VenueError as error:

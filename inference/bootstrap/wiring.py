@@ -335,6 +335,7 @@ class _Run:
             timeframe=self._settings.timeframe,
             clock=self._clock,
             monotonic=monotonic,
+            on_close=self._worker.on_close,
         )
 
     def _begin_services(self) -> None:

@@ -32,6 +32,7 @@ class CandleFeed:
 
     ccxt drops the venue's "closed" flag, so a streamed candle counts as closed once a later one of its symbol has
     arrived over the same unbroken connection; what was being streamed when a connection broke is read by REST.
+    `on_close` is told each close time as it passes, before its candles are here.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class CandleFeed:
         timeframe: Timeframe,
         clock: VenueClock,
         monotonic: Callable[[], float],
+        on_close: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._exchange = exchange
+        self._on_close = on_close
         self._assembler = assembler
         self._timeframe = timeframe
         self._clock = clock
@@ -79,6 +82,7 @@ class CandleFeed:
             close -= length
         while True:
             await self._sleep_until(close)
+            self._on_close(close)
             await self._gather(close)
             await self.batches.put(self._assembler.take(close))
             # After an outage the latest close is the one to decide on; its blocks bring what was missed.

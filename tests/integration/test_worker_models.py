@@ -60,7 +60,7 @@ def bundles(tmp_path_factory) -> list[Path]:
 
 
 async def test_alias_decides_what_trades(tmp_path, mlflow_server, bundles):
-    """Idle without a champion; each moved alias trades within a candle, a spoilt bundle never; a dead registry is outlived."""
+    """It idles without a champion, trades a moved alias within a candle, never a spoilt bundle, and outlives MLflow."""
     shelf = await asyncio.to_thread(Shelf, mlflow_server.url)
     home = tmp_path / "home"
     async with running_sandbox(symbols=3, speed=60, seed=2, state=tmp_path / "s") as sandbox:
@@ -119,10 +119,12 @@ async def test_damaged_cache_is_not_traded(tmp_path, bundles):
     shutil.copytree(bundles[0], home / "bundles" / digest)
     (home / "bundles" / "last-good.json").write_text(f'{{"digest":"{digest}","version":"7","gated":true}}')
     (home / "bundles" / digest / "xgboost.ubj").write_bytes(b"spoilt")
-    async with running_sandbox(symbols=1, speed=60, seed=2, state=tmp_path / "s") as sandbox:
-        async with worker(home, QT_VENUE_URL=sandbox.url, QT_MLFLOW_URL=f"http://127.0.0.1:{free_port()}") as running:
-            status = await running.until(lambda one: one["state"] == "idle" and one["batches_processed"] >= 1)
-            await running.end(signal.SIGTERM)
+    async with (
+        running_sandbox(symbols=1, speed=60, seed=2, state=tmp_path / "s") as sandbox,
+        worker(home, QT_VENUE_URL=sandbox.url, QT_MLFLOW_URL=f"http://127.0.0.1:{free_port()}") as running,
+    ):
+        status = await running.until(lambda one: one["state"] == "idle" and one["batches_processed"] >= 1)
+        await running.end(signal.SIGTERM)
 
     assert status["model"] is None
     assert noted(home, "model.refused")[0]["version"] == "7"

@@ -1,0 +1,76 @@
+"""The worker as a service: its unit is sound, and readiness reaches the manager."""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from inference.supervision.service_manager import ServiceManager
+
+UNIT = Path(__file__).resolve().parents[2] / "infra" / "systemd" / "quantum-worker.service"
+
+
+@pytest.fixture
+def unit() -> configparser.ConfigParser:
+    """Return the unit's sections."""
+    parser = configparser.ConfigParser(strict=False, interpolation=None)
+    parser.optionxform = str
+    parser.read(UNIT)
+    return parser
+
+
+def test_systemd_accepts_the_unit():
+    """`systemd-analyze verify` has nothing to say against it."""
+    program = shutil.which("systemd-analyze")
+    assert program is not None, "install Debian's package systemd"
+
+    done = subprocess.run([program, "verify", UNIT], capture_output=True, text=True, timeout=60, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert str(UNIT.name) not in done.stderr, done.stderr
+
+
+def test_unit_restarts_watches_limits_and_hardens(unit):
+    """The unit restarts after a failure, not after bad settings; it has a watchdog, a memory limit and few rights."""
+    service = unit["Service"]
+
+    assert service["Type"] == "notify"
+    assert service["Restart"] == "on-failure"
+    assert service["RestartPreventExitStatus"] == "2"
+    assert int(service["WatchdogSec"]) >= 10
+    assert service["MemoryMax"].endswith("M")
+    assert service["ProtectSystem"] == "strict"
+    assert service["NoNewPrivileges"] == "yes"
+    assert service["CapabilityBoundingSet"] == ""
+
+
+@pytest.mark.parametrize("abstract", [False, True], ids=["path", "abstract"])
+def test_readiness_reaches_the_socket_it_was_given(tmp_path, abstract):
+    """Ready, alive and stopping are said in sd_notify's words, over a path or an abstract name."""
+    address = "\0quantum-test-notify" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(address)
+        listener.settimeout(5)
+        manager = ServiceManager({"NOTIFY_SOCKET": address.replace("\0", "@"), "WATCHDOG_USEC": "30000000"})
+        manager.ready("following candles")
+        manager.alive("ACTIVE")
+        manager.stopping()
+        said = [listener.recv(256).decode() for _ in range(3)]
+
+    assert said == ["READY=1\nSTATUS=following candles", "WATCHDOG=1\nSTATUS=ACTIVE", "STOPPING=1"]
+    assert manager.watchdog_seconds == 30
+
+
+def test_without_a_manager_nothing_is_sent(tmp_path):
+    """Started by hand, or with a manager that went away, the worker says nothing and does not fail."""
+    ServiceManager({}).ready("x")
+    gone = ServiceManager({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+
+    gone.alive("x")
+
+    assert gone.watchdog_seconds is None
