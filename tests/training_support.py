@@ -30,8 +30,7 @@ FINGERPRINT = hashlib.sha256(b"inputs made for tests").hexdigest()
 
 def make_frames(*, series: int = 4, candles: int = 2000, edge: float = 0.5, seed: int = 1) -> FrameSet:
     """
-    Return correlated series whose next hour follows `hidden_state`, more so in one regime than in the other, and
-    takes back half of what came before.
+    Return correlated series whose next hour follows `hidden_state`, and in one regime more than in the other.
 
     `edge` is about the correlation between what can be known and what comes; with 0 nothing can be found.
     """
@@ -53,9 +52,8 @@ def _series(symbol: str, common: np.ndarray, edge: float, rng: np.random.Generat
     slow = 0.0
     for t in range(1, candles):
         # `slow` is yesterday's news, half of it taken back: a reversal that windows of returns show.
-        returns[t] = volatility[t] * (
-            noise[t] + edge * (0.30 * state[t - 1] * (0.5 + 0.9 * (regime[t - 1] > 0)) - 0.12 * slow)
-        )
+        known = 0.30 * state[t - 1] * (0.5 + 0.9 * (regime[t - 1] > 0)) - 0.12 * slow
+        returns[t] = volatility[t] * (noise[t] + edge * known)
         slow = 0.9 * slow + returns[t] / volatility[t]
     close = 100 * np.exp(np.cumsum(returns))
     inputs = np.stack(

@@ -10,8 +10,7 @@ from pathlib import Path
 import msgspec
 
 from feature_store.errors import BadInputError
-from flows.replay.report import ShadowReport
-from flows.training.report import TrainingReport
+from flows.training.report import ShadowReport, TrainingReport
 
 _MISSING = float("nan")
 
@@ -141,7 +140,7 @@ def load_gates(path: Path) -> Gates:
         gates = msgspec.yaml.decode(path.read_bytes(), type=Gates)
     except OSError as error:
         raise BadInputError(
-            f"Cannot read the gates at {path}: {error.strerror}. Restore the file, or name another"
+            f"Cannot read the gates at {path}: {error.strerror}. Restore it, or name another"
         ) from error
     except msgspec.DecodeError as error:
         raise BadInputError(

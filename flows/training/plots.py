@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from flows.replay.report import NetCurve, ShadowReport
-from flows.training.report import TrainingReport
+from flows.training.report import NetCurve, ShadowReport, TrainingReport
 
 # Colours that stay apart for most colour-blind readers (Okabe and Ito).
 _OURS, _OTHERS, _GUIDE = "#0072B2", ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"), "#888888"

@@ -1,10 +1,10 @@
-"""What a training run has to say: figures for MLflow, arrays for plots, digests for the record."""
+"""What a training run and a shadow run have to say: figures for MLflow, arrays for plots, digests for the record."""
 
 from __future__ import annotations
 
 import msgspec
 
-from inference.models.manifest import TrainingWindows
+from inference.models.manifest import TimeWindow, TrainingWindows
 
 
 class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,3 +54,34 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     reliability: ReliabilityCurve
     # Correlation of the members' errors, rows and columns in the order of `members`.
     error_correlation: tuple[tuple[float, ...], ...]
+
+
+class NetCurve(msgspec.Struct, frozen=True, kw_only=True):
+    """Cumulative net return of one rule, one point per trade's exit."""
+
+    name: str
+    exit_ms: tuple[int, ...]
+    cumulative_net: tuple[float, ...]
+
+
+class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The result of one shadow run.
+
+    `metrics` are flat and named `shadow/<who>/<statistic>`; `shadow/<a>_minus_<b>/…` are differences paired in time.
+    A figure that could not be computed is absent, and a gate on it refuses.
+    """
+
+    bundle_digest: str
+    champion_digest: str | None
+    window: TimeWindow
+    candles: int
+    rows: int
+    symbols: tuple[str, ...]
+    threshold: float
+    metrics: dict[str, float]
+    curves: tuple[NetCurve, ...]
+    stated: tuple[float, ...]
+    observed: tuple[float, ...]
+    count: tuple[int, ...]
+    notes: tuple[str, ...]

@@ -153,5 +153,5 @@ def test_an_unusable_file_of_gates_is_refused(tmp_path, text, message):
 
 def test_absent_gates_are_an_error(tmp_path):
     """Without the file nothing is judged."""
-    with pytest.raises(BadInputError, match="Restore the file, or name another"):
+    with pytest.raises(BadInputError, match="Restore it, or name another"):
         load_gates(tmp_path / "gates.yaml")
