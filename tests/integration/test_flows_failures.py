@@ -1,0 +1,84 @@
+"""What fails says so once: in the terminal, and as the state of the flow run."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.stack_fixtures import ask, free_port, qtctl
+
+
+@pytest.fixture
+def env(prefect_server, mlflow_server, tmp_path):
+    return {**prefect_server.env, "QUANTUM_HOME": str(tmp_path), "QT_MLFLOW_URL": mlflow_server.url}
+
+
+def _newest_run(prefect_server, flow: str):
+    body = {"flows": {"name": {"any_": [flow]}}, "sort": "START_TIME_DESC", "limit": 1}
+    return ask(f"{prefect_server.url}/api/flow_runs/filter", body)[0]["state"]
+
+
+def test_venue_down(prefect_server, env):
+    """A venue that does not answer fails the run with the sentence that the terminal shows."""
+    done = qtctl("ingest", "--days", "2", env={**env, "QT_VENUE_URL": f"http://127.0.0.1:{free_port()}"})
+    state = _newest_run(prefect_server, "ingest")
+
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("The venue does not answer; check QT_VENUE_URL")
+    assert "Traceback" not in done.stderr
+    assert state["type"] == "FAILED"
+    assert "The venue does not answer; check QT_VENUE_URL" in state["message"]
+
+
+def test_registry_down(prefect_server, env):
+    """A registry that does not answer fails the run before any training starts."""
+    done = qtctl("train", "--size", "tiny", env={**env, "QT_MLFLOW_URL": f"http://127.0.0.1:{free_port()}"})
+    state = _newest_run(prefect_server, "train")
+
+    assert done.returncode == 1
+    assert "start it with 'qtctl up'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert state["type"] == "FAILED"
+    assert "does not answer" in state["message"]
+
+
+def test_prefect_down(env):
+    """Without a Prefect server a command says how to start one, at once."""
+    done = qtctl("retrain", env={**env, "PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"})
+
+    assert done.returncode == 1
+    assert "start it with 'qtctl up'" in done.stderr
+
+
+def test_nothing_ingested(prefect_server, env):
+    """Training without candles says what to run first, and leaves a failed run in MLflow, not a half one."""
+    done = qtctl("features", env=env)
+
+    assert done.returncode == 1
+    assert "run 'qtctl ingest' first" in done.stderr
+    assert _newest_run(prefect_server, "features")["type"] == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        pytest.param("QT_VENUE", "kraken", "QT_VENUE", id="unknown-venue"),
+        pytest.param("QT_TIMEFRAME", "7m", "QT_TIMEFRAME", id="unknown-timeframe"),
+        pytest.param("QT_DAYS", "soon", "QT_DAYS", id="no-number"),
+    ],
+)
+def test_unusable_setting(env, name, value, expected):
+    """A setting that cannot be used is named with what it was."""
+    done = qtctl("ingest", env={**env, name: value})
+
+    assert done.returncode == 1
+    assert expected in done.stderr
+    assert value in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_version(env):
+    """A version that does not exist cannot be promoted, and the error names it."""
+    done = qtctl("promote", "4711", env=env)
+
+    assert done.returncode == 1
+    assert "4711" in done.stderr
