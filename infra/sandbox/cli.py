@@ -25,22 +25,22 @@ BAD_INPUT = 2
 
 app = App(
     name="sandbox",
-    help="""A local exchange that speaks Binance USD-M futures, on a clock of its own.
-
-    Examples:
-
-        sandbox serve                                     # 20 symbols, 60 times faster than the wall, port 9100
-
-        sandbox serve --port 0 --edge 0 --seed 7          # a market in which nothing can be found
-
-        sandbox serve --replay ~/candles --replay-symbols BTCUSDT,ETHUSDT
-
-        sandbox status --url http://127.0.0.1:9100
-
-        sandbox audit --url http://127.0.0.1:9100
-
-        sandbox fault --path /fapi/v1/order --method POST --action exec_then_drop --times 1
-    """,
+    help="A local exchange that speaks Binance USD-M futures, on a clock of its own.",
+    help_format="plaintext",
+    help_epilogue="""Examples:
+  20 symbols, 60 times faster than the wall:
+    sandbox serve
+  A market in which nothing can be found, on a free port:
+    sandbox serve --port 0 --edge 0 --seed 11
+  Recorded candles:
+    sandbox serve --replay candles.parquet --replay-symbols BTCUSDT,ETHUSDT
+  Go on where it was stopped:
+    sandbox serve --state ./var/sandbox
+  Look, examine, disturb, undo:
+    sandbox status --url http://127.0.0.1:9100
+    sandbox audit
+    sandbox fault --path /fapi/v1/order --method POST --action exec_then_drop
+    sandbox fault --op clear""",
 )
 
 

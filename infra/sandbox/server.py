@@ -19,12 +19,13 @@ from infra.sandbox.clock import VirtualClock
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.faults import Fault, FaultPlan
 from infra.sandbox.feeds import Feeds
+from infra.sandbox.handlers.call import Call
 from infra.sandbox.market.series import DAY_MS, TICK_MS
 from infra.sandbox.persist import Identity, Saved, save
 from infra.sandbox.protocol.params import Params
 from infra.sandbox.protocol.signing import Credentials, RequestClock, check_age, check_key, check_signature
 from infra.sandbox.protocol.user_events import listen_key_expired, user_event
-from infra.sandbox.routes import ORDER_PATHS, ROUTES, Call, Route, Security
+from infra.sandbox.routes import ORDER_PATHS, ROUTES, Route, Security
 from infra.sandbox.streams import Connection, Hub, answer
 from infra.sandbox.venue import Venue
 

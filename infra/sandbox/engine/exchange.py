@@ -2,119 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
 from infra.sandbox.engine import checks, conditional, funding, trips
-from infra.sandbox.engine.book import BookModel
+from infra.sandbox.engine.admission import Admission
 from infra.sandbox.engine.errors import VenueError
-from infra.sandbox.engine.fees import Fees
-from infra.sandbox.engine.instrument import Instrument, bracket_for
-from infra.sandbox.engine.margin import Margin, margin, mark_of
+from infra.sandbox.engine.margin import mark_of
 from infra.sandbox.engine.model import (
     TARGETS,
-    ZERO,
     AccountEvent,
     AlgoEvent,
     AlgoOrder,
     AlgoRequest,
     AlgoStatus,
-    ConfigEvent,
-    Event,
-    Income,
     Order,
     OrderEvent,
     OrderRequest,
     OrderStatus,
     OrderType,
-    PositionSide,
     Side,
     TimeInForce,
     Trade,
     TriggerRejectEvent,
 )
 from infra.sandbox.engine.position import Position, apply_fill
-from infra.sandbox.engine.state import EngineState
 
 
-class Exchange:
+class Exchange(Admission):
     """
     One account against one market.
 
     Pure in the sense that matters: the same calls with the same times and prices give the same state and
     events. Prices arrive through `tick`; everything that happened since the last `drain` waits in the outbox.
     """
-
-    def __init__(
-        self,
-        instruments: Iterable[Instrument],
-        state: EngineState,
-        *,
-        fees: Fees | None = None,
-        book: BookModel | None = None,
-    ) -> None:
-        self.instruments = {one.symbol: one for one in instruments}
-        self.state = state
-        self.fees = fees or Fees()
-        self.book = book or BookModel()
-        self._outbox: list[Event] = []
-        self._open: dict[str, dict[int, Order]] = {}
-        self._open_algos: dict[str, dict[int, AlgoOrder]] = {}
-        for order in state.orders.values():
-            self._index(order)
-        for algo in state.algos.values():
-            self._index_algo(algo)
-
-    # -- what the shell reads -------------------------------------------------------------------------------------
-
-    def drain(self) -> list[Event]:
-        """Return what happened since the last call, oldest first."""
-        events, self._outbox = self._outbox, []
-        return events
-
-    def active_symbols(self) -> set[str]:
-        """Symbols whose price the account depends on."""
-        held = {one.symbol for one in self.state.positions.values() if one.quantity}
-        return held | {s for s, orders in self._open.items() if orders} | {s for s, a in self._open_algos.items() if a}
-
-    def open_orders(self, symbol: str | None = None) -> list[Order]:
-        """Open plain orders, oldest first."""
-        chosen = [symbol] if symbol is not None else list(self._open)
-        return sorted((o for s in chosen for o in self._open.get(s, {}).values()), key=lambda o: o.order_id)
-
-    def open_algos(self, symbol: str | None = None) -> list[AlgoOrder]:
-        """Working conditional orders, oldest first."""
-        chosen = [symbol] if symbol is not None else list(self._open_algos)
-        return sorted((a for s in chosen for a in self._open_algos.get(s, {}).values()), key=lambda a: a.algo_id)
-
-    def margin(self) -> Margin:
-        """Balances of the account at the last prices."""
-        return margin(self.state, {s: list(orders.values()) for s, orders in self._open.items() if orders})
-
-    def find_order(self, symbol: str, *, order_id: int | None = None, client_order_id: str | None = None) -> Order:
-        """Return an order by id, or the newest of a client id."""
-        if order_id is not None:
-            order = self.state.orders.get(order_id)
-            if order is not None and order.symbol == symbol:
-                return order
-        elif client_order_id:
-            for order in reversed(self.state.orders.values()):
-                if order.client_order_id == client_order_id and order.symbol == symbol:
-                    return order
-        raise VenueError(-2013)
-
-    def find_algo(self, *, algo_id: int | None = None, client_algo_id: str | None = None) -> AlgoOrder:
-        """Return a conditional order by id, or the newest of a client id."""
-        if algo_id is not None:
-            algo = self.state.algos.get(algo_id)
-            if algo is not None:
-                return algo
-        elif client_algo_id:
-            for algo in reversed(self.state.algos.values()):
-                if algo.client_algo_id == client_algo_id:
-                    return algo
-        raise VenueError(-2013)
 
     # -- what clients ask for -------------------------------------------------------------------------------------
 
@@ -218,43 +140,6 @@ class Exchange:
         for algo in algos:
             self._close_algo(algo, AlgoStatus.CANCELED, now_ms=now_ms)
         return len(algos)
-
-    def set_leverage(self, symbol: str, leverage: int, *, now_ms: int) -> None:
-        """Set the leverage of a symbol."""
-        self._instrument(symbol)
-        if not 1 <= leverage <= 50:
-            raise VenueError(-4028, f"Leverage {leverage} is not valid")
-        previous = self.state.leverage.get(symbol)
-        self.state.leverage[symbol] = leverage
-        account = self.margin()
-        if account.initial > account.balance and account.initial > ZERO:
-            if previous is None:
-                del self.state.leverage[symbol]
-            else:
-                self.state.leverage[symbol] = previous
-            raise VenueError(-2028)
-        self._outbox.append(ConfigEvent(symbol, leverage, now_ms))
-
-    def set_isolated(self, symbol: str, *, isolated: bool) -> None:
-        """Set the margin mode of a symbol."""
-        self._instrument(symbol)
-        if isolated == (symbol in self.state.isolated):
-            raise VenueError(-4046)
-        if self._open.get(symbol) or self._open_algos.get(symbol):
-            raise VenueError(-4047)
-        if any(one.symbol == symbol for one in self.state.open_positions()):
-            raise VenueError(-4048)
-        (self.state.isolated.add if isolated else self.state.isolated.discard)(symbol)
-
-    def set_hedge_mode(self, *, hedge: bool) -> None:
-        """Choose between one position per symbol and a long and a short one."""
-        if hedge == self.state.hedge_mode:
-            raise VenueError(-4059)
-        if self.open_orders() or self.open_algos():
-            raise VenueError(-4067)
-        if self.state.open_positions():
-            raise VenueError(-4068)
-        self.state.hedge_mode = hedge
 
     # -- what the market does -------------------------------------------------------------------------------------
 
@@ -446,144 +331,6 @@ class Exchange:
         for algo in self.open_algos(position.symbol):
             if algo.close_position and algo.position_side is position.position_side:
                 self._close_algo(algo, AlgoStatus.EXPIRED, now_ms=now_ms)
-
-    # -- checks that need the account -----------------------------------------------------------------------------
-
-    def _instrument(self, symbol: str) -> Instrument:
-        instrument = self.instruments.get(symbol)
-        if instrument is None:
-            raise VenueError(-1121)
-        return instrument
-
-    def _reducible(self, order: Order) -> Decimal:
-        only_reduces = order.reduce_only or checks.hedge_reduces(order.side, order.position_side)
-        if not only_reduces:
-            return order.remaining
-        held = self.state.position(order.symbol, order.position_side).quantity
-        return min(order.remaining, abs(held)) if held * order.side.sign < 0 else ZERO
-
-    def _check_reduce(self, request: OrderRequest, working: list[Order]) -> None:
-        if not (request.reduce_only or checks.hedge_reduces(request.side, request.position_side)):
-            return
-        held = self.state.position(request.symbol, request.position_side).quantity
-        if held * request.side.sign >= 0:
-            raise VenueError(-2022)
-        bound = sum(
-            (
-                o.remaining
-                for o in working
-                if o.side is request.side
-                and o.position_side is request.position_side
-                and (o.reduce_only or request.position_side is not PositionSide.BOTH)
-            ),
-            ZERO,
-        )
-        if bound >= abs(held):
-            raise VenueError(-4118)
-
-    def _check_close_position(self, request: AlgoRequest, working: list[AlgoOrder]) -> None:
-        held = self.state.position(request.symbol, request.position_side).quantity
-        if held * request.side.sign >= 0:
-            raise VenueError(-4509)
-        same = request.type in TARGETS
-        if any(a.close_position and a.side is request.side and (a.type in TARGETS) == same for a in working):
-            raise VenueError(-4130)
-
-    def _crosses(self, request: OrderRequest, last: Decimal) -> bool:
-        if request.type is OrderType.MARKET or request.price is None:
-            return True
-        best = self.book.best(self.instruments[request.symbol], last, request.side)
-        return (request.price - best) * request.side.sign >= 0
-
-    def _check_fill_or_kill(self, request: OrderRequest, instrument: Instrument, last: Decimal) -> None:
-        fills = self.book.walk(instrument, last, request.side, quantity=request.quantity, limit=request.price)
-        if sum((quantity for _, quantity in fills), ZERO) < request.quantity:
-            raise VenueError(-5021)
-
-    def _check_margin(self, request: OrderRequest, last: Decimal, *, replacing: Order | None = None) -> None:
-        if request.reduce_only or checks.hedge_reduces(request.side, request.position_side):
-            return
-        held = self.state.position(request.symbol, request.position_side).quantity
-        reduces = min(abs(held), request.quantity) if held * request.side.sign < 0 else ZERO
-        price = last if request.price is None else request.price
-        opening = (request.quantity - reduces) * price
-        if opening <= ZERO:
-            return
-        leverage = self.state.leverage_of(request.symbol)
-        available = self.margin().available
-        if replacing is not None:
-            available += replacing.remaining * replacing.price / leverage
-        if opening / leverage + opening * self.fees.taker > available:
-            raise VenueError(-2019)
-        exposure = (abs(held) - reduces) * last + opening
-        if leverage > bracket_for(exposure).initial_leverage:
-            raise VenueError(-2027)
-
-    # -- bookkeeping ----------------------------------------------------------------------------------------------
-
-    def _new_order(self, request: OrderRequest, *, now_ms: int) -> Order:
-        order_id = self.state.next_order_id
-        self.state.next_order_id += 1
-        return Order(
-            order_id=order_id,
-            client_order_id=request.client_order_id or f"sandbox{order_id}",
-            symbol=request.symbol,
-            side=request.side,
-            type=request.type,
-            quantity=request.quantity,
-            price=request.price or ZERO,
-            time_in_force=request.time_in_force,
-            reduce_only=request.reduce_only,
-            position_side=request.position_side,
-            status=OrderStatus.NEW,
-            created_ms=now_ms,
-            updated_ms=now_ms,
-            queued=self._queue_number(),
-            original_type=request.type,
-            good_till_ms=request.good_till_ms,
-        )
-
-    def _queue_number(self) -> int:
-        number = self.state.next_queue
-        self.state.next_queue += 1
-        return number
-
-    def _store(self, order: Order) -> None:
-        self.state.orders[order.order_id] = order
-        self._index(order)
-
-    def _index(self, order: Order) -> None:
-        if order.is_open:
-            self._open.setdefault(order.symbol, {})[order.order_id] = order
-        else:
-            self._open.get(order.symbol, {}).pop(order.order_id, None)
-
-    def _store_algo(self, algo: AlgoOrder) -> None:
-        self.state.algos[algo.algo_id] = algo
-        self._index_algo(algo)
-
-    def _index_algo(self, algo: AlgoOrder) -> None:
-        if algo.is_open:
-            self._open_algos.setdefault(algo.symbol, {})[algo.algo_id] = algo
-        else:
-            self._open_algos.get(algo.symbol, {}).pop(algo.algo_id, None)
-
-    def _close_order(self, order: Order, status: OrderStatus, *, now_ms: int) -> Order:
-        order = replace(order, status=status, updated_ms=now_ms)
-        self._store(order)
-        self._outbox.append(OrderEvent(order, status.value, now_ms))
-        return order
-
-    def _close_algo(self, algo: AlgoOrder, status: AlgoStatus, *, now_ms: int) -> AlgoOrder:
-        algo = replace(algo, status=status, updated_ms=now_ms)
-        self._store_algo(algo)
-        self._outbox.append(AlgoEvent(algo, now_ms))
-        return algo
-
-    def _income(self, symbol: str, kind: str, amount: Decimal, *, now_ms: int, trade_id: int = 0) -> None:
-        income = Income(self.state.next_income_id, symbol, kind, amount, now_ms, trade_id)
-        self.state.next_income_id += 1
-        self.state.incomes.append(income)
 
 
 def _request_of(order: Order, *, quantity: Decimal, price: Decimal) -> OrderRequest:
