@@ -32,7 +32,7 @@ from flows.training.report import MemberReport, ReliabilityCurve, TrainingReport
 from flows.training.splits import Splits, plan_splits
 from flows.training.trading import simulate, trade_metrics
 from inference.models.bundle import load_bundle
-from inference.models.manifest import Manifest, MemberEntry
+from inference.models.manifest import MANIFEST_NAME, Manifest, MemberEntry
 
 
 def train_candidate(frames: FrameSet, config: TrainingConfig, out: Path, progress: Progress) -> TrainingReport:
@@ -50,6 +50,8 @@ def train_candidate(frames: FrameSet, config: TrainingConfig, out: Path, progres
         raise BadInputError("An ensemble needs at least one member; name some in `members`")
     trainers = {name: trainer(name) for name in config.members}
     out.mkdir(parents=True, exist_ok=True)
+    # A folder without a manifest is no bundle: a run that is interrupted leaves none behind.
+    (out / MANIFEST_NAME).unlink(missing_ok=True)
     progress = overall(config.members, progress)
     dataset = Dataset(frames, horizon=config.horizon, window=config.window)
     splits = plan_splits(dataset.start_ms, dataset.end_ms, config, timeframe_ms=frames.timeframe_ms)
