@@ -140,9 +140,9 @@ class Settings(BaseSettings):
         return self.home / "worker" / "status.json"
 
     @property
-    def state_folder(self) -> Path:
-        """Snapshots of the features' state, as the feature store writes them."""
-        return self.home / "features" / "state"
+    def own_states(self) -> Path:
+        """Home of the worker's own snapshots of the features' state."""
+        return self.home / "worker"
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import ccxt
-
 from feature_store.candle import CandleBlock, Series, Timeframe
 from feature_store.errors import CorruptFileError, FingerprintMismatchError, QuantumError
 from feature_store.features.engine import READY_AFTER
 from feature_store.features.live import LiveFeatures
-from feature_store.features.state import state_path
-from feature_store.venue.errors import RetryableError, translate
+from feature_store.features.state import load_state, state_path
+from feature_store.venue.errors import RetryableError
 from inference.feed.history import CandleReader, closed_candles
 from inference.telemetry.logs import logger
 
@@ -38,18 +36,25 @@ class CaughtUp:
 
 
 async def catch_up(
-    features: LiveFeatures, reader: CandleReader, *, venue: str, home: Path, timeframe: Timeframe, now_ms: int
+    features: LiveFeatures,
+    reader: CandleReader,
+    *,
+    venue: str,
+    homes: Sequence[Path],
+    timeframe: Timeframe,
+    now_ms: int,
 ) -> CaughtUp:
     """
     Bring every symbol to the newest candle that has closed at `now_ms`.
 
-    A snapshot that is missing, damaged or of another feature set costs more requests, nothing else. A symbol whose
+    The newest snapshot under `homes` is taken over, the first of equals. One that is missing, damaged or of another
+    feature set costs more requests, nothing else. A symbol whose
     candles cannot be read stays behind; the feed asks for it again.
     """
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def bring(symbol: str) -> tuple[bool, int]:
-        loaded = _load(features, Series(venue, symbol, timeframe), home=home, now_ms=now_ms)
+        loaded = _load(features, Series(venue, symbol, timeframe), homes=homes, now_ms=now_ms)
         async with at_once:
             block = await _read(features, reader, symbol, timeframe=timeframe, now_ms=now_ms)
         features.advance(symbol, block)
@@ -78,19 +83,32 @@ def starting_points(
     return points
 
 
-def _load(features: LiveFeatures, series: Series, *, home: Path, now_ms: int) -> bool:
+def save_states(features: LiveFeatures, *, venue: str, folder: Path, timeframe: Timeframe) -> None:
+    """Keep the states for the next start, beside and not in place of those that are computed from the lake."""
+    for symbol in features.symbols:
+        if features.last_open_time_ms(symbol) is not None:
+            series = Series(venue, symbol, timeframe)
+            features.save(state_path(folder, series), series)
+
+
+def _load(features: LiveFeatures, series: Series, *, homes: Sequence[Path], now_ms: int) -> bool:
+    """Take over the newest of the snapshots that is still worth it; of two equally new ones the first."""
+    oldest = series.timeframe.last_closed_open_ms(now_ms) - _LONGEST_CATCH_UP * series.timeframe.milliseconds
+    found = [(last, home) for home in homes if (last := _peek(series, home)) is not None]
+    usable = [one for one in found if oldest <= one[0] < now_ms]
+    if not usable:
+        return False
+    newest = max(usable, key=lambda one: one[0])
+    return features.load(state_path(newest[1], series), series)
+
+
+def _peek(series: Series, home: Path) -> int | None:
     try:
-        if not features.load(state_path(home / "features", series), series):
-            return False
+        state = load_state(state_path(home, series), series)
     except (CorruptFileError, FingerprintMismatchError) as error:
         _log.warning("feature_state_unusable", symbol=series.symbol, error=str(error))
-        return False
-    last = features.last_open_time_ms(series.symbol) or 0
-    newest = series.timeframe.last_closed_open_ms(now_ms)
-    if newest - last > _LONGEST_CATCH_UP * series.timeframe.milliseconds or last > newest:
-        features.rebuild(series.symbol, CandleBlock.empty())
-        return False
-    return True
+        return None
+    return None if state is None else state.continuity.last_open_time_ms
 
 
 async def _read(
@@ -102,11 +120,8 @@ async def _read(
     for attempt in range(_ATTEMPTS):
         try:
             return await closed_candles(reader, symbol, timeframe, after_ms=after, closed_by_ms=now_ms)
-        except ccxt.BaseError as error:
-            found = translate(error)
-            _log.warning("history_not_read", symbol=symbol, error=str(found)[:200], attempt=attempt + 1)
-            if not isinstance(found, RetryableError):
-                break
+        except RetryableError as error:
+            _log.warning("history_not_read", symbol=symbol, error=str(error)[:200], attempt=attempt + 1)
         except QuantumError as error:
             _log.warning("history_unusable", symbol=symbol, error=str(error)[:200])
             break

@@ -18,7 +18,7 @@ from feature_store.features.definition import fingerprint
 from feature_store.features.live import LiveFeatures
 from feature_store.venue.errors import ClockError, RetryableError, VenueError
 from feature_store.venue.factory import create_exchange
-from inference.bootstrap.catch_up import catch_up, starting_points
+from inference.bootstrap.catch_up import catch_up, save_states, starting_points
 from inference.bootstrap.reporting import Totals, bare_status, live_status
 from inference.domain.errors import SettingsError
 from inference.domain.events import AccountMarked, CandlesDecided, Noted, TradeClosed
@@ -181,6 +181,7 @@ class _Run:
         except TimeoutError:
             _log.warning("stopped_with_requests_open", seconds=_STOP_SECONDS)
         await self._cancel(self._services)
+        await asyncio.to_thread(self._save_states)
         self._worker.note("health.stopped", {"positions": str(len(self._executor.book.positions()))})
         if hasattr(self, "_feed"):
             self._report(stopped=True)
@@ -194,6 +195,13 @@ class _Run:
 
     def _note(self, event_type: str, detail: Mapping[str, str]) -> None:
         self._worker.note(event_type, detail)
+
+    def _save_states(self) -> None:
+        settings = self._settings
+        try:
+            save_states(self._features, venue=settings.venue, folder=settings.own_states, timeframe=settings.timeframe)
+        except OSError as error:
+            _log.warning("feature_states_not_saved", error=str(error), consequence="the next start asks the venue")
 
     async def _connect(self) -> None:
         pause = 0.5
@@ -301,7 +309,7 @@ class _Run:
                 self._features,
                 exchange,
                 venue=settings.venue,
-                home=settings.home,
+                homes=(settings.home, settings.own_states),
                 timeframe=settings.timeframe,
                 now_ms=self._now_ms(),
             )

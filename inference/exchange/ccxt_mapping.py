@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 from feature_store.errors import QuantumError
@@ -33,6 +34,9 @@ _ALGO_STATUS = {
     "REJECTED": OrderStatus.REFUSED,
 }
 _CONDITIONAL = frozenset({"STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"})
+
+
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 class MalformedReportError(QuantumError):
@@ -237,15 +241,9 @@ def _integer(what: str, raw: Mapping[str, Any], field: str) -> int:
 def _decimal(what: str, raw: Mapping[str, Any], field: str) -> Decimal:
     value = raw.get(field)
     # A float has already lost the venue's digits.
-    if not isinstance(value, str | int) or isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, str | int) or _NUMBER.fullmatch(str(value)) is None:
         raise MalformedReportError(what, field, value)
-    try:
-        number = Decimal(value)
-    except InvalidOperation:
-        raise MalformedReportError(what, field, value) from None
-    if not number.is_finite():
-        raise MalformedReportError(what, field, value)
-    return number
+    return Decimal(value)
 
 
 def _positive(what: str, raw: Mapping[str, Any], field: str) -> Decimal:

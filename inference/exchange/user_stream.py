@@ -13,7 +13,7 @@ from feature_store.errors import QuantumError
 from feature_store.venue.errors import translate
 from inference.domain.order import Fill, OrderReport
 from inference.exchange.ccxt_mapping import MalformedReportError, stream_fill, stream_report
-from inference.exchange.watching import Interrupted, close_clients, is_private, next_of
+from inference.exchange.watching import Interrupted, Nothing, Watcher, close_clients, is_private
 from inference.telemetry.logs import logger
 
 _log = logger("user_stream")
@@ -23,6 +23,7 @@ _KEEP_ALIVE_SECONDS = 60.0
 _TICK_SECONDS = 1.0
 # An order that the venue has accepted is on the stream within milliseconds.
 _EXPECTED_WITHIN_SECONDS = 5.0
+_DIAL_SECONDS = 10.0
 _SEEN_FILLS = 4096
 
 
@@ -54,6 +55,10 @@ class UserStream:
         self._last_event = monotonic()
         self._seen_fills: dict[str, None] = {}
         self._failures = 0
+        self._dialling_since: float | None = None
+        self._lost: str | None = None
+        self._orders = Watcher(exchange.watch_orders)
+        self._fills = Watcher(exchange.watch_my_trades)
         self.reconnects = 0
 
     @property
@@ -81,34 +86,45 @@ class UserStream:
             tasks.create_task(self._keep_alive(), name="user-stream-keep-alive")
 
     async def _follow_orders(self) -> None:
-        while True:
-            news = await next_of(self._exchange.watch_orders(), within=_TICK_SECONDS)
-            if isinstance(news, list):
-                for order in news:
-                    self._take_order(order)
-            elif isinstance(news, Interrupted):
-                await self._judge(news)
+        try:
+            while True:
+                news = await self._orders.next(within=_TICK_SECONDS)
+                if isinstance(news, list):
+                    for order in news:
+                        self._take_order(order)
+                elif isinstance(news, Interrupted):
+                    await self._reopen(news.reason)
+                elif isinstance(news, Nothing):
+                    await self._judge_silence()
+                if self._lost is not None:
+                    await self._reopen(self._lost)
+        finally:
+            await self._orders.drop()
 
     async def _follow_fills(self) -> None:
-        while True:
-            news = await next_of(self._exchange.watch_my_trades(), within=_TICK_SECONDS)
-            if isinstance(news, list):
-                for trade in news:
-                    self._take_fill(trade)
-            else:
-                await asyncio.sleep(0.1)
+        try:
+            while True:
+                news = await self._fills.next(within=_TICK_SECONDS)
+                if isinstance(news, list):
+                    for trade in news:
+                        self._take_fill(trade)
+                elif isinstance(news, Interrupted):
+                    # The other watcher opens the connection again.
+                    await asyncio.sleep(0.2)
+        finally:
+            await self._fills.drop()
 
-    async def _judge(self, interrupted: Interrupted) -> None:
-        """Reopen a stream that failed or that keeps silent though something happened; a quiet account is no failure."""
-        silent = interrupted.reason.startswith("nothing")
-        if silent and not self._is_overdue() and self.is_connected:
-            self._failures = 0
+    async def _judge_silence(self) -> None:
+        """Reopen a stream that keeps silent though something happened, or that never opens; a quiet account is none."""
+        if self.is_connected:
+            self._dialling_since = None
+            if self._is_overdue():
+                await self._reopen("no event for an order the venue accepted")
             return
-        if silent and not self._is_overdue() and self._failures == 0:
-            # Still dialling.
-            self._failures = 1
-            return
-        await self._reopen("no event for an order the venue accepted" if silent else interrupted.reason)
+        if self._dialling_since is None:
+            self._dialling_since = self._monotonic()
+        elif self._monotonic() - self._dialling_since > _DIAL_SECONDS:
+            await self._reopen("it did not open")
 
     def _is_overdue(self) -> bool:
         since = self._expecting_since
@@ -118,7 +134,10 @@ class UserStream:
         self.reconnects += 1
         self._failures += 1
         self._expecting_since = None
+        self._dialling_since = None
+        self._lost = None
         _log.warning("user_stream_interrupted", reason=reason, failures=self._failures)
+        await self._orders.drop()
         await close_clients(self._exchange, which=is_private)
         self._forget_listen_key()
         self._on_gap(reason)
@@ -137,7 +156,8 @@ class UserStream:
             except ccxt.NetworkError as error:
                 _log.warning("listen_key_not_renewed", error=str(translate(error))[:200])
             except ccxt.BaseError as error:
-                await self._reopen(f"listen key lost: {error}"[:200])
+                # Said to the one that waits on the stream: two that reopen it would close each other's connection.
+                self._lost = f"listen key lost: {error}"[:200]
 
     def _take_order(self, order: Any) -> None:
         self._last_event = self._monotonic()

@@ -45,6 +45,7 @@ class VenueClock:
         self._anchor = 0.0
         self._anchor_ms = 0.0
         self._rate = 1.0
+        self._rate_doubt = 0.0
         self._latest_ms = 0
         self.jumps = 0
 
@@ -88,14 +89,12 @@ class VenueClock:
         return jumped
 
     def _has_jumped(self, sample: TimeSample) -> bool:
-        if len(self._samples) < 2 and self._accelerated:
+        if not self.is_settled:
             return sample.venue_ms < self._samples[-1].venue_ms
         expected = self._anchor_ms + (sample.middle - self._anchor) * 1000 * self._rate
         error_seconds = abs(sample.venue_ms - expected) / 1000 / self._rate
-        # A slow answer is an uncertain one, and so is a rate learned over less time than has passed since.
-        baseline = self._samples[-1].middle - self._samples[0].middle
-        stretch = (sample.middle - self._samples[-1].middle) / max(baseline, _MIN_BASELINE_SECONDS)
-        doubt = sample.round_trip + (0.02 * stretch if self._accelerated else 0.0)
+        # A slow answer is an uncertain one, and a rate learned from slow answers grows wrong with time.
+        doubt = sample.round_trip + (sample.middle - self._anchor) * self._rate_doubt
         return error_seconds > _JUMP_WALL_SECONDS + doubt
 
     def _estimate(self) -> None:
@@ -103,6 +102,7 @@ class VenueClock:
         baseline = last.middle - first.middle
         if self._accelerated and baseline >= _MIN_BASELINE_SECONDS:
             rate = (last.venue_ms - first.venue_ms) / 1000 / baseline
+            self._rate_doubt = (first.round_trip + last.round_trip) / baseline
             self._rate = 1.0 if abs(rate - 1) < _WALL_RATE_TOLERANCE else max(rate, 0.01)
         # The quickest of the recent answers is the most exact one.
         best = min(list(self._samples)[-8:], key=lambda sample: sample.round_trip)

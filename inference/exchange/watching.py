@@ -1,4 +1,4 @@
-"""One wait on a ccxt stream, with every way in which it can end made visible."""
+"""Waiting on a ccxt stream, with every way in which that can end made visible."""
 
 from __future__ import annotations
 
@@ -13,36 +13,54 @@ import ccxt
 
 @dataclass(frozen=True, slots=True)
 class Interrupted:
-    """The stream brought nothing and must be opened anew."""
+    """The stream failed and must be opened anew."""
 
     reason: str
 
 
-async def next_of(watch: Coroutine[Any, Any, Any], *, within: float) -> object | Interrupted:
-    """
-    Return what a `watch_…` call brings, or why it brought nothing.
+@dataclass(frozen=True, slots=True)
+class Nothing:
+    """Nothing came in the time that was given; the wait goes on with the next call."""
 
-    ccxt cancels our future when a client is closed; that must not look as if we were cancelled ourselves.
+
+class Watcher:
     """
-    task = asyncio.ensure_future(watch)
-    try:
+    One `watch_…` call at a time, kept from wait to wait.
+
+    Giving up on a call would cancel futures inside ccxt that its other callers wait for, the one of a connection being
+    dialled among them; so a call is dropped only when its connection is closed anyway.
+    """
+
+    def __init__(self, watch: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._watch = watch
+        self._task: asyncio.Task[Any] | None = None
+
+    async def next(self, *, within: float) -> object | Interrupted | Nothing:
+        """Return what the call brings, or why it failed, or that nothing came yet."""
+        if self._task is None:
+            self._task = asyncio.ensure_future(self._watch())
+        task = self._task
         done, _ = await asyncio.wait({task}, timeout=within)
-    except asyncio.CancelledError:
-        task.cancel()
-        raise
-    if not done:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        return Interrupted(f"nothing for {within:.1f} s")
-    if task.cancelled():
-        return Interrupted("closed")
-    error = task.exception()
-    if error is None:
-        result: object = task.result()
-        return result
-    if isinstance(error, ccxt.BaseError | OSError):
-        return Interrupted(f"{type(error).__name__}: {error}"[:200])
-    raise error
+        if not done:
+            return Nothing()
+        self._task = None
+        # ccxt cancels our future when a client is closed; that must not look as if we were cancelled ourselves.
+        if task.cancelled():
+            return Interrupted("closed")
+        error = task.exception()
+        if error is None:
+            result: object = task.result()
+            return result
+        if isinstance(error, ccxt.BaseError | OSError):
+            return Interrupted(f"{type(error).__name__}: {error}"[:200])
+        raise error
+
+    async def drop(self) -> None:
+        """Give up on the call that is waited for, if there is one."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def close_clients(exchange: Any, *, which: Callable[[str], bool]) -> None:
@@ -55,5 +73,5 @@ async def close_clients(exchange: Any, *, which: Callable[[str], bool]) -> None:
 
 
 def is_private(url: str) -> bool:
-    """Tell whether a client's URL is the account's stream."""
-    return "listenKey" in url
+    """Tell whether a client is the account's stream, or stands for its authentication under way."""
+    return "listenKey" in url or url.startswith("authentication")

@@ -7,13 +7,10 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-import ccxt
-
 from feature_store.candle import Candle, CandleBlock, Timeframe
 from feature_store.errors import QuantumError
-from feature_store.venue.errors import translate
 from inference.exchange.venue_clock import VenueClock
-from inference.exchange.watching import Interrupted, close_clients, is_private, next_of
+from inference.exchange.watching import Interrupted, Nothing, Watcher, close_clients, is_private
 from inference.feed.batches import BatchAssembler, CandleBatch
 from inference.feed.history import closed_candles
 from inference.telemetry.logs import logger
@@ -120,11 +117,8 @@ class CandleFeed:
                     after_ms=self._assembler.last_open_ms(symbol),
                     closed_by_ms=close,
                 )
-            except ccxt.BaseError as error:
-                _log.warning("candles_not_read", symbol=symbol, error=str(translate(error))[:200])
-                return
             except QuantumError as error:
-                _log.warning("candles_not_usable", symbol=symbol, error=str(error)[:200])
+                _log.warning("candles_not_read", symbol=symbol, error=str(error)[:200])
                 return
         self._fill(symbol, block)
 
@@ -134,13 +128,20 @@ class CandleFeed:
 
     async def _stream(self) -> None:
         wanted = [[symbol, self._timeframe.value] for symbol in self._assembler.symbols]
-        while True:
-            news = await next_of(self._exchange.watch_ohlcv_for_symbols(wanted), within=self._silence_limit())
-            if isinstance(news, Interrupted):
-                await self._reconnect(news.reason)
-            else:
-                self._read_caches()
-            await asyncio.sleep(_PAUSE_SECONDS)
+        watcher = Watcher(lambda: self._exchange.watch_ohlcv_for_symbols(wanted))
+        try:
+            while True:
+                news = await watcher.next(within=self._silence_limit())
+                if isinstance(news, Nothing):
+                    await watcher.drop()
+                    await self._reconnect("silent")
+                elif isinstance(news, Interrupted):
+                    await self._reconnect(news.reason)
+                else:
+                    self._read_caches()
+                await asyncio.sleep(_PAUSE_SECONDS)
+        finally:
+            await watcher.drop()
 
     def _read_caches(self) -> None:
         self._notice_new_connection()

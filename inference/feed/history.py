@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import ccxt
+
 from feature_store.candle import CandleBlock, Timeframe, validate
+from feature_store.venue.errors import translate
 
 _PAGE = 499  # Below 500 rows the venue charges the smallest weight.
 _LONG_PAGE = 1000
@@ -25,7 +28,8 @@ async def closed_candles(
     Return the candles that open after `after_ms` and have closed at `closed_by_ms`, oldest first.
 
     Raises:
-        BadInputError: The venue answered with candles that no market could have made.
+        VenueError: The venue could not be asked.
+        BadInputError: It answered with candles that no market could have made.
     """
     blocks: list[CandleBlock] = []
     since = timeframe.floor_ms(after_ms) + timeframe.milliseconds
@@ -33,7 +37,11 @@ async def closed_candles(
     while since <= last_open:
         wanted = (last_open - since) // timeframe.milliseconds + 1
         limit = min(max(wanted, 1), _PAGE if wanted <= _PAGE else _LONG_PAGE)
-        block = CandleBlock.from_rows(await reader.fetch_ohlcv(symbol, timeframe.value, since, limit))
+        try:
+            rows = await reader.fetch_ohlcv(symbol, timeframe.value, since, limit)
+        except ccxt.BaseError as error:
+            raise translate(error, exchange=reader) from error
+        block = CandleBlock.from_rows(rows)
         block = validate(block, timeframe).since(since).until(last_open + 1)
         if len(block) == 0:
             break

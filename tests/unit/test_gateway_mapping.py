@@ -114,8 +114,13 @@ def test_conditional_order_never_claims_a_fill(status, child, expected):
 
 @pytest.mark.parametrize(
     ("child", "status"),
-    [("NEW", OrderStatus.TRIGGERED), ("PARTIALLY_FILLED", OrderStatus.TRIGGERED), ("FILLED", OrderStatus.FILLED)]
-    + [("EXPIRED", OrderStatus.EXPIRED), ("CANCELED", OrderStatus.CANCELED)],
+    [
+        ("NEW", OrderStatus.TRIGGERED),
+        ("PARTIALLY_FILLED", OrderStatus.TRIGGERED),
+        ("FILLED", OrderStatus.FILLED),
+        ("EXPIRED", OrderStatus.EXPIRED),
+        ("CANCELED", OrderStatus.CANCELED),
+    ],
 )
 def test_fired_order_ends_as_its_child_ends(child, status):
     """The stop's report carries the child's fill under the stop's own ids."""
