@@ -84,7 +84,7 @@ def scores_of(metrics: Mapping[str, float]) -> tuple[str | None, list[ModelScore
 
 def reasons_by_line(tag: str | None) -> str | None:
     """Put each reason of a verdict, which MLflow holds as one text, on a line of its own."""
-    return None if not tag else re.sub(r"; (?=[a-z0-9_]+(?::| was ))", "\n", tag)
+    return None if not tag else re.sub(r";? (?=[a-z][a-z0-9_]* was \S+, bound )", "\n", tag)
 
 
 def _role(name: str) -> str:

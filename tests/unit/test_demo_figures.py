@@ -133,10 +133,11 @@ def test_without_a_terminal_lines_come_calmly():
 
 def test_each_reason_of_a_refusal_gets_a_line():
     """MLflow holds the reasons as one text; a semicolon inside a reason does not split it."""
-    tag = "rmse_skill_low was -0.003, bound 0. Errors; by more than chance.; shadow_days was 2, bound 3. Too few."
-
-    assert reasons_by_line(tag).splitlines() == [
+    reasons = [
         "rmse_skill_low was -0.003, bound 0. Errors; by more than chance.",
-        "shadow_days was 2, bound 3. Too few.",
+        "shadow_days was -, bound 3. Too few.",
     ]
+
+    assert reasons_by_line(" ".join(reasons)).splitlines() == reasons
+    assert reasons_by_line("; ".join(reasons)).splitlines() == reasons
     assert reasons_by_line(None) is None
