@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
+import msgspec
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -15,6 +15,14 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 TimeframeName = Literal["1m", "5m", "15m", "1h", "4h", "1d"]
 TrainingSize = Literal["full", "quick", "tiny"]
 VenueName = Literal["sandbox", "binanceusdm", "binance", "bitfinex"]
+
+
+class _Service(msgspec.Struct, frozen=True):
+    url: str | None = None
+
+
+class _StackRecord(msgspec.Struct, frozen=True):
+    services: dict[str, _Service] = {}
 
 
 class FlowSettings(BaseSettings):
@@ -83,13 +91,12 @@ class FlowSettings(BaseSettings):
 
     def address(self, service: str) -> str | None:
         """Return the URL of a service of the running stack, or None where none is recorded."""
-        record = self.home / "stack.json"
         try:
-            services: dict[str, Any] = json.loads(record.read_text())["services"]
-        except (OSError, ValueError, KeyError):
+            record = msgspec.json.decode((self.home / "stack.json").read_bytes(), type=_StackRecord)
+        except (OSError, msgspec.DecodeError):
             return None
-        found = services.get(service, {}).get("url")
-        return str(found).rstrip("/") if found else None
+        found = record.services.get(service, _Service()).url
+        return found.rstrip("/") if found else None
 
     @property
     def venue_address(self) -> str | None:
