@@ -18,7 +18,7 @@ _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
 _DEFAULT_RETRY_AFTER_SECONDS = {"429": 5.0, "418": 120.0}
 _FORBIDDEN = {"403", "451"}
 _OVERLOADED = -1008  # "Server is currently overloaded": proved not executed.
-_WRONG_KEY = {-1002, -2008, -2014, -2015}
+_WRONG_KEY = {-1002, -1022, -2008, -2014, -2015}
 _DUPLICATE_ID = -4116  # The order is there already.
 _REDUCE_ONLY_MODE = -4400
 
