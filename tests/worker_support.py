@@ -67,8 +67,7 @@ class FakeClock:
             if task.done() or asyncio.get_running_loop()._ready:  # type: ignore[attr-defined]
                 continue
             self._sleepers = sorted(one for one in self._sleepers if not one[2].done())
-            if not self._sleepers:
-                continue
+            assert self._sleepers, "everything waits for something that never comes"
             at, _, future = self._sleepers.pop(0)
             self.seconds = max(self.seconds, at)
             assert self.seconds < end, "did not come to an end in virtual time"

@@ -102,7 +102,8 @@ class PositionFoundChanged:
     """
     The venue holds another quantity than the trade's fills explain; the venue is right.
 
-    `open_quantity` is what it holds in the trade's direction.
+    `open_quantity` is what it holds in the trade's direction; `price` and `fees` are what the difference was traded
+    at and cost, as far as that is known.
     """
 
     event_type: ClassVar[str] = "risk.position_found_changed"
@@ -110,6 +111,7 @@ class PositionFoundChanged:
     symbol: str
     open_quantity: Decimal
     price: Decimal
+    fees: Decimal = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,9 +37,10 @@ class Trade:
     plan: TradePlan
     orders: Mapping[str, Order] = field(default_factory=dict)
     exit_reason: ExitReason | None = None
-    # Quantity that somebody else took away (negative: added), and the price last seen with it.
+    # Quantity that somebody else took away (negative: added), the price last seen with it, and what it cost.
     external: Decimal = Decimal(0)
     external_price: Decimal | None = None
+    external_fees: Decimal = Decimal(0)
     result: TradeResult | None = None
 
     @property
@@ -163,10 +164,10 @@ class Book:
             case ExitRequested(trade_id=key, reason=reason):
                 if (trade := self.trades.get(key)) and trade.exit_reason is None:
                     self._put(replace(trade, exit_reason=reason))
-            case PositionFoundChanged(trade_id=key, open_quantity=quantity, price=price):
+            case PositionFoundChanged(trade_id=key, open_quantity=quantity, price=price, fees=fees):
                 if trade := self.trades.get(key):
                     external = trade.entered - trade.exited - quantity
-                    self._put(replace(trade, external=external, external_price=price))
+                    self._put(replace(trade, external=external, external_price=price, external_fees=fees))
             case TradeClosed(trade_id=key, result=result):
                 if trade := self.trades.get(key):
                     self.closed_count += trade.result is None

@@ -281,16 +281,17 @@ class Executor:
             # Somebody else's executions say at what price they closed our position.
             price = sum((one.quantity * one.price for one in strange), Decimal(0)) / taken
             if price != current.external_price:
-                self._adopt(current, current.open_quantity, price)
+                fees = sum((one.fee for one in strange), Decimal(0))
+                self._adopt(current, current.open_quantity, price, fees)
 
     def _is_strange(self, fill: Fill, trade: Trade) -> bool:
         ours = self.book.order(fill.client_order_id) or self.book.client_order_id_of(fill.venue_order_id)
         closing = fill.side is not Side.opening(trade.plan.direction)
         return not ours and closing and fill.event_time_ms >= trade.plan.planned_at_ms
 
-    def _adopt(self, trade: Trade, open_quantity: Decimal, price: Decimal) -> None:
+    def _adopt(self, trade: Trade, open_quantity: Decimal, price: Decimal, fees: Decimal = Decimal(0)) -> None:
         event = PositionFoundChanged(
-            trade_id=trade.plan.trade_id, symbol=trade.symbol, open_quantity=open_quantity, price=price
+            trade_id=trade.plan.trade_id, symbol=trade.symbol, open_quantity=open_quantity, price=price, fees=fees
         )
         self._ledger.note(event, trace_id=trade.plan.trace_id, durable=True)
 
@@ -387,5 +388,5 @@ class Executor:
 
     def _take_defect(self, task: asyncio.Task[Any]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
+            # No wake-up: what fails at once must not spin, the watch tries again.
             self._defect = self._defect or error
-            self._wake.set()

@@ -34,6 +34,8 @@ def trade_result(trade: Trade, *, closed_at_ms: int, taker_fee: Decimal) -> Trad
     sold_out = _value(exits, external_price) + external * external_price
     gross = sold_out - bought_in if trade.plan.direction is Direction.LONG else bought_in - sold_out
     fees = sum((_fees(order, fallback, taker_fee) for order in trade.orders.values()), Decimal(0))
+    if external > 0:
+        fees += trade.external_fees
     fills = [fill for order in trade.orders.values() for fill in order.fills.values()]
     out = trade.exited + external
     quantity = trade.entered + found

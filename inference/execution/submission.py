@@ -23,6 +23,12 @@ from inference.execution.ledger import Ledger
 from inference.execution.lifecycle import NOTHING_HAPPENED, Order
 from inference.execution.ports import Gateway
 
+# A venue that had the order and now denies it may be reading from a copy that lags.
+_DENIALS_BELIEVED = 4
+# A position that nothing explains makes us doubt that an entry is absent, yet not for ever: by then the entry is too
+# old to be sent again, and the reconciliation deals with the position, whosesoever it is.
+_DOUBTED_DENIALS_BELIEVED = 25
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionSettings:
@@ -88,6 +94,7 @@ class Submission:
         self._first_sent: dict[str, float] = {}
         self._last_sent: dict[str, float] = {}
         self._sending: dict[str, asyncio.Task[OrderReport]] = {}
+        self._denials: dict[str, int] = {}
         self._heard: dict[str, asyncio.Event] = {}
         self._quiet_until = 0.0
         self.defect: BaseException | None = None
@@ -168,11 +175,12 @@ class Submission:
         except VenueError:
             return Outcome.LATER
         if report is not None:
+            self._denials.pop(intent.client_order_id, None)
             self._ledger.note_report(report)
             return Outcome.KNOWN
         if self._order(intent).status.is_terminal:
             return Outcome.KNOWN
-        if not window_passed or (intent.purpose is Purpose.ENTRY and await self._may_have_executed(intent)):
+        if not window_passed or not await self._is_denial_credible(intent):
             return Outcome.LATER
 
         self._ledger.note(
@@ -251,6 +259,15 @@ class Submission:
             OrderRefused(client_order_id=intent.client_order_id, code=code, message=str(error)),
             trace_id=intent.trace_id,
         )
+
+    async def _is_denial_credible(self, intent: OrderIntent) -> bool:
+        key = intent.client_order_id
+        self._denials[key] = self._denials.get(key, 0) + 1
+        if self._order(intent).is_live and self._denials[key] < _DENIALS_BELIEVED:
+            return False
+        if intent.purpose is not Purpose.ENTRY or self._denials[key] >= _DOUBTED_DENIALS_BELIEVED:
+            return True
+        return not await self._may_have_executed(intent)
 
     async def _may_have_executed(self, intent: OrderIntent) -> bool:
         # "Not found" can be a stale read; a position that nothing else explains says otherwise.

@@ -296,3 +296,40 @@ async def test_an_approval_that_waited_past_the_next_decision_is_not_taken(clock
 
     assert not await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms() - 300_001))
     assert gateway.submitted == []
+
+
+async def test_a_defect_that_recurs_at_once_does_not_spin(clock, gateway, journal):
+    """A turn that fails the moment it begins is tried again at the watch's pace, and trading stops."""
+    executor = await opened(clock, gateway, journal)
+    tries = 0
+
+    async def broken(_symbol, _since_ms):
+        nonlocal tries
+        tries += 1
+        raise ZeroDivisionError
+
+    gateway.fills = broken
+    running = asyncio.create_task(executor.run())
+    gateway.move(BTC, Decimal(49_600))
+    await clock.drive(clock.sleep(10))
+    await clock.drive(executor.stop())
+    await clock.drive(running)
+
+    assert 2 <= tries <= 12
+    assert isinstance(executor.failure, ZeroDivisionError)
+
+
+async def test_a_strangers_position_does_not_keep_an_entry_in_doubt_for_ever(clock, gateway, journal):
+    """An entry that was lost while somebody else opened a position ends absent, and the position is flattened."""
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    gateway.faults = ["drop"]
+    gateway.trade_by_hand(BTC, Decimal("0.04"))
+    running = asyncio.create_task(executor.run())
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+    await clock.drive(clock.sleep(60))
+    await clock.drive(executor.stop())
+    await clock.drive(running)
+
+    assert gateway.held[BTC] == 0
+    assert list(executor.book.active()) == []
