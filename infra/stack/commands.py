@@ -74,13 +74,22 @@ def _say(sentence: str) -> None:
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
-    """Run a command to its end; SIGINT and SIGTERM cancel it in order, errors become one sentence."""
+    """Run a command; Ctrl-C, SIGTERM and a closed terminal cancel it in order, errors become one sentence."""
 
     async def cancellable() -> int:
         task = asyncio.current_task()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, lambda: task.cancel() if task else None)
+
+        def stop(number: signal.Signals) -> None:
+            if number is signal.SIGHUP:
+                _forget_terminal()
+            if task is not None:
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # nohup ignores SIGHUP for us, and means it.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, stop, number)
         return await work
 
     try:
@@ -90,6 +99,14 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
         return 2 if isinstance(error, BadInputError) else 1
     except (asyncio.CancelledError, KeyboardInterrupt):
         return _INTERRUPTED
+
+
+def _forget_terminal() -> None:
+    """Write to nowhere from now on: the terminal was closed, and stopping in order must not fail on that."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 @up.default

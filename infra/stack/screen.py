@@ -16,7 +16,7 @@ from infra.stack.figures import SCORES, Report
 from infra.stack.prefect_api import Progress as Step
 
 _SECONDS_BETWEEN_LINES = 15.0
-_MOST_ROWS = 20
+_MOST_ROWS = 10
 _FORMS = {"hit_rate": ".3f", "ic": "+.3f", "net_per_trade_bps": "+.1f"}
 
 

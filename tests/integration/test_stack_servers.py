@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from pathlib import Path
@@ -151,6 +154,42 @@ def test_an_interrupted_demo_stops_everything(tmp_path, number):
     assert "Stopped by request" in output
     assert processes.marked(record.stack_id) == []
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_closed_terminal_stops_everything(tmp_path):
+    """When the terminal goes away the demonstration ends in order, although nobody is left to print to."""
+    home = Home(tmp_path)
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            CALL,
+            "demo",
+            "--symbols",
+            "3",
+            "--days",
+            "2",
+            "--report",
+            str(tmp_path / "report.json"),
+        ],
+        cwd=ROOT,
+        env=environment(home),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - this test has no threads
+    ) as demo:
+        os.close(slave)
+        try:
+            record = wait_for_servers(home, demo)
+        finally:
+            os.close(master)
+        demo.wait(60)
+
+    assert processes.marked(record.stack_id) == []
+    assert json.loads(report.read_text())["outcome"] == "Stopped by request."
 
 
 def test_a_killed_demo_is_recovered_from(tmp_path):
