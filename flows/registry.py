@@ -62,14 +62,13 @@ class RegisteredVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunLog:
-    """What one step has to say to a run: flat values, texts and figures by file name."""
+    """What one step has to say to a run: flat values, and texts and pictures by their path in its artifacts."""
 
     params: Mapping[str, Any] | None = None
     metrics: Mapping[str, float] | None = None
     tags: Mapping[str, str] | None = None
     texts: Mapping[str, str] | None = None
-    # matplotlib figures, by the path they get in the run's artifacts.
-    figures: Mapping[str, Any] | None = None
+    images: Mapping[str, bytes] | None = None
 
 
 def _library() -> Any:
@@ -129,7 +128,7 @@ class Registry:
             self._client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
 
     def log(self, run_id: str, entry: RunLog) -> None:
-        """Add values, texts and figures to a run, open or closed."""
+        """Add values, texts and pictures to a run, open or closed."""
         entities = self._mlflow.entities
         with self._errors("log to a run"):
             metrics = [entities.Metric(key, float(value), 0, 0) for key, value in (entry.metrics or {}).items()]
@@ -144,13 +143,16 @@ class Registry:
                 self._client.log_batch(run_id, tags=tags)
             for path, text in (entry.texts or {}).items():
                 self._client.log_text(run_id, text, path)
-            for path, figure in (entry.figures or {}).items():
-                self._client.log_figure(run_id, figure, path)
+            self._upload(run_id, entry.images or {})
 
-    def log_files(self, run_id: str, folder: Path, under: str) -> None:
-        """Add a folder of files to a run's artifacts."""
-        with self._errors("upload files"):
-            self._client.log_artifacts(run_id, str(folder), under)
+    def _upload(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            for path, content in files.items():
+                target = Path(folder) / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            if files:
+                self._client.log_artifacts(run_id, folder)
 
     def metrics(self, run_id: str) -> dict[str, float]:
         """Return the last value of every metric of a run."""

@@ -14,13 +14,13 @@ from flows.evidence import shadow_markdown
 from flows.frames import frames_between, stored_series
 from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, named_by_version, say
 from flows.outcome import SHADOW_REPORT, TRAINING_CONFIG, TRAINING_REPORT
-from flows.plots import shadow_figures
 from flows.registry import CHAMPION, RegisteredVersion, Registry, RunLog
 from flows.replay.report import ShadowReport
 from flows.replay.shadow import shadow_candidate
 from flows.settings import FlowSettings
 from flows.training.config import TrainingConfig
 from flows.training.dataset import FrameSet
+from flows.training.plots import shadow_plots
 from flows.training.report import TrainingReport
 
 
@@ -82,7 +82,7 @@ def log_shadow(settings: FlowSettings, run_id: str, report: ShadowReport) -> str
                 SHADOW_REPORT: msgspec.json.encode(report).decode(),
                 "reports/shadow.md": shadow_markdown(report, page),
             },
-            figures=shadow_figures(report),
+            images={f"plots/{name}": image for name, image in shadow_plots(report).items()},
         ),
     )
     return page

@@ -15,13 +15,13 @@ from flows.evidence import training_markdown, what_it_is
 from flows.frames import recent_frames
 from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, named_by_series, say
 from flows.outcome import TRAINING_CONFIG, TRAINING_REPORT, Candidate
-from flows.plots import training_figures
 from flows.registry import Registry, RunLog
 from flows.settings import FlowSettings, TimeframeName, TrainingSize, VenueName
 from flows.sizes import training_config
 from flows.training.config import TrainingConfig
 from flows.training.dataset import FrameSet
 from flows.training.pipeline import train_candidate
+from flows.training.plots import training_plots
 from flows.training.report import TrainingReport
 from flows.wording import flattened
 from inference.domain.errors import RegistryUnavailableError
@@ -63,7 +63,7 @@ def log_training(settings: FlowSettings, run_id: str, config: TrainingConfig, re
             TRAINING_CONFIG: msgspec.json.encode(config).decode(),
             "reports/training.md": training_markdown(report, page),
         },
-        figures=training_figures(report),
+        images={f"plots/{name}": image for name, image in training_plots(report).items()},
     )
     registry.log(run_id, entry)
     return page

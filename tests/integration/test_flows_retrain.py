@@ -142,7 +142,7 @@ def test_run_holds_plots_and_reports(retrained, mlflow_server):
     training = retrained.registry.read_text(retrained.result.run_id, TRAINING_REPORT)
     shadow = retrained.registry.read_text(retrained.result.run_id, SHADOW_REPORT)
 
-    wanted = ("calibration_curve", "cumulative_net_return", "importance_xgboost", "importance_lightgbm")
+    wanted = ("calibration_curve", "cumulative_net_return", "feature_importance")
     assert {f"plots/{name}.png" for name in wanted} <= plots
     digest = msgspec.json.decode(training, type=TrainingReport).bundle_digest
     assert msgspec.json.decode(shadow, type=ShadowReport).bundle_digest == digest
