@@ -159,6 +159,7 @@ def test_an_interrupted_demo_stops_everything(tmp_path, number):
 def test_a_closed_terminal_stops_everything(tmp_path):
     """When the terminal goes away the demonstration ends in order, although nobody is left to print to."""
     home = Home(tmp_path)
+    report = tmp_path / "report.json"
     master, slave = pty.openpty()
     with subprocess.Popen(
         [
@@ -171,7 +172,7 @@ def test_a_closed_terminal_stops_everything(tmp_path):
             "--days",
             "2",
             "--report",
-            str(tmp_path / "report.json"),
+            str(report),
         ],
         cwd=ROOT,
         env=environment(home),
