@@ -132,7 +132,7 @@ def choose_threshold(
     rows: Rows, expected: Floats, probability_up: Floats, *, cost: float, horizon_ms: int, min_trades: int
 ) -> float:
     """
-    Return the confidence from which trading paid most surely: the most standard errors above nothing, net of costs.
+    Return the confidence from which trading paid most, net of costs, one standard error deducted.
 
     Where no threshold paid, the most cautious: then the gates have their say, not the threshold.
     """
@@ -142,10 +142,9 @@ def choose_threshold(
         if len(trades) < min_trades:
             continue
         blocks = BlockSums.of(trades.entry_ms, 2 * horizon_ms, {"net": trades.net}).sums[:, 0]
-        error = float(np.sqrt(len(blocks)) * blocks.std())
-        surely = float(blocks.sum()) / error if error > 0 else 0.0
-        if surely > best:
-            best, chosen = surely, threshold
+        cautious = float(blocks.sum() - np.sqrt(len(blocks)) * blocks.std())
+        if cautious > best:
+            best, chosen = cautious, threshold
     return chosen
 
 

@@ -19,7 +19,7 @@ _GOOD = {
     "shadow/coverage": 1.0, "shadow/days": 5.0, "shadow/independent_outcomes": 250.0, "shadow/abstained_share": 0.0,
     "shadow/ensemble/trades": 200.0, "shadow/ensemble/rmse_skill_low": 0.004, "shadow/ensemble/ic_low": 0.05,
     "shadow/ensemble/net_per_trade_bps_low": 2.0, "shadow/ensemble_minus_flat/net_per_slot_bps_low": 0.4,
-    "shadow/ensemble/calibration_error": 0.03, "shadow/ensemble_minus_persistence/net_per_slot_bps_low": 0.4,
+    "shadow/ensemble/calibration_error": 0.03, "shadow/ensemble_minus_persistence/net_per_slot_bps": 0.4,
     "shadow/ensemble_minus_ridge/net_per_slot_bps_high": 0.5,
     "shadow/ensemble_minus_champion/net_per_slot_bps_low": 0.1,
     "leakage/shuffled_label_z": 0.5,
@@ -48,7 +48,7 @@ BAD = {
     "net_per_trade_low": ("shadow/ensemble/net_per_trade_bps_low", -0.1),
     "net_over_flat_low": ("shadow/ensemble_minus_flat/net_per_slot_bps_low", 0.0),
     "calibration_error": ("shadow/ensemble/calibration_error", 0.09),
-    "net_over_persistence_low": ("shadow/ensemble_minus_persistence/net_per_slot_bps_low", -0.1),
+    "net_over_persistence": ("shadow/ensemble_minus_persistence/net_per_slot_bps", 0.0),
     "net_over_ridge_high": ("shadow/ensemble_minus_ridge/net_per_slot_bps_high", -0.1),
     "net_over_champion_low": ("shadow/ensemble_minus_champion/net_per_slot_bps_low", -1.1),
 }
