@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import random
 import time
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from infra.prove.practice import SERVERS, point_champion, restless_policy, retrain
@@ -20,10 +22,6 @@ LONGEST_LIFE_S = 12.0
 
 def _bare(audit: dict[str, Any]) -> list[str]:
     return [str(one["symbol"]) for one in audit["open_positions"] if not one.get("protected", False)]
-
-
-def _known_to_venue(audit: dict[str, Any]) -> set[str]:
-    return {str(one["client_order_id"]) for one in [*audit["orders"], *audit["algo_orders"]]}
 
 
 def prove(size: Size) -> Proof:
@@ -55,9 +53,8 @@ def prove(size: Size) -> Proof:
         verified = stage.qtctl("audit", "verify", "--json", check=False)
         if verified.returncode != 0:
             disagreements.append(f"journal: {verified.stdout.strip()[-300:]}")
-        trades = json.loads(stage.qtctl("audit", "trades", "--json").stdout)
-        lost, booked = _compare(trades, final)
-        fills = len(final["fills"])
+        lost, booked = _compare(stage.home / "journal" / "journal.jsonl", final)
+        fills = int(final["fills"])
 
     holds = not (duplicates or lost or bare or disagreements) and fills > kills
     return Proof(
@@ -77,9 +74,29 @@ def _audit(urls: dict[str, str]) -> dict[str, Any]:
     return audit
 
 
-def _compare(trades: list[dict[str, Any]], audit: dict[str, Any]) -> tuple[list[str], int]:
-    """Return the closed round trips of the venue that the journal lacks, and how many the journal has."""
-    closed = [trade for trade in trades if trade.get("closed", trade.get("status") == "CLOSED")]
-    at_venue, in_journal = len(audit["trades"]), len(closed)
-    missing = [f"{at_venue} round trips at the venue, {in_journal} in the journal"] if at_venue != in_journal else []
-    return missing, in_journal
+def _compare(journal: Path, audit: dict[str, Any]) -> tuple[list[str], int]:
+    """Return where the journal's executions, positions and round trips differ from the venue's, and its round trips."""
+    fills: dict[tuple[str, str], Decimal] = {}
+    closed = set()
+    for line in journal.read_text().splitlines():
+        entry = json.loads(line)
+        if entry["type"] == "trade.filled":
+            fill = entry["data"]["fill"]
+            signed = Decimal(fill["quantity"]) * (1 if fill["side"] == "BUY" else -1)
+            fills[fill["symbol"], fill["fill_id"]] = signed
+        elif entry["type"] == "trade.closed":
+            closed.add(entry["data"]["trade_id"])
+    held: dict[str, Decimal] = {}
+    for (symbol, _), signed in fills.items():
+        native = symbol.split(":", maxsplit=1)[0].replace("/", "")
+        held[native] = held.get(native, Decimal(0)) + signed
+    ours = {symbol: quantity for symbol, quantity in held.items() if quantity}
+    theirs = {str(one["symbol"]): Decimal(one["quantity"]) for one in audit["open_positions"]}
+    found = []
+    if len(fills) != int(audit["fills"]):
+        found.append(f"{audit['fills']} executions at the venue, {len(fills)} in the journal")
+    if len(closed) != len(audit["trades"]):
+        found.append(f"{len(audit['trades'])} round trips at the venue, {len(closed)} in the journal")
+    if ours != theirs:
+        found.append(f"positions at the venue {theirs}, in the journal {ours}")
+    return found, len(closed)
