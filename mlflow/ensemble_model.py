@@ -27,7 +27,8 @@ class EnsembleModel(mlflow.pyfunc.PythonModel):
         """
         self._bundle = load_bundle(Path(context.artifacts["bundle"]), expected_fingerprint=fingerprint())
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:  # noqa: ARG002
+    # MLflow reads type hints here as a schema of its own, so there are none.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201, ARG002
         """
         Score `inputs` [n, M], `windows` [n, 64, M] and `returns` [n, 64].
 
