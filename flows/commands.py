@@ -17,7 +17,6 @@ from cyclopts import App, Parameter
 from feature_store.errors import QuantumError
 from flows.settings import FlowSettings, TimeframeName, TrainingSize, VenueName
 
-
 # Prefect itself is imported where a flow runs, so its absence is said here: qtctl then does not offer these commands.
 if importlib.util.find_spec("prefect") is None:
     raise ModuleNotFoundError("Flows need Prefect: pip install 'quantum-trader[pipeline]'", name="prefect")
