@@ -6,9 +6,10 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 # Another index for PyTorch (a CPU or CUDA build), for example TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
 TORCH_INDEX_URL ?=
-# One more place for wheels, passed to every install of PyTorch.
 ARGS ?=
 SIZE ?= full
+# --report-speed fails for bars of correctness only, as CI does on a machine that others share.
+PROVE_FLAGS ?=
 TESTS ?= tests
 REQUIRE_ALL ?=
 
@@ -84,7 +85,7 @@ clean: ## Stop everything and forget all that ran (the environments stay)
 
 PROOFS := footprint decision-latency hot-reload kill-worker null-market real-candles demo readme fresh-clone-tests
 prove: setup ## Run every proof; SIZE=ci is the smaller, stated size
-	@$(BIN)/python -m infra.prove $(PROOFS) --size $(SIZE)
+	@$(BIN)/python -m infra.prove $(PROOFS) --size $(SIZE) $(PROVE_FLAGS)
 
 $(addprefix prove-,$(PROOFS)): prove-%: setup ## Run one proof; the figure is printed last
 	@$(BIN)/python -m infra.prove $* --size $(SIZE)

@@ -26,6 +26,11 @@ def main() -> int:
     parser.add_argument(
         "--size", type=Size, default=Size.FULL, choices=list(Size), help="full, or what CI has time for"
     )
+    parser.add_argument(
+        "--report-speed",
+        action="store_true",
+        help="fail for bars of correctness only; missed bars of speed or memory are printed and left to their own target",
+    )
     arguments = parser.parse_args()
 
     results: list[Proof] = []
@@ -44,7 +49,9 @@ def main() -> int:
     for proof in results:
         print(f"{'held    ' if proof.holds else 'NOT HELD'} prove-{proof.name}: {proof.figure} (bar: {proof.bar})")
     sys.stdout.flush()
-    return 0 if all(proof.holds for proof in results) else 1
+    missed = [proof for proof in results if not proof.holds]
+    blocking = [proof for proof in missed if not (arguments.report_speed and proof.is_speed)]
+    return 1 if blocking else 0
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def prove(size: Size) -> Proof:
         name="decision-latency",
         figure=f"p99 {figures['p99_ms']:.1f} ms, p50 {figures['p50_ms']:.1f} ms for {figures['symbols']} symbols",
         bar=f"p99 <= {MAX_P99_MS:g} ms",
+        is_speed=True,
         holds=figures["p99_ms"] <= MAX_P99_MS and figures["decisions"] > 0,
         details=(f"{figures['decisions']} decisions over {CANDLES[size]} candles",),
     )

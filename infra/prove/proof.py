@@ -15,10 +15,15 @@ class Size(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """One figure against its bar. `details` are lines printed before the figure."""
+    """
+    One figure against its bar. `details` are lines printed before the figure.
+
+    `is_speed` marks bars of time or memory, which a busy machine can miss without any defect.
+    """
 
     name: str
     figure: str
     bar: str
     holds: bool
+    is_speed: bool = False
     details: tuple[str, ...] = field(default_factory=tuple)
