@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument(
         "--report-speed",
         action="store_true",
-        help="fail for bars of correctness only; missed bars of speed or memory are printed and left to their own target",
+        help="fail for bars of correctness only; print missed bars of speed or memory",
     )
     arguments = parser.parse_args()
 
