@@ -65,8 +65,8 @@ demo = _command(
 )
 
 _INTERRUPTED = 130
-# A trade may take an hour of market time, and a champion finds some twenty a day: an hour passes in 15 seconds.
-_DEMO_SPEED = 240.0
+# A trade may take an hour of market time; here an hour passes in half a minute.
+_DEMO_SPEED = 120.0
 
 
 def _say(sentence: str) -> None:
@@ -256,7 +256,7 @@ def _demo(
         symbols: How many symbols the sandbox exchange trades; 20 in a new home.
         edge: Strength of the predictable component of the sandbox's market; with 0 the gates must refuse.
         seed: The seed of the sandbox's market; 7 in a new home.
-        speed: How many times faster than the wall the sandbox's clock runs; 240 in a new home.
+        speed: How many times faster than the wall the sandbox's clock runs; 120 in a new home.
         replay: Recorded candles (a Parquet or CSV file, or a folder) to trade instead of a synthetic market.
         size: How long the models train, for example quick or full.
         fresh: Forget what earlier runs left.
