@@ -53,7 +53,7 @@ markets = st.sampled_from([synthetic, replay])
 times = st.integers(START - 3 * DAY_MS, START - 1)
 
 
-def same(left, right) -> None:
+def check_same(left, right) -> None:
     for name in ("open_time", "open", "high", "low", "close", "volume"):
         np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
     np.testing.assert_allclose(left.quote, right.quote, rtol=1e-9)
@@ -70,7 +70,7 @@ def test_larger_candles_aggregate_smaller_ones(make, start, span, now, interval)
     end = next_open(interval, int(larger.open_time[-1]))
     smaller = candles_between(market, 0, "5m", int(larger.open_time[0]), end, now_ms=now)
 
-    same(group(smaller, open_times(interval, smaller.open_time)), larger)
+    check_same(group(smaller, open_times(interval, smaller.open_time)), larger)
 
 
 @settings(max_examples=60, deadline=None)
@@ -98,7 +98,7 @@ def test_nothing_later_than_now_is_told(make, now, back, interval):
     count = int(closed.sum())
 
     assert (early.open_time <= now).all()
-    same(early.slice(0, count), late.slice(0, count))
+    check_same(early.slice(0, count), late.slice(0, count))
 
 
 def test_the_path_depends_on_seed_and_time_only():
