@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from decimal import Decimal
 
 import psutil
 
 from inference.domain.decision import TradingState
-from inference.domain.trade import TradeResult
 from inference.execution.executor import Executor
 from inference.feed.candle_feed import CandleFeed
 from inference.settings import Settings
@@ -18,21 +15,6 @@ from inference.supervision.status import ModelStatus, PositionStatus, SignalStat
 from inference.worker import Worker
 
 _SIGNALS_SHOWN = 50
-
-
-@dataclass(slots=True)
-class Totals:
-    """What closed trades came to."""
-
-    trades: int = 0
-    pnl: Decimal = Decimal(0)
-    fees: Decimal = Decimal(0)
-
-    def add(self, result: TradeResult) -> None:
-        """Count one more."""
-        self.trades += 1
-        self.pnl += result.pnl
-        self.fees += result.fees
 
 
 def bare_status(settings: Settings, *, state: str, reason: str, updated_at: str) -> Status:
@@ -53,7 +35,6 @@ def live_status(
     worker: Worker,
     feed: CandleFeed,
     *,
-    before: Totals,
     model: ModelStatus | None,
     journal_entries: int,
     clock_rate: float,
@@ -61,12 +42,10 @@ def live_status(
     updated_at: str,
     stopped: bool = False,
 ) -> Status:
-    """Return the status of a worker that runs; `before` is what earlier runs left in the journal."""
+    """Return the status of a worker that runs."""
     state, reason = ("stopped", "stopped on request") if stopped else _state(worker)
     counters = worker.counters
-    totals = replace(before)
-    for result in worker.executor.closed:
-        totals.add(result)
+    book = worker.executor.book
     return Status(
         state=state,
         reason=reason,
@@ -84,9 +63,9 @@ def live_status(
         last_signals=_signals(worker),
         refusals=dict(counters.refusals),
         orders=_orders(worker.executor, counters.orders),
-        closed_trades=totals.trades,
-        realized_pnl=str(totals.pnl),
-        fees=str(totals.fees),
+        closed_trades=book.closed_count,
+        realized_pnl=str(book.realized_pnl),
+        fees=str(book.fees),
         candles_processed=counters.candles,
         batches_processed=counters.batches,
         decision_latency_ms={"p50": worker.latencies.percentile(0.5), "p99": worker.latencies.percentile(0.99)},

@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,16 @@ from feature_store.features.live import LiveFeatures
 from feature_store.venue.errors import ClockError, RetryableError, VenueError
 from feature_store.venue.factory import create_exchange
 from inference.bootstrap.catch_up import catch_up, save_states, starting_points
-from inference.bootstrap.reporting import Totals, bare_status, live_status
+from inference.bootstrap.reporting import bare_status, live_status
 from inference.domain.errors import SettingsError
-from inference.domain.events import AccountMarked, CandlesDecided, Noted, TradeClosed
+from inference.domain.events import AccountMarked, CandlesDecided, Noted
 from inference.domain.policy import Policy
 from inference.exchange.ccxt_gateway import CcxtGateway
 from inference.exchange.user_stream import UserStream
 from inference.exchange.venue_clock import VenueClock
 from inference.execution.book import Book
 from inference.execution.executor import Executor
+from inference.execution.submission import ExecutionSettings
 from inference.feed.batches import BatchAssembler
 from inference.feed.candle_feed import CandleFeed
 from inference.journal.codec import Entry, event_of
@@ -65,7 +66,6 @@ class _Past:
     book: Book
     mark: AccountMarked | None = None
     mark_ms: int = 0
-    totals: Totals = field(default_factory=Totals)
 
     def visit(self, entry: Entry) -> None:
         # Decisions are the bulk of a journal and change nothing that execution knows.
@@ -74,8 +74,6 @@ class _Past:
         event = event_of(entry)
         if isinstance(event, AccountMarked):
             self.mark, self.mark_ms = event, entry.timestamp_ms
-        elif isinstance(event, TradeClosed):
-            self.totals.add(event.result)
         self.book.apply(event)
 
 
@@ -126,7 +124,6 @@ class _Run:
         settings = self._settings
         self._say("starting", "opening the journal")
         past = _Past(Book())
-        self._before = past.totals
         self._journal = stack.enter_context(
             JournalWriter.open(self._order.journal or settings.journal, visit=past.visit)
         )
@@ -254,6 +251,7 @@ class _Run:
             monotonic=monotonic,
             sleep=asyncio.sleep,
             taker_fee=self._order.policy.taker_fee,
+            settings=ExecutionSettings(approval_valid_ms=self._settings.timeframe.milliseconds),
         )
 
     def _make_stream(self, exchange: Any) -> UserStream:
@@ -399,7 +397,6 @@ class _Run:
             self._settings,
             self._worker,
             self._feed,
-            before=self._before,
             model=self._model_status(),
             journal_entries=self._journal.seq,
             clock_rate=self._clock.rate,

@@ -112,6 +112,8 @@ class Book:
         self.last_entry_ms: dict[str, int] = {}
         self.account: AccountMarked | None = None
         self.closed_count = 0
+        self.realized_pnl = Decimal(0)
+        self.fees = Decimal(0)
         self._active: dict[str, None] = {}
         self._owners: dict[str, str] = {}
         self._venue_ids: dict[str, str] = {}
@@ -170,7 +172,7 @@ class Book:
                     self._put(replace(trade, external=external, external_price=price, external_fees=fees))
             case TradeClosed(trade_id=key, result=result):
                 if trade := self.trades.get(key):
-                    self.closed_count += trade.result is None
+                    self._count(trade.result, result)
                     self._put(replace(trade, result=result))
                     self._forget_oldest_closed()
             case _:
@@ -232,6 +234,16 @@ class Book:
     def revision(self, symbol: str) -> int:
         """Return a number that rises with every change in a symbol."""
         return self._revisions.get(symbol, 0)
+
+    def revisions(self) -> dict[str, int]:
+        """Return the revision of every symbol that ever changed, its trades forgotten or not."""
+        return dict(self._revisions)
+
+    def _count(self, earlier: TradeResult | None, result: TradeResult) -> None:
+        # A late execution closes a trade again: what was counted then is taken back.
+        self.closed_count += earlier is None
+        self.realized_pnl += result.pnl - (earlier.pnl if earlier else 0)
+        self.fees += result.fees - (earlier.fees if earlier else 0)
 
     def _put(self, trade: Trade) -> None:
         key = trade.plan.trade_id

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
@@ -25,6 +25,8 @@ from inference.execution.submission import ExecutionSettings, Outcome, Submissio
 # A turn ends after this many steps even if more are due: what does not converge must not starve the rest.
 _STEPS_PER_TURN = 40
 _FILLS_SLACK_MS = 60_000
+# The newest results; the book counts them all.
+_RESULTS_KEPT = 100
 
 
 class Executor:
@@ -49,7 +51,7 @@ class Executor:
     ) -> None:
         self.book = book
         self.is_reconciled = False
-        self.closed: list[TradeResult] = []
+        self.closed: deque[TradeResult] = deque(maxlen=_RESULTS_KEPT)
         self._settings = settings or ExecutionSettings()
         self._gateway = gateway
         self._ledger = Ledger(book=book, journal=journal, now_ms=now_ms)
@@ -109,8 +111,7 @@ class Executor:
         """
         symbol = approved.symbol
         async with self._locks[symbol]:
-            outdated = self._now_ms() - candle_close_ms > self._settings.approval_valid_ms
-            if outdated or not self._is_open_for_entries(symbol):
+            if self._is_outdated(candle_close_ms) or not self._is_open_for_entries(symbol):
                 return False
             plan = self._plan(approved, candle_close_ms)
             if plan.trade_id in self.book.trades:
@@ -187,6 +188,9 @@ class Executor:
             await asyncio.wait(tasks)
         await self._submission.stop()
 
+    def _is_outdated(self, candle_close_ms: int) -> bool:
+        return self._now_ms() - candle_close_ms > self._settings.approval_valid_ms
+
     def _is_open_for_entries(self, symbol: str) -> bool:
         return not self._stopping and self.is_reconciled and self.failure is None and not self.book.active_in(symbol)
 
@@ -225,7 +229,10 @@ class Executor:
         # Returns whether to go straight on; False leaves the rest to a later turn, which `watch` begins.
         match step:
             case Place(intent=intent):
-                outcome = await self._submission.send(intent)
+                is_entry = intent.purpose is Purpose.ENTRY
+                outcome = await self._submission.send(
+                    intent, is_wanted=lambda: not is_entry or self._is_still_wanted(trade)
+                )
                 return outcome is Outcome.KNOWN and await self._after_placing(trade, intent.client_order_id)
             case Resolve(order=order):
                 return await self._submission.resolve(order.intent) is Outcome.KNOWN
@@ -316,7 +323,10 @@ class Executor:
 
     def _is_still_wanted(self, trade: Trade) -> bool:
         key = trade.plan.trade_id
-        if key not in self._may_enter or self._stopping:
+        if key not in self._may_enter or self._stopping or self._is_outdated(trade.plan.candle_close_ms):
+            return False
+        # The price that was decided on will not wait for a ban to pass.
+        if self._submission.quiet_seconds > self._settings.entry_resend_seconds:
             return False
         entries = trade.of(Purpose.ENTRY)
         return not entries or self._submission.is_worth_resending(entries[-1].intent)

@@ -11,6 +11,8 @@ from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus
 # Refusals that say: it never existed, and no request of ours can make it exist any more.
 ABSENT = "ABSENT"
 NOTHING_HAPPENED = "NOTHING_HAPPENED"
+# The refusal of an order that the venue took and then rejected, without a code.
+REJECTED = "REJECTED"
 
 _LIVE = frozenset({OrderStatus.ACCEPTED, OrderStatus.TRIGGERED, OrderStatus.PARTIALLY_FILLED})
 _ENDED = frozenset({OrderStatus.FILLED, OrderStatus.CANCELED, OrderStatus.EXPIRED})
@@ -98,6 +100,7 @@ def apply(order: Order, report: OrderReport) -> Order:
         order,
         status=status,
         filled=filled,
+        refusal=order.refusal or REJECTED if status is OrderStatus.REFUSED else order.refusal,
         average_price=report.average_price if knows_more and report.average_price is not None else order.average_price,
         venue_order_id=order.venue_order_id or own_id,
         child_order_id=order.child_order_id or report.child_order_id,

@@ -59,7 +59,7 @@ class Reconciler:
         """Return whether journal and venue agree in the end; a venue that cannot be asked agrees with nothing."""
         try:
             for look in range(_LOOKS):
-                revisions = {trade.symbol: self._revision(trade.symbol) for trade in self._ledger.book.trades.values()}
+                revisions = self._ledger.book.revisions()
                 view = await self._view()
                 found = reconcile(self._ledger.book, view, confirmed=look >= _LOOKS_THAT_ASK)
                 # What changed since the venue was read, or is being settled, makes the reading worthless.
@@ -80,11 +80,8 @@ class Reconciler:
             open_orders=tuple(await self._gateway.open_orders()),
         )
 
-    def _revision(self, symbol: str) -> int:
-        return self._ledger.book.revision(symbol)
-
     def _is_quiet(self, symbol: str, revisions: dict[str, int]) -> bool:
-        return not self._locks[symbol].locked() and self._revision(symbol) == revisions.get(symbol, 0)
+        return not self._locks[symbol].locked() and self._ledger.book.revision(symbol) == revisions.get(symbol, 0)
 
     async def _act(self, action: Action, revisions: dict[str, int]) -> None:
         match action:

@@ -99,14 +99,23 @@ class Submission:
         self._quiet_until = 0.0
         self.defect: BaseException | None = None
 
-    async def send(self, intent: OrderIntent) -> Outcome:
+    @property
+    def quiet_seconds(self) -> float:
+        """How long the venue still wants to hear nothing from us."""
+        return max(0.0, self._quiet_until - self._monotonic())
+
+    async def send(self, intent: OrderIntent, *, is_wanted: Callable[[], bool] = lambda: True) -> Outcome:
         """
         Journal the intent, send it, and stay until its outcome is known or the patience for it is spent.
+
+        Nothing is sent where, once the venue may be spoken to, it is not wanted any more.
 
         Raises:
             JournalError: An entry could not be recorded; it was not sent.
         """
         await self._pace()
+        if not is_wanted():
+            return Outcome.LATER
         event = OrderIntended(intent=intent)
         if intent.purpose is Purpose.ENTRY:
             self._ledger.commit(event, trace_id=intent.trace_id)
@@ -303,7 +312,7 @@ class Submission:
         return order.status.is_terminal or (order.is_live and intent.is_conditional)
 
     async def _pace(self) -> None:
-        while (wait := self._quiet_until - self._monotonic()) > 0:
+        while (wait := self.quiet_seconds) > 0:
             await self._sleep(wait)
 
     def _rest(self, error: RateLimitedError) -> None:

@@ -1,0 +1,153 @@
+"""What execution must not forget, count twice or do too late."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+
+from feature_store.venue.errors import RateLimitedError
+from inference.domain.events import OrderIntended, OrderReported, TradeClosed, TradePlanned
+from inference.domain.order import OrderIntent, OrderReport, OrderStatus, Purpose
+from inference.domain.trade import ExitReason
+from inference.execution.book import Book
+from inference.execution.next_step import MAX_REFUSALS, Place, next_step
+from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_approved, make_executor
+
+BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def gateway(clock):
+    return FakeGateway(clock, marks={BTC: Decimal(50_000), ETH: Decimal(50_000)})
+
+
+@pytest.fixture
+def journal():
+    return MemoryJournal()
+
+
+class BannedGateway(FakeGateway):
+    """A venue that answers the first sending with a ban of ten minutes."""
+
+    banned = False
+
+    async def submit(self, intent: OrderIntent) -> OrderReport:
+        """Ban once, then behave."""
+        if not self.banned:
+            self.banned = True
+            raise RateLimitedError("banned", retry_after_seconds=600.0)
+        return await super().submit(intent)
+
+
+async def test_an_entry_that_a_ban_held_up_is_not_sent_afterwards(clock, journal):
+    """An approval is of its candle: when the venue lets us speak again minutes later, nothing is entered on it."""
+    gateway = BannedGateway(clock, marks={BTC: Decimal(50_000)})
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+
+    opened = await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()), limit_seconds=3600)
+
+    assert not opened
+    assert gateway.submitted == []
+    assert list(executor.book.active()) == []
+
+
+async def test_another_symbols_ban_does_not_make_an_entry_late(clock, journal):
+    """An entry that waits for a ban met by another symbol's order is given up as well, once it is too old."""
+    gateway = BannedGateway(clock, marks={BTC: Decimal(50_000), ETH: Decimal(50_000)})
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    now_ms = clock.now_ms()
+    first = executor.enter(make_approved(BTC), candle_close_ms=now_ms)
+    entered = await clock.drive(
+        asyncio.gather(first, _after(clock, executor.enter(make_approved(ETH), candle_close_ms=now_ms))),
+        limit_seconds=3600,
+    )
+
+    assert entered == [False, False]
+    assert gateway.submitted == []
+
+
+async def test_a_position_in_a_symbol_whose_trades_are_long_forgotten_is_still_found(clock, gateway, journal):
+    """A foreign position is flattened also in a symbol of which the book, which keeps the newest trades, has none."""
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    await clock.drive(executor.enter(make_approved(ETH), candle_close_ms=clock.now_ms()))
+    await clock.drive(executor.request_exit(ETH, ExitReason.TIME_BARRIER))
+    for key in [one.plan.trade_id for one in executor.book.trades.values() if one.symbol == ETH]:
+        del executor.book.trades[key]
+    gateway.trade_by_hand(ETH, Decimal("0.5"))
+
+    await clock.drive(executor.reconcile())
+
+    assert gateway.held[ETH] == 0
+
+
+async def test_a_trade_closed_again_after_a_late_execution_counts_once(clock, gateway, journal):
+    """A late execution closes a trade a second time; its money is then counted anew, not added again."""
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+    await clock.drive(executor.request_exit(BTC, ExitReason.TIME_BARRIER))
+    (result,) = executor.closed
+    (key,) = executor.book.trades
+    again = replace(result, pnl=result.pnl - 1, fees=result.fees + 1)
+
+    executor.book.apply(TradeClosed(trade_id=key, result=again))
+    rebuilt = Book.rebuilt([*journal.events(), TradeClosed(trade_id=key, result=again)])
+
+    for book in (executor.book, rebuilt):
+        assert (book.closed_count, book.realized_pnl, book.fees) == (1, again.pnl, again.fees)
+
+
+async def test_targets_that_the_venue_rejects_in_its_report_are_given_up(clock, gateway, journal):
+    """A target that comes back as REJECTED is a refusal like any other: after the last one none is sent again."""
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+    events = [one for one in journal.events() if isinstance(one, TradePlanned | OrderIntended | OrderReported)]
+    targets = {
+        one.intent.client_order_id
+        for one in events
+        if isinstance(one, OrderIntended) and one.intent.purpose is Purpose.TARGET
+    }
+    book = Book.rebuilt(
+        [one for one in events if not (isinstance(one, OrderReported) and one.report.client_order_id in targets)]
+    )
+
+    sent = 0
+    (trade,) = book.active()
+    for key in targets:
+        book.apply(OrderReported(report=_rejected(key)))
+    while isinstance(step := next_step(book.trades[trade.plan.trade_id]), Place) and sent < 10:
+        sent += 1
+        book.apply(OrderIntended(intent=step.intent))
+        book.apply(OrderReported(report=_rejected(step.intent.client_order_id)))
+
+    assert sent == MAX_REFUSALS - 1
+
+
+async def _after(clock: FakeClock, work: Awaitable[bool]) -> bool:
+    await clock.sleep(0.1)
+    return await work
+
+
+def _rejected(client_order_id: str) -> OrderReport:
+    return OrderReport(
+        client_order_id=client_order_id,
+        venue_order_id="77",
+        symbol=BTC,
+        status=OrderStatus.REFUSED,
+        filled=Decimal(0),
+        average_price=None,
+        event_time_ms=0,
+    )
