@@ -34,10 +34,19 @@ def read_reports(settings: FlowSettings, version: RegisteredVersion) -> tuple[Tr
     )
 
 
+@task(task_run_name="find-champion", **ASKING_REGISTRY)
+def find_champion(settings: FlowSettings) -> RegisteredVersion | None:
+    """Return the version that trades now."""
+    return Registry(settings.registry_address).champion()
+
+
 @task(task_run_name="judge-by-gates")
-def judge_by(gates: Path, training: TrainingReport, shadow: ShadowReport) -> Verdict:
+def judge_by(
+    gates: Path, training: TrainingReport, shadow: ShadowReport, champion: RegisteredVersion | None
+) -> Verdict:
     """Hold every gate against what was measured."""
-    return judge(training, shadow, load_gates(gates))
+    digest = champion.bundle_digest if champion is not None else ""
+    return judge(training, shadow, load_gates(gates), champion_digest=digest or None)
 
 
 @task(task_run_name="record-verdict-{version.version}", **ASKING_REGISTRY)
@@ -77,7 +86,7 @@ def promote(version: str | None = None) -> Promotion:
     settings = FlowSettings.of()
     ours = find_version(settings, version)
     training, shadow = read_reports(settings, ours)
-    verdict = judge_by(settings.gates, training, shadow)
+    verdict = judge_by(settings.gates, training, shadow, find_champion(settings))
     record(settings, ours, verdict, (training, shadow))
     replaced = move_alias(settings, ours) if verdict.passed else None
 

@@ -84,7 +84,7 @@ class _Gate:
     strictly: bool = False
 
     def holds(self, value: float, bound: float) -> bool:
-        if math.isnan(value):
+        if not math.isfinite(value):
             return False
         if self.strictly:
             return value > bound if self.at_least else value < bound
@@ -155,16 +155,20 @@ def load_gates(path: Path) -> Gates:
     return gates
 
 
-def judge(training: TrainingReport, shadow: ShadowReport, gates: Gates) -> Verdict:
+def judge(
+    training: TrainingReport, shadow: ShadowReport, gates: Gates, *, champion_digest: str | None = None
+) -> Verdict:
     """
     Hold a candidate against every gate.
 
     A gate whose bound is unset refuses, and so does one whose figure is missing. The gate against the champion is
-    held only where a champion was compared.
+    held only where a champion was compared; which must be the one of `champion_digest`, where one trades now.
     """
     evidence = _Evidence(training, shadow)
     wanted = _GATES | (_AGAINST_CHAMPION if shadow.champion_digest is not None else {})
     checks = [_same_bundle(training, shadow)]
+    if champion_digest not in (None, training.bundle_digest):
+        checks.append(_same_champion(shadow, champion_digest))
     checks += [_check(name, gate, gates.gates.get(name), evidence) for name, gate in wanted.items()]
     return Verdict(passed=all(check.passed for check in checks), checks=tuple(checks))
 
@@ -182,9 +186,23 @@ def _same_bundle(training: TrainingReport, shadow: ShadowReport) -> GateCheck:
     )
 
 
+def _same_champion(shadow: ShadowReport, champion_digest: str | None) -> GateCheck:
+    # A champion that could not be loaded in shadow cannot trade either: there is nothing to be better than.
+    same = shadow.champion_digest == champion_digest or "shadow/champion_unusable" in shadow.metrics
+    return GateCheck(
+        name="same_champion",
+        passed=same,
+        value=float(same),
+        bound=1.0,
+        reason="The shadow compared it with the champion of today."
+        if same
+        else "The champion has changed since the shadow, or was not compared; run the shadow again.",
+    )
+
+
 def _check(name: str, gate: _Gate, bound: GateBound | None, evidence: _Evidence) -> GateCheck:
     value = gate.value(evidence)
-    shown = None if math.isnan(value) else float(value)
+    shown = float(value) if math.isfinite(value) else None
     if bound is None or bound.bound is None:
         reason = "This gate has no bound in mlflow/gates.yaml; an unset gate refuses."
         return GateCheck(name=name, passed=False, value=shown, bound=None, reason=reason)

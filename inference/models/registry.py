@@ -23,6 +23,8 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_FILES = 32
 _MAX_BYTES = 512 * 2**20
 _CHUNK = 1 << 16
+# Bundles kept here: enough to go back a few versions without asking the registry.
+_BUNDLES_KEPT = 8
 _TIMEOUT = aiohttp.ClientTimeout(total=60, connect=2, sock_read=10)
 
 
@@ -202,11 +204,14 @@ class BundleCache:
             shutil.rmtree(folder, ignore_errors=True)
 
     def remember(self, last_good: LastGood) -> None:
-        """Note which bundle trades."""
+        """Note which bundle trades, and let go of the oldest others."""
         self.root.mkdir(parents=True, exist_ok=True)
         temporary = self._pointer.with_suffix(".tmp")
         temporary.write_bytes(msgspec.json.encode(last_good))
         temporary.replace(self._pointer)
+        others = [one for one in self.root.iterdir() if _DIGEST.fullmatch(one.name) and one.name != last_good.digest]
+        for folder in sorted(others, key=lambda one: one.stat().st_mtime)[: -(_BUNDLES_KEPT - 1)]:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def last_good(self) -> LastGood | None:
         """Return which bundle traded last, if that is known and the bundle is still here."""

@@ -66,7 +66,7 @@ class ModelWatch:
         self._approved_digest = approved_digest
         self._only_approved = only_approved
         self._refusals: dict[str, _Refusal] = {}
-        self._known_version: str | None = None
+        self._known: LastGood | None = None
         self._registry_down = False
         self.offered: ActiveModel | None = None
         self.wanted = True
@@ -101,7 +101,7 @@ class ModelWatch:
             self._cache.discard(folder)
             self._on_event("model.refused", {"version": noted.version, "reason": str(error), "source": "cache"})
             return
-        self._known_version = noted.version
+        self._known = noted
         self._offer(ActiveModel(bundle=bundle, version=noted.version, gated=noted.gated, source="cache"))
 
     async def look(self, registry: MlflowRegistry, alias: str) -> None:
@@ -125,7 +125,7 @@ class ModelWatch:
                 await asyncio.sleep(every)
 
     async def _follow(self, registry: MlflowRegistry, version: ModelVersion) -> None:
-        if version.version == self._known_version:
+        if self._is_known(version):
             self.wanted = True
             return
         refusal = self._refusals.get(version.version)
@@ -146,9 +146,18 @@ class ModelWatch:
         finally:
             self._cache.discard(scratch)
         self._refusals.pop(version.version, None)
-        self._known_version = version.version
-        self._cache.remember(LastGood(digest=digest, version=version.version, gated=version.is_gated))
+        self._known = LastGood(digest=digest, version=version.version, gated=version.is_gated)
+        self._cache.remember(self._known)
         self._offer(ActiveModel(bundle=bundle, version=version.version, gated=version.is_gated, source="registry"))
+
+    def _is_known(self, version: ModelVersion) -> bool:
+        # A registry that was begun afresh counts its versions from 1 again: the number alone names no model.
+        known = self._known
+        return (
+            known is not None
+            and known.version == version.version
+            and version.tags.get("bundle_digest", known.digest) == known.digest
+        )
 
     async def _load(self, folder: Path, *, digest: str | None = None) -> Bundle:
         return await asyncio.to_thread(
@@ -181,11 +190,11 @@ class ModelWatch:
 
     def _withdraw(self, reason: str) -> None:
         self.reason = f"nothing is promoted: {reason}"
-        if self.wanted or self._known_version is not None:
+        if self.wanted or self._known is not None:
             self._on_event("model.absent", {"reason": reason})
         self.wanted = False
         self.offered = None
-        self._known_version = None
+        self._known = None
 
     def _refuse(self, version: str, reason: str) -> None:
         earlier = self._refusals.get(version)

@@ -155,3 +155,36 @@ def test_absent_gates_are_an_error(tmp_path):
     """Without the file nothing is judged."""
     with pytest.raises(BadInputError, match="Restore it, or name another"):
         load_gates(tmp_path / "gates.yaml")
+
+
+@pytest.mark.parametrize(
+    ("compared", "figures", "passes"),
+    [
+        (None, {}, False),
+        ("b" * 64, {}, False),
+        ("c" * 64, {}, True),
+        (None, {"shadow/champion_unusable": 1.0}, True),
+    ],
+)
+def test_evidence_against_another_champion_than_todays_refuses(compared, figures, passes):
+    """A shadow that saw no champion, or one since replaced, proves nothing against the one that trades now."""
+    training, shadow = _reports(compared, **figures)
+
+    verdict = judge(training, shadow, load_gates(GATES_FILE), champion_digest="c" * 64)
+
+    assert verdict.passed is passes
+
+
+def test_a_champion_of_the_same_bundle_needs_no_comparison():
+    """A bundle is not held against itself."""
+    training, shadow = _reports(None)
+
+    assert judge(training, shadow, load_gates(GATES_FILE), champion_digest=training.bundle_digest).passed
+
+
+@pytest.mark.parametrize("name", ["shadow/ensemble/ic_low", "shadow/independent_outcomes", "shadow/days"])
+def test_an_infinite_figure_refuses(name):
+    """Infinity is no measurement, on whichever side of the bound it lies."""
+    training, shadow = _reports(**{name: float("inf")})
+
+    assert not judge(training, shadow, load_gates(GATES_FILE)).passed
