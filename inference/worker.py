@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from feature_store.candle import CLOSE, Timeframe
-from feature_store.errors import QuantumError
+from feature_store.errors import BadInputError, QuantumError
 from feature_store.features.definition import INDEX
 from feature_store.features.live import LatestFeatures, LiveFeatures
 from feature_store.venue.errors import VenueError
@@ -124,6 +124,7 @@ class Worker:
         self._rows: dict[str, _LastRow] = {}
         self._entries: set[asyncio.Task[None]] = set()
         self._asked: _Asked | None = None
+        self._computing: asyncio.Task[_Opinion] | None = None
         self._entering = asyncio.Semaphore(_ENTRIES_AT_ONCE)
 
     @property
@@ -136,6 +137,8 @@ class Worker:
         while True:
             batch = await batches.get()
             await self.guard("decide", self.on_batch(batch))
+            # Whatever became of the decision: a position is not held beyond its time.
+            self._leave_overdue(batch)
 
     async def guard(self, what: str, work: Awaitable[object]) -> None:
         """Do a piece of work; whatever goes wrong in it halts trading, not the process that guards what is open."""
@@ -159,13 +162,13 @@ class Worker:
         self._swap_model()
         model = self.model
         # In a thread, so that stops and fills are attended to meanwhile.
-        opinion = await asyncio.to_thread(self._opinion, batch, model)
+        self._computing = asyncio.create_task(asyncio.to_thread(self._opinion, batch, model))
+        opinion = await asyncio.shield(self._computing)
         snapshot = self._snapshot(batch, opinion, account=await asked.account, quotes=await asked.quotes)
         now_ms = self.now_ms
         decisions = () if model is None else decide(snapshot, self.plan.policy, now_ms)
         self.latencies.add(self._monotonic() - started)
 
-        self._leave_overdue(batch)
         if model is not None:
             self._carry_out(snapshot, decisions, now_ms=now_ms)
         self._journal.sync()
@@ -182,9 +185,11 @@ class Worker:
             self._record(Noted(event_type="health.halted", detail={"reason": reason[:500]}))
 
     async def stop(self) -> None:
-        """Let entries that are under way end."""
+        """Let entries that are under way end, and the thread that advances features: they are saved next."""
         if self._entries:
             await asyncio.wait(self._entries, timeout=5.0)
+        if self._computing is not None:
+            await asyncio.wait({self._computing}, timeout=5.0)
 
     def _answers(self, close_time_ms: int) -> _Asked:
         asked, self._asked = self._asked, None
@@ -199,7 +204,12 @@ class Worker:
 
     def _advance(self, batch: CandleBatch) -> None:
         for symbol, block in batch.blocks.items():
-            computed = self._features.advance(symbol, block)
+            try:
+                computed = self._features.advance(symbol, block)
+            except BadInputError as error:
+                # Its features stay behind, and what is behind is not traded; the others go on.
+                _log.warning("candle_unusable", symbol=symbol, error=str(error)[:300])
+                continue
             self.counters.candles += len(computed)
             if len(computed):
                 self._rows[symbol] = _LastRow(atr=float(computed[-1, _ATR]), close=float(block.values[-1, CLOSE]))

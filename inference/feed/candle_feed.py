@@ -7,8 +7,8 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from feature_store.candle import Candle, CandleBlock, Timeframe
-from feature_store.errors import QuantumError
+from feature_store.candle import Candle, CandleBlock, Timeframe, validate
+from feature_store.errors import BadInputError, QuantumError
 from inference.exchange.venue_clock import VenueClock
 from inference.exchange.watching import Interrupted, Nothing, Watcher, close_clients, is_private
 from inference.feed.batches import BatchAssembler, CandleBatch
@@ -158,9 +158,18 @@ class CandleFeed:
         # Candles up to the one that a break interrupted may lack their end.
         after = max(self._assembler.last_open_ms(symbol), self._untrusted.get(symbol, 0))
         for open_time_ms in sorted(time for time in rows if after < time < newest):
-            row = rows[open_time_ms]
-            self.candles_streamed += 1
-            self._assembler.offer(symbol, Candle(open_time_ms, *row[1:6]))
+            candle = Candle(open_time_ms, *rows[open_time_ms][1:6])
+            if self._is_possible(candle):
+                self.candles_streamed += 1
+                self._assembler.offer(symbol, candle)
+
+    def _is_possible(self, candle: Candle) -> bool:
+        """Whether a market could have made it; one that it could not is left to REST."""
+        try:
+            validate(CandleBlock.from_candles([candle]), self._timeframe)
+        except BadInputError:
+            return False
+        return True
 
     def _notice_new_connection(self) -> None:
         now = [client for url, client in self._exchange.clients.items() if not is_private(url)]
