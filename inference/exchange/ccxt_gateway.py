@@ -138,6 +138,8 @@ class CcxtGateway:
 
     async def submit(self, intent: OrderIntent) -> OrderReport:
         """Send one order once; see the port for what it raises."""
+        if not self._is_listed(intent.symbol):
+            raise OrderRefusedError(f"The venue does not list {intent.symbol} any more")
         if self._clock_is_doubtful:
             await self.sync_clock()
         if not intent.reduce_only:
@@ -158,6 +160,8 @@ class CcxtGateway:
 
     async def query(self, intent: OrderIntent) -> OrderReport | None:
         """Ask for one order by its client order id; a conditional one that fired is followed to its child."""
+        if not self._is_listed(intent.symbol):
+            return None
         if not intent.is_conditional:
             answer = await self._find(
                 self._exchange.fapiPrivateGetOrder,
@@ -175,6 +179,8 @@ class CcxtGateway:
 
     async def cancel(self, intent: OrderIntent) -> OrderReport | None:
         """Cancel one order; None where the venue has no such open order."""
+        if not self._is_listed(intent.symbol):
+            return None
         if intent.is_conditional:
             answer = await self._find(
                 self._exchange.fapiPrivateDeleteAlgoOrder,
@@ -217,6 +223,8 @@ class CcxtGateway:
 
     async def fills(self, symbol: str, since_ms: int) -> list[Fill]:
         """Return the account's executions in one symbol since a venue time, oldest first."""
+        if not self._is_listed(symbol):
+            return []
         now_ms = self._timestamp_ms()
         begin = max(since_ms, now_ms - _OLDEST_FILLS_MS)
         found: dict[str, Fill] = {}
@@ -348,6 +356,10 @@ class CcxtGateway:
 
     def _timestamp_ms(self) -> int:
         return self._clock.now_ms(self._monotonic())
+
+    def _is_listed(self, symbol: str) -> bool:
+        # In what the venue lists no more it has no order either; a trade of ours in it must come to its end.
+        return symbol in self._exchange.markets
 
     def _id(self, symbol: str) -> str:
         return str(self._exchange.markets[symbol]["id"])

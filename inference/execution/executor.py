@@ -275,6 +275,9 @@ class Executor:
         self.closed.append(result)
         for remembered in (self._naked_since, self._fills_asked):
             remembered.pop(key, None)
+        for order_id in current.orders:
+            self._fired_since.pop(order_id, None)
+        self._submission.forget(current.orders.keys())
         return True
 
     async def _book_fills(self, trade: Trade) -> None:

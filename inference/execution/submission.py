@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -213,6 +213,12 @@ class Submission:
         tasks = list(self._sending.values())
         if tasks:
             await asyncio.wait(tasks)
+
+    def forget(self, client_order_ids: Collection[str]) -> None:
+        """Let go of what was remembered of orders that can do nothing more."""
+        for remembered in (self._first_sent, self._last_sent, self._denials):
+            for key in client_order_ids:
+                remembered.pop(key, None)
 
     async def _submitted(self, intent: OrderIntent) -> OrderReport:
         return await self._gateway.submit(intent)

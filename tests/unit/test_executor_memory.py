@@ -136,6 +136,31 @@ async def test_targets_that_the_venue_rejects_in_its_report_are_given_up(clock, 
     assert sent == MAX_REFUSALS - 1
 
 
+async def test_a_closed_trade_leaves_nothing_behind_but_its_record(clock, gateway, journal):
+    """What execution remembers of single orders goes with their trade: a year of trading needs no more memory."""
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    gateway.faults = ["", "drop", ""]
+    for number in range(3):
+        approved = make_approved(trace_id=f"trace-{number}")
+        await clock.drive(executor.enter(approved, candle_close_ms=clock.now_ms()))
+        gateway.hold_stream = True
+        gateway.move(BTC, Decimal(49_700))
+        executor.watch()
+        await clock.drive(executor.reconcile())
+        gateway.deliver()
+        gateway.hold_stream = False
+        gateway.move(BTC, Decimal(50_000))
+        await clock.drive(executor.settle(BTC))
+
+    submission = executor._submission
+    kept = [executor._naked_since, executor._fired_since, executor._fills_asked, submission._first_sent]
+    kept += [submission._last_sent, submission._denials, submission._sending, submission._heard]
+
+    assert executor.book.closed_count == 3
+    assert [len(one) for one in kept] == [0] * len(kept)
+
+
 async def _after(clock: FakeClock, work: Awaitable[bool]) -> bool:
     await clock.sleep(0.1)
     return await work
