@@ -208,10 +208,15 @@ class CcxtGateway:
         return reports
 
     async def positions(self) -> list[VenuePosition]:
-        """Return every position that is not flat."""
+        """Return every position that is not flat, in the contracts that we can name."""
         answer = self._rows("Positions", await self._read(self._exchange.fapiPrivateV3GetPositionRisk))
         found = [self._readable(mapped.venue_position, row, symbol=self._symbol(row)) for row in answer]
-        return [position for position in found if position.signed_quantity != 0]
+        held = [position for position in found if position.signed_quantity != 0]
+        ours = [position for position in held if position.symbol in self._symbols.values()]
+        if len(ours) < len(held):
+            # A dated future, say: no order of ours could end it.
+            _log.warning("positions_left_alone", symbols=sorted({one.symbol for one in held if one not in ours}))
+        return ours
 
     async def equity(self) -> Decimal:
         """Return wallet balance plus unrealised profit, in quote currency."""

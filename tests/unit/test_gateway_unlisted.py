@@ -42,3 +42,16 @@ async def test_a_journaled_trade_in_a_delisted_symbol_can_come_to_its_end(gatewa
     assert await gateway.fills(GONE, 0) == []
     with pytest.raises(OrderRefusedError, match=GONE):
         await gateway.submit(intent)
+
+
+async def test_a_position_in_what_we_cannot_trade_is_not_ours_to_flatten(gateway):
+    """A position in a contract that the gateway cannot name, a dated future say, is left alone."""
+
+    async def positions() -> list[dict[str, str]]:
+        row = {"positionAmt": "1", "entryPrice": "1", "markPrice": "1"}
+        return [row | {"symbol": "BTCUSDT"}, row | {"symbol": "BTCUSDT_261225"}]
+
+    gateway._exchange.fapiPrivateV3GetPositionRisk = positions
+    gateway._symbols = {"BTCUSDT": "BTC/USDT:USDT"}
+
+    assert [one.symbol for one in await gateway.positions()] == ["BTC/USDT:USDT"]
