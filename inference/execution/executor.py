@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
 
-from feature_store.venue.errors import VenueError
+from feature_store.venue.errors import RequestRefusedError, VenueError
 from inference.domain.decision import Approved
 from inference.domain.events import ExitRequested, PositionFoundChanged, TradeClosed, TradePlanned
 from inference.domain.order import Fill, OrderReport, OrderStatus, Purpose, Side
@@ -261,8 +261,10 @@ class Executor:
             self._fills_asked[key] += 1
             try:
                 await self._book_fills(trade)
-            except VenueError:
-                return False
+            except VenueError as error:
+                # A refusal stays one: the money is then counted from the order reports.
+                if not isinstance(error, RequestRefusedError) or self._fills_asked[key] < self._settings.fills_attempts:
+                    return False
             current = self.book.trades[key]
             if not explained(current) and self._fills_asked[key] < self._settings.fills_attempts:
                 await self._sleep(self._settings.poll_seconds)

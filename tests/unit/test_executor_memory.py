@@ -9,9 +9,9 @@ from decimal import Decimal
 
 import pytest
 
-from feature_store.venue.errors import RateLimitedError
+from feature_store.venue.errors import RateLimitedError, RequestRefusedError
 from inference.domain.events import OrderIntended, OrderReported, TradeClosed, TradePlanned
-from inference.domain.order import OrderIntent, OrderReport, OrderStatus, Purpose
+from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Purpose
 from inference.domain.trade import ExitReason
 from inference.execution.book import Book
 from inference.execution.next_step import MAX_REFUSALS, Place, next_step
@@ -159,6 +159,30 @@ async def test_a_closed_trade_leaves_nothing_behind_but_its_record(clock, gatewa
 
     assert executor.book.closed_count == 3
     assert [len(one) for one in kept] == [0] * len(kept)
+
+
+class MuteGateway(FakeGateway):
+    """A venue that refuses to show executions."""
+
+    async def fills(self, symbol: str, since_ms: int) -> list[Fill]:
+        """Refuse."""
+        raise RequestRefusedError(f"No executions of {symbol} since {since_ms}", code=-1121)
+
+
+async def test_executions_that_the_venue_refuses_to_show_do_not_keep_a_trade_open(clock, journal):
+    """Asked for often enough, they are done without: the result says so, and the symbol is free again."""
+    gateway = MuteGateway(clock, marks={BTC: Decimal(50_000)})
+    gateway.hold_stream = True
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+    await clock.drive(executor.request_exit(BTC, ExitReason.TIME_BARRIER))
+    for _ in range(10):
+        await clock.drive(executor.settle(BTC))
+
+    (result,) = executor.closed
+    assert not result.fills_complete
+    assert list(executor.book.active()) == []
 
 
 async def _after(clock: FakeClock, work: Awaitable[bool]) -> bool:
