@@ -13,6 +13,7 @@ from enum import StrEnum
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -24,6 +25,8 @@ from infra.stack.services import PREFERRED_PORTS, base_environment
 
 _GIB = 1024**3
 _PARQUET_MAGIC = b"PAR1"
+# `python -m venv` brings them, at versions of its own; nothing in the worker's environment runs on them.
+_BROUGHT_BY_VENV = {"pip", "setuptools"}
 
 
 class Level(StrEnum):
@@ -110,7 +113,7 @@ def environment(programs: Programs, name: str) -> Finding:
     wrong = [
         f"{key} {installed[key]} (pinned {version})"
         for key, version in sorted(pinned.items())
-        if key in installed and installed[key].split("+")[0] != version.split("+")[0]
+        if key in installed and key not in _BROUGHT_BY_VENV and installed[key].split("+")[0] != version.split("+")[0]
     ]
     if wrong:
         shown = ", ".join(wrong[:4]) + (f" and {len(wrong) - 4} more" if len(wrong) > 4 else "")
@@ -175,19 +178,26 @@ def sqlite_files(home: Home) -> list[Finding]:
     findings = []
     for path in sorted(home.root.glob("*/*.db")):
         check = f"sqlite {path.relative_to(home.root)}"
-        mend = f"stop the stack, then restore {path.name} from a backup or move it away to begin anew"
-        try:
-            connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
-            try:
-                answer = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            findings.append(Finding(check, Level.FAIL, str(error), mend))
-            continue
-        level = Level.OK if answer == "ok" else Level.FAIL
-        findings.append(Finding(check, level, answer, "" if answer == "ok" else mend))
+        damage = sqlite_damage(path)
+        if damage is None:
+            findings.append(Finding(check, Level.OK, "ok"))
+        else:
+            mend = f"stop the stack, then restore {path.name} from a backup or move it away to begin anew"
+            findings.append(Finding(check, Level.FAIL, damage, mend))
     return findings
+
+
+def sqlite_damage(path: Path) -> str | None:
+    """Return what is wrong with a SQLite file, or None where it is whole; nothing is changed."""
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=5.0)
+        try:
+            answer = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        return str(error)
+    return None if answer == "ok" else answer
 
 
 def lake(home: Home) -> Finding:
@@ -195,7 +205,7 @@ def lake(home: Home) -> Finding:
     files = sorted((home.root / "lake").rglob("*.parquet"))
     torn = [path for path in files if not _is_parquet(path)]
     if torn:
-        mend = "delete the files named and run `qtctl ingest`: it fetches what is missing"
+        mend = "`qtctl ingest --repair` sets them aside and fetches their candles again"
         shown = ", ".join(str(path.relative_to(home.root)) for path in torn[:3])
         return Finding("lake", Level.FAIL, f"{len(torn)} of {len(files)} files are torn: {shown}", mend)
     if not files:

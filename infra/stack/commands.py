@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from cyclopts import App, Parameter
@@ -18,9 +18,9 @@ from feature_store.errors import BadInputError, QuantumError
 from infra.stack import doctor as doctor_module
 from infra.stack import overview
 from infra.stack.checks import Level
-from infra.stack.demo import Demo, DemoOptions
+from infra.stack.demo import Demo, DemoOptions, check_options
 from infra.stack.home import Programs, home_from_environment
-from infra.stack.local_stack import make_stack, settle
+from infra.stack.local_stack import check_settings, check_timeframe, make_stack, settle
 from infra.stack.screen import Screen
 from infra.stack.services import NAMES, PREFECT, StackSettings
 from infra.stack.supervisor import Supervisor
@@ -39,8 +39,9 @@ up = _command(
     "",
     "--speed 300 --edge 0",
     "--venue binanceusdm --services prefect-server,mlflow,prefect-worker",
+    "--json | jq .services.mlflow.url",
 )
-down = _command("down", "Stop the local stack, everything it started and nothing else.", "")
+down = _command("down", "Stop the local stack, everything it started and nothing else.", "", "--json")
 status = _command(
     "status",
     "Show what runs, where, and how it is; exit status 1 where something that should run does not.",
@@ -71,6 +72,10 @@ _DEMO_SPEED = 120.0
 
 def _say(sentence: str) -> None:
     print(sentence, flush=True)  # noqa: T201 - a command speaks to the person who typed it
+
+
+def _mention(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)  # noqa: T201 - as above, beside a result for machines
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
@@ -119,6 +124,7 @@ def _up(
     edge: float | None = None,
     replay: Path | None = None,
     services: str = "all",
+    json: _AsJson = False,
 ) -> int:
     """
     Start the local stack and return; what already runs with the same settings is kept.
@@ -131,10 +137,11 @@ def _up(
         edge: Strength of the predictable component of the sandbox's market; 0 leaves nothing to find.
         replay: Recorded candles (a Parquet or CSV file, or a folder) that the sandbox replays instead.
         services: all, or a comma list of sandbox, prefect-server, mlflow, prefect-worker, worker.
+        json: Print what `qtctl status --json` prints, once everything is ready.
     """
     venue = venue or os.environ.get("QT_VENUE") or None
     asked = {"venue": venue, "symbols": symbols, "seed": seed, "speed": speed, "edge": edge, "replay": replay}
-    return _run(_start_all(asked, services))
+    return _run(_start_all(asked, services, as_json=json))
 
 
 def _absolute(path: Path | None) -> str | None:
@@ -147,39 +154,52 @@ def _absolute(path: Path | None) -> str | None:
     return str(path.resolve())
 
 
-async def _start_all(asked: dict[str, Any], services: str) -> int:
+async def _start_all(asked: dict[str, Any], services: str, *, as_json: bool) -> int:
     names = NAMES if services == "all" else tuple(part.strip() for part in services.split(",") if part.strip())
     if unknown := set(names) - set(NAMES):
         raise BadInputError(f"Unknown service {', '.join(sorted(unknown))}; --services takes: all, {', '.join(NAMES)}")
     home = home_from_environment()
-    stack = make_stack(home, settle(home, **asked | {"replay": _absolute(asked["replay"])}), _say)
+    say = _mention if as_json else _say
+    stack = make_stack(home, settle(home, **asked | {"replay": _absolute(asked["replay"])}), say)
     with stack.supervisor.exclusive():
         stack.prepare(names)
         await stack.start_servers()
         if PREFECT in names and "prefect-worker" in names and await stack.deploy():
-            _say("Deployed prefect.yaml.")
+            say("Deployed prefect.yaml.")
         await stack.start_worker()
+    if as_json:
+        _say(msgspec.json.encode(await overview.look(home)).decode())
+        return 0
     for name, url in stack.urls.items():
         _say(f"{name:16} {url}")
     return 0
 
 
 @down.default
-def _down() -> int:
-    """Stop everything that `up` or `demo` started under QUANTUM_HOME."""
-    return _run(_stop_all())
+def _down(*, json: _AsJson = False) -> int:
+    """
+    Stop everything that `up` or `demo` started under QUANTUM_HOME.
+
+    Args:
+        json: Print one JSON object: what was stopped, what had to be killed, and what was mended first.
+    """
+    return _run(_stop_all(as_json=json))
 
 
-async def _stop_all() -> int:
+async def _stop_all(*, as_json: bool) -> int:
     home = home_from_environment()
-    if not home.root.exists():
+    names, killed, mended = [], [], []
+    if home.root.exists():
+        supervisor = Supervisor(home, _mention if as_json else _say)
+        with supervisor.exclusive():
+            mended = supervisor.load()
+            names = list(supervisor.record.services)
+            killed = await supervisor.stop()
+    if as_json:
+        _say(msgspec.json.encode({"stopped": names, "killed": killed, "mended": mended}).decode())
         return 0
-    supervisor = Supervisor(home, _say)
-    with supervisor.exclusive():
-        for sentence in supervisor.load():
-            _say(sentence)
-        names = list(supervisor.record.services)
-        killed = await supervisor.stop()
+    for sentence in mended:
+        _say(sentence)
     if names:
         _say(f"Stopped {', '.join(names)}.")
     for name in killed:
@@ -239,7 +259,7 @@ def _demo(
     seed: int | None = None,
     speed: float | None = None,
     replay: Path | None = None,
-    size: str | None = None,
+    size: Literal["full", "quick", "tiny"] | None = None,
     fresh: Annotated[bool, Parameter(negative=())] = False,
     retrain: Annotated[bool, Parameter(negative=())] = False,
     report: Path | None = None,
@@ -258,7 +278,7 @@ def _demo(
         seed: The seed of the sandbox's market; 7 in a new home.
         speed: How many times faster than the wall the sandbox's clock runs; 120 in a new home.
         replay: Recorded candles (a Parquet or CSV file, or a folder) to trade instead of a synthetic market.
-        size: How long the models train, for example quick or full.
+        size: How long the models train: full, quick or tiny (tiny only tries the machinery).
         fresh: Forget what earlier runs left.
         retrain: Make another candidate although a champion is here.
         report: Write the summary to this file as JSON.
@@ -281,4 +301,7 @@ async def _play(options: DemoOptions, asked: dict[str, Any]) -> int:
     home = home_from_environment()
     asked |= {"venue": "sandbox", "replay": _absolute(asked["replay"])}
     settings = settle(home, StackSettings(speed=_DEMO_SPEED), fresh=options.fresh, **asked)
+    check_options(options)
+    check_settings(settings)
+    check_timeframe(os.environ)
     return await Demo(options=options, home=home, settings=settings, screen=Screen()).run()

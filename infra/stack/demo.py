@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from feature_store.clock import monotonic
-from feature_store.errors import QuantumError
+from feature_store.errors import BadInputError, QuantumError
 from infra.stack import processes
 from infra.stack.checks import verify_journal
 from infra.stack.errors import ServiceDownError, StackError
@@ -31,6 +31,7 @@ from infra.stack.services import MLFLOW, PREFECT, SANDBOX, WORKER, StackSettings
 RETRAIN = "retrain/retrain"
 LEAST_SYMBOLS = 5
 _TRADES = 20
+_MOST_DAYS = 1500
 _FOLDERS = ("lake", "features", "sandbox", "prefect", "mlflow", "bundles", "journal", "worker", "candidates", "logs")
 _DONE, _FAILED, _NOTHING_PROMOTED = 0, 1, 3
 _ONCE_MINUTES = 10.0
@@ -52,6 +53,21 @@ class DemoOptions:
     retrain: bool = False
     size: str | None = None
     report: Path | None = None
+
+
+def check_options(options: DemoOptions) -> None:
+    """
+    Refuse what cannot be asked for, before anything starts.
+
+    Raises:
+        BadInputError: One of the options cannot be; the message says what it takes.
+    """
+    if not 1 <= options.days <= _MOST_DAYS:
+        raise BadInputError(f"--days is how many days of candles to train on, 1 to {_MOST_DAYS}, was {options.days}")
+    if options.minutes is not None and not options.minutes > 0:
+        raise BadInputError(f"--minutes is for how long to trade, above 0, was {options.minutes:g}")
+    if options.trades is not None and options.trades < 0:
+        raise BadInputError(f"--trades is how many trades must close, 0 or more, was {options.trades}")
 
 
 @dataclass(slots=True)
@@ -168,7 +184,7 @@ class Demo:
             return
         other = await prefect.running(RETRAIN.partition("/")[0])
         if run.state_type == "CANCELLED" and other is not None:
-            self.screen.say("A scheduled retraining had begun before; following that one.")
+            self.screen.say("A retraining had begun before; following that one.")
             await self._follow(prefect, other, stack)
             return
         await self._explain_failure(prefect, run, stack)

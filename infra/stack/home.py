@@ -33,6 +33,16 @@ class Home:
         return self.root / "prefect"
 
     @property
+    def prefect_database(self) -> Path:
+        """Prefect's SQLite file."""
+        return self.prefect / "prefect.db"
+
+    @property
+    def mlflow_database(self) -> Path:
+        """MLflow's SQLite file."""
+        return self.mlflow / "mlflow.db"
+
+    @property
     def mlflow(self) -> Path:
         """MLflow's SQLite file and artifacts."""
         return self.root / "mlflow"

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from feature_store.candle import Timeframe
 from feature_store.clock import utc_now
-from feature_store.errors import BadInputError
+from feature_store.errors import BadInputError, UnknownTimeframeError
+from infra.stack.checks import sqlite_damage
 from infra.stack.errors import PortTakenError, ServiceFailedError, StackError
 from infra.stack.home import Home, Programs
 from infra.stack.prefect_api import PrefectServer
@@ -60,16 +64,30 @@ class LocalStack:
         Check what must be there, mend what an interrupted run left, and settle ports and order.
 
         Raises:
-            StackError: Something needed is missing; one sentence says what.
+            BadInputError: A setting cannot work.
+            StackError: Something needed is missing or damaged; one sentence says what.
         """
         check_settings(self.settings)
+        check_timeframe(os.environ)
         self.programs.check(with_worker=WORKER in names)
         self.home.prepare()
         check_disk(self.home)
         for sentence in self.supervisor.load():
             self.say(sentence)
+        if not self.home.prefect_database.exists():
+            self._deployed.unlink(missing_ok=True)
+        running = self.supervisor.record.services
+        check_databases({name: self._databases[name] for name in names if name in self._databases.keys() - running})
         self._settle_ports(names)
         self.supervisor.remember(msgspec.to_builtins(self.settings))
+
+    @property
+    def _deployed(self) -> Path:
+        return self.home.prefect / "deployed.digest"
+
+    @property
+    def _databases(self) -> dict[str, Path]:
+        return {PREFECT: self.home.prefect_database, MLFLOW: self.home.mlflow_database}
 
     def _settle_ports(self, names: tuple[str, ...]) -> None:
         ports = self.supervisor.choose_ports({*names, *self.supervisor.record.services})
@@ -121,8 +139,7 @@ class LocalStack:
             StackError: Prefect refused a deployment.
         """
         digest = self._deployment_digest(schedules=schedules)
-        mark = self.home.prefect / "deployed.digest"
-        if mark.exists() and mark.read_text() == digest:
+        if self._deployed.exists() and self._deployed.read_text() == digest:
             return False
         log = self.home.logs / "prefect-deploy.log"
         with log.open("wb") as output:
@@ -147,7 +164,7 @@ class LocalStack:
             raise ServiceFailedError(
                 "prefect deploy", f"ended with status {code}", log, log.read_text(errors="replace")[-2000:]
             )
-        mark.write_text(digest)
+        self._deployed.write_text(digest)
         return True
 
     def _deployment_digest(self, *, schedules: bool) -> str:
@@ -216,6 +233,34 @@ def check_settings(settings: StackSettings) -> None:
         raise BadInputError(f"--speed is the sandbox's clock against the wall's, above 0, was {settings.speed:g}")
     if settings.symbols < 1:
         raise BadInputError(f"--symbols is how many symbols the sandbox trades, was {settings.symbols}")
+
+
+def check_timeframe(environment: Mapping[str, str]) -> None:
+    """
+    Refuse a timeframe that the worker and the flows would refuse later.
+
+    Raises:
+        BadInputError: There is no such timeframe.
+    """
+    try:
+        Timeframe.parse(environment.get("QT_TIMEFRAME") or Timeframe.M5)
+    except UnknownTimeframeError as error:
+        raise BadInputError(f"QT_TIMEFRAME: {error}") from None
+
+
+def check_databases(files: Mapping[str, Path]) -> None:
+    """
+    Refuse to start a server on a damaged file, which would only end in a traceback.
+
+    Raises:
+        StackError: A file is damaged; it stays as it is.
+    """
+    for name, path in files.items():
+        if path.exists() and (damage := sqlite_damage(path)) is not None:
+            raise StackError(
+                f"The SQLite file of {name} is damaged ({damage}) and was left as it is; restore {path} from a backup, "
+                f"or begin anew without it: mv {path} {path}.damaged"
+            )
 
 
 def check_disk(home: Home, least: int = LEAST_FREE_BYTES) -> None:

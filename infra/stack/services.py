@@ -152,7 +152,7 @@ def _prefect_server(_settings: StackSettings, home: Home, programs: Programs, ur
     url = urls[PREFECT]
     environment = base_environment() | {
         "PREFECT_HOME": str(home.prefect),
-        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home.prefect / 'prefect.db'}",
+        "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{home.prefect_database}",
         "PREFECT_UI_API_URL": f"{url}/api",
         "PREFECT_SERVER_API_HOST": HOST,
         "PREFECT_SERVER_API_PORT": url.rpartition(":")[2],
@@ -176,7 +176,7 @@ def _mlflow_server(_settings: StackSettings, home: Home, programs: Programs, url
         str(programs.pipeline_bin / "mlflow"),
         "server",
         *("--host", HOST, "--port", url.rpartition(":")[2], "--workers", "1"),
-        *("--backend-store-uri", f"sqlite:///{home.mlflow / 'mlflow.db'}"),
+        *("--backend-store-uri", f"sqlite:///{home.mlflow_database}"),
         *("--artifacts-destination", str(home.mlflow / "artifacts")),
         *("--allowed-hosts", "localhost:*,127.0.0.1:*"),
     )

@@ -48,6 +48,18 @@ def qtctl(home: Home, *arguments: str, expect: int | None = 0) -> str:
     return done.stdout + done.stderr
 
 
+def printed_by(home: Home, *arguments: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", CALL, *arguments],
+        cwd=ROOT,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    ).stdout
+
+
 def record_of(home: Home) -> StackRecord:
     record, damage = read_record(home.record)
     assert damage is None
@@ -116,6 +128,17 @@ def test_down_leaves_nothing_behind(home):
 
     assert processes.marked(stack_id) == []
     qtctl(home, "down")
+
+
+def test_starting_and_stopping_tell_machines(home):
+    """`up --json` prints where everything is, `down --json` what was stopped; nothing else comes on standard output."""
+    up = json.loads(printed_by(home, "up", "--services", "mlflow", "--json"))
+    down = json.loads(printed_by(home, "down", "--json"))
+
+    assert up["services"]["mlflow"]["health"] == "ready"
+    assert up["services"]["mlflow"]["url"].startswith("http://127.0.0.1:")
+    assert "mlflow" in down["stopped"]
+    assert (down["killed"], down["mended"]) == ([], [])
 
 
 def start_demo(home: Home) -> subprocess.Popen[str]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 
 import pytest
 
 from feature_store.errors import BadInputError
+from infra.stack.demo import DemoOptions, check_options
 from infra.stack.errors import StackError
 from infra.stack.home import Home, Programs
-from infra.stack.local_stack import check_disk, check_settings, settle
+from infra.stack.local_stack import check_disk, check_settings, make_stack, settle
 from infra.stack.record import StackRecord, write_record
 from infra.stack.services import MLFLOW, PREFECT, PREFECT_WORKER, SANDBOX, WORKER, StackSettings, plan
 
@@ -93,6 +95,38 @@ def test_settings_that_cannot_work_are_refused(settings, says):
     """Each refusal names the option and what it takes."""
     with pytest.raises(BadInputError, match=says):
         check_settings(settings)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (DemoOptions(days=0), "--days"),
+        (DemoOptions(days=1501), "--days"),
+        (DemoOptions(minutes=0), "--minutes"),
+        (DemoOptions(minutes=float("nan")), "--minutes"),
+        (DemoOptions(trades=-1), "--trades"),
+    ],
+)
+def test_a_demonstration_that_cannot_be_is_refused(options, says):
+    """Each refusal names the option and what it takes."""
+    with pytest.raises(BadInputError, match=says):
+        check_options(options)
+
+
+def test_deployments_are_made_again_for_a_new_database(home):
+    """Whoever moved a damaged prefect.db away gets the deployments back with the new one, and only then."""
+    stack = make_stack(home, StackSettings(), lambda _: None)
+    home.prepare()
+    mark = home.prefect / "deployed.digest"
+    mark.write_text("what was deployed")
+    sqlite3.connect(home.prefect_database).close()
+    stack.prepare()
+    kept = mark.exists()
+    home.prefect_database.unlink()
+    stack.prepare()
+
+    assert kept
+    assert not mark.exists()
 
 
 def test_a_missing_environment_is_one_sentence(tmp_path):
