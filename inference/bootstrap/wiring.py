@@ -107,6 +107,21 @@ async def run_worker(order: Order) -> int:
     return 0
 
 
+def check_wall_clock(*, venue_ms: int, wall_ms: int) -> None:
+    """
+    Refuse to trade real money by a clock that is wrong.
+
+    Raises:
+        ClockError: The machine's clock and the venue's differ by more than is safe.
+    """
+    offset_ms = abs(venue_ms - wall_ms)
+    if offset_ms > _MAX_CLOCK_OFFSET_MS:
+        raise ClockError(
+            f"This machine's clock is {offset_ms / 1000:.0f} s off the venue's; "
+            "switch time synchronisation on (timedatectl set-ntp true), then start the worker again"
+        )
+
+
 class _Run:
     """One life of the worker."""
 
@@ -215,13 +230,8 @@ class _Run:
                 return
 
     def _check_wall_clock(self) -> None:
-        if self._settings.mode is Mode.SANDBOX:
-            return
-        offset = self._clock.now_ms(monotonic()) - utc_now_ms()
-        if abs(offset) > _MAX_CLOCK_OFFSET_MS:
-            raise ClockError(
-                f"This machine's clock is {abs(offset) / 1000:.0f} s off the venue's; mend it (NTP) before trading live"
-            )
+        if self._settings.mode is not Mode.SANDBOX:
+            check_wall_clock(venue_ms=self._clock.now_ms(monotonic()), wall_ms=utc_now_ms())
 
     def _note_opening(self) -> None:
         torn = self._journal.recovered

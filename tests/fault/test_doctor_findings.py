@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.stack import checks
+from infra.stack import checks, reachability
 from infra.stack.checks import Level
 from infra.stack.home import Home, Programs
 from infra.stack.record import read_record
+from tests.sandbox_support import running_sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -130,6 +131,19 @@ def test_an_unknown_venue_fails(home):
 
     assert code == 1
     assert "binanceusdm" in findings["venue nasdaq"]["mend"]
+
+
+async def test_a_clock_that_is_off_fails(monkeypatch):
+    """A venue whose clock is minutes from ours is a failure that says by how much, and how to mend it."""
+    async with running_sandbox(symbols=1, history_days=1) as sandbox:
+        clock = reachability.VenueClock(f"{sandbox.url}/fapi/v1/time", "serverTime")
+        monkeypatch.setattr(reachability, "_CLOCKS", {"binanceusdm": clock})
+        monkeypatch.setenv("QT_VENUE", "binanceusdm")
+        finding = await reachability.venue(None)
+
+    assert finding.level is Level.FAIL
+    assert "our clock is" in finding.found
+    assert "set-ntp" in finding.mend
 
 
 def test_servers_that_do_not_answer_fail(home):

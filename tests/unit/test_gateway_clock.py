@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_store.venue.errors import ClockError
+from inference.bootstrap.wiring import check_wall_clock
 from inference.exchange.venue_clock import TimeSample, VenueClock
 
 T0 = 1_700_000_000_000
@@ -61,6 +63,14 @@ def test_real_venue_runs_at_wall_speed():
 
     assert clock.rate == 1.0
     assert abs(clock.now_ms(10.0) - (T0 + 10_000)) < 20
+
+
+@pytest.mark.parametrize("offset_ms", [-300_000, 300_000])
+def test_wrong_wall_clock_is_refused(offset_ms):
+    """Minutes between this machine's clock and the venue's refuse the start, with the command that mends it."""
+    check_wall_clock(venue_ms=1_700_000_000_000, wall_ms=1_700_000_000_200)
+    with pytest.raises(ClockError, match=r"300 s off.*set-ntp"):
+        check_wall_clock(venue_ms=1_700_000_000_000, wall_ms=1_700_000_000_000 + offset_ms)
 
 
 def test_unknown_clock_is_not_guessed():
