@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 from cyclopts import App, Parameter
 
-from feature_store.errors import QuantumError
+from feature_store.errors import BadInputError, QuantumError
 from flows.settings import FlowSettings, TimeframeName, TrainingSize, VenueName
 
 # Prefect itself is imported where a flow runs, so its absence is said here: qtctl then does not offer these commands.
@@ -64,7 +64,7 @@ retrain = _app(
     "qtctl retrain --days 60 --size quick --json",
 )
 
-OK, FAILED, REFUSED = 0, 1, 3
+OK, FAILED, BAD_USAGE, REFUSED = 0, 1, 2, 3
 AsJson = Annotated[bool, Parameter(name="--json", negative=())]
 
 
@@ -265,7 +265,7 @@ def _execute(run: Callable[[], Any], *, as_json: bool, sentence: Callable[[Any],
             done = run()
     except QuantumError as error:
         print(error, file=sys.stderr)  # noqa: T201 - a command speaks to the person who typed it
-        return FAILED
+        return BAD_USAGE if isinstance(error, BadInputError) else FAILED
     shown = json_codec.dumps(msgspec.to_builtins(done)) if as_json else sentence(done)
     print(shown)  # noqa: T201 - as above
     return REFUSED if getattr(done, "promoted", True) is False else OK

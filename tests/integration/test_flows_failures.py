@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stack_fixtures import ask, free_port, qtctl
+from tests.stack_fixtures import ask, free_port, qtctl, sandbox_venue
 
 
 @pytest.fixture
 def env(prefect_server, mlflow_server, tmp_path):
     return {**prefect_server.env, "QUANTUM_HOME": str(tmp_path), "QT_MLFLOW_URL": mlflow_server.url}
+
+
+@pytest.fixture(scope="module")
+def venue(tmp_path_factory):
+    with sandbox_venue(tmp_path_factory.mktemp("venue"), symbols=1, history_days=2) as url:
+        yield url
 
 
 def _newest_run(prefect_server, flow: str):
@@ -53,7 +59,7 @@ def test_nothing_ingested(prefect_server, env):
     """Training without candles says what to run first, and leaves a failed run in MLflow, not a half one."""
     done = qtctl("features", env=env)
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "run 'qtctl ingest' first" in done.stderr
     assert _newest_run(prefect_server, "features")["type"] == "FAILED"
 
@@ -70,10 +76,40 @@ def test_unusable_setting(env, name, value, expected):
     """A setting that cannot be used is named with what it was."""
     done = qtctl("ingest", env={**env, name: value})
 
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert expected in done.stderr
     assert value in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_unknown_symbol(prefect_server, env, venue):
+    """A symbol that the venue does not list is named beside some that it does."""
+    done = qtctl("ingest", "--symbols", "NOPE/USDT:USDT", "--days", "1", env={**env, "QT_VENUE_URL": venue})
+
+    assert done.returncode == 2
+    assert "has no symbol 'NOPE/USDT:USDT'" in done.stderr
+    assert "BTC/USDT:USDT" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert _newest_run(prefect_server, "ingest")["type"] == "FAILED"
+
+
+def test_torn_candle_file(env, venue, tmp_path):
+    """A torn partition fails the flow that reads it by name; `ingest --repair` sets it aside and fetches it again."""
+    env = {**env, "QT_VENUE_URL": venue}
+    assert qtctl("ingest", "--days", "1", env=env).returncode == 0
+    path = max(tmp_path.glob("lake/**/*.parquet"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    torn = qtctl("features", env=env)
+    repaired = qtctl("ingest", "--days", "1", "--repair", "--json", env=env)
+
+    assert torn.returncode == 1
+    assert str(path) in torn.stderr
+    assert "ingest --repair" in torn.stderr
+    assert "Traceback" not in torn.stderr
+    assert repaired.returncode == 0, repaired.stderr
+    assert len(path.read_bytes()) >= len(whole)
+    assert whole[: len(whole) // 2] in [aside.read_bytes() for aside in path.parent.iterdir() if aside != path]
 
 
 def test_unknown_version(env):
