@@ -280,6 +280,7 @@ class _Run:
         return ModelWatch(
             cache=BundleCache(settings.bundles),
             fingerprint=fingerprint(),
+            timeframe=settings.timeframe.value,
             on_event=self._note,
             monotonic=monotonic,
             approved_digest=approved,

@@ -54,6 +54,7 @@ class ModelWatch:
         *,
         cache: BundleCache,
         fingerprint: str,
+        timeframe: str,
         on_event: Callable[[str, Mapping[str, str]], None],
         monotonic: Callable[[], float],
         approved_digest: str | None = None,
@@ -61,6 +62,7 @@ class ModelWatch:
     ) -> None:
         self._cache = cache
         self._fingerprint = fingerprint
+        self._timeframe = timeframe
         self._on_event = on_event
         self._monotonic = monotonic
         self._approved_digest = approved_digest
@@ -160,9 +162,15 @@ class ModelWatch:
         )
 
     async def _load(self, folder: Path, *, digest: str | None = None) -> Bundle:
-        return await asyncio.to_thread(
+        bundle = await asyncio.to_thread(
             load_bundle, folder, expected_fingerprint=self._fingerprint, expected_digest=digest
         )
+        if bundle.manifest.timeframe != self._timeframe:
+            raise BundleError(
+                f"Bundle {folder} learned candles of {bundle.manifest.timeframe}, this worker follows "
+                f"{self._timeframe}. Set QT_TIMEFRAME, or train on {self._timeframe}."
+            )
+        return bundle
 
     def _check_tags(self, version: ModelVersion, bundle: Bundle) -> None:
         tagged = version.tags.get("bundle_digest")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from feature_store.features.definition import fingerprint
+from inference.domain.errors import BundleError
 from inference.models.bundle import bundle_digest
 from inference.models.registry import BundleCache, LastGood, ModelVersion
 from inference.supervision.model_watch import ModelWatch
@@ -42,9 +43,13 @@ def bundles(tmp_path_factory) -> tuple[Path, Path]:
     return make_bundle(folder / "old", seed=1), make_bundle(folder / "new", seed=2)
 
 
-def watch(root: Path) -> ModelWatch:
+def watch(root: Path, *, timeframe: str = "5m") -> ModelWatch:
     return ModelWatch(
-        cache=BundleCache(root), fingerprint=fingerprint(), on_event=lambda *_: None, monotonic=lambda: 0.0
+        cache=BundleCache(root),
+        fingerprint=fingerprint(),
+        timeframe=timeframe,
+        on_event=lambda *_: None,
+        monotonic=lambda: 0.0,
     )
 
 
@@ -91,3 +96,15 @@ async def test_old_bundles_leave_the_cache(tmp_path, bundles):
     kept = [one.name for one in tmp_path.iterdir() if one.is_dir()]
     assert bundle_digest(bundles[0]) in kept
     assert len(kept) <= 8
+
+
+async def test_a_model_of_another_timeframe_is_refused(tmp_path, bundles):
+    """A model that learned five-minute candles is not asked about one-minute ones, wherever it comes from."""
+    hourly = watch(tmp_path, timeframe="1h")
+
+    await hourly.look(Shelf(bundles[0], "1"), "champion")
+
+    assert hourly.take() is None
+    assert "5m" in hourly.reason
+    with pytest.raises(BundleError, match="1h"):
+        await hourly.load_folder(bundles[0])

@@ -59,6 +59,7 @@ def stage(tmp_path):
         models = ModelWatch(
             cache=BundleCache(tmp_path / "bundles"),
             fingerprint=fingerprint(),
+            timeframe="5m",
             on_event=lambda *_: None,
             monotonic=clock.monotonic,
         )
