@@ -23,24 +23,27 @@ DEFAULT_START = "2026-01-05T00:00:00Z"
 DEFAULT_PORT = 9100
 BAD_INPUT = 2
 
+_Url = Annotated[str, Parameter(env_var="QT_VENUE_URL", help="Where the venue listens; `qtctl status` shows it.")]
+_AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print compact JSON, on one line.")]
+
 app = App(
     name="sandbox",
     help="A local exchange that speaks Binance USD-M futures, on a clock of its own.",
     help_format="plaintext",
     help_epilogue="""Examples:
   20 symbols, 60 times faster than the wall:
-    sandbox serve
+    qtctl sandbox serve
   A market in which nothing can be found, on a free port:
-    sandbox serve --port 0 --edge 0 --seed 11
+    qtctl sandbox serve --port 0 --edge 0 --seed 11
   Recorded candles:
-    sandbox serve --replay candles.parquet --replay-symbols BTCUSDT,ETHUSDT
+    qtctl sandbox serve --replay candles.parquet --replay-symbols BTCUSDT,ETHUSDT
   Go on where it was stopped:
-    sandbox serve --state ./var/sandbox
+    qtctl sandbox serve --state ./var/sandbox
   Look, examine, disturb, undo:
-    sandbox status --url http://127.0.0.1:9100
-    sandbox audit
-    sandbox fault --path /fapi/v1/order --method POST --action exec_then_drop
-    sandbox fault --op clear""",
+    qtctl sandbox status --url http://127.0.0.1:9100
+    qtctl sandbox audit
+    qtctl sandbox fault --path /fapi/v1/order --method POST --action exec_then_drop
+    qtctl sandbox fault --op clear""",
 )
 
 
@@ -147,27 +150,27 @@ def serve(
 
 
 @app.command
-def status(*, url: str = f"http://127.0.0.1:{DEFAULT_PORT}") -> None:
+def status(*, url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}", json: _AsJson = False) -> None:
     """Print the venue's time, speed, market and load as JSON."""
-    _print(_ask(url, "/sandbox/status"))
+    _print(_ask(url, "/sandbox/status"), compact=json)
 
 
 @app.command
-def audit(*, url: str = f"http://127.0.0.1:{DEFAULT_PORT}") -> None:
+def audit(*, url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}", json: _AsJson = False) -> None:
     """Print what an auditor wants to know: fills, round trips, unprotected stretches, duplicates."""
-    _print(_ask(url, "/sandbox/audit"))
+    _print(_ask(url, "/sandbox/audit"), compact=json)
 
 
 @app.command
-def truth(*, url: str = f"http://127.0.0.1:{DEFAULT_PORT}") -> None:
+def truth(*, url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}", json: _AsJson = False) -> None:
     """Print how much of the market can be predicted at all."""
-    _print(_ask(url, "/sandbox/truth"))
+    _print(_ask(url, "/sandbox/truth"), compact=json)
 
 
 @app.command
 def fault(
     *,
-    url: str = f"http://127.0.0.1:{DEFAULT_PORT}",
+    url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}",
     op: str = "fault",
     path: str = "",
     method: str = "",
@@ -281,12 +284,14 @@ def _ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
     except urllib.error.HTTPError as error:
         _fail(f"The venue refused: {error.read().decode(errors='replace')}")
     except (OSError, ValueError) as error:
-        _fail(f"No sandbox answers at {url} ({error}); start one with `sandbox serve`.")
+        _fail(
+            f"No sandbox answers at {url} ({error}); start one with `qtctl sandbox serve`, or name another with --url."
+        )
     return None
 
 
-def _print(answer: Any) -> None:
-    sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+def _print(answer: Any, *, compact: bool = False) -> None:
+    sys.stdout.write(json.dumps(answer, indent=None if compact else 2) + "\n")
 
 
 def _fail(sentence: str) -> None:

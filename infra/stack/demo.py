@@ -275,7 +275,8 @@ class Demo:
     async def _finish(self, stack: LocalStack) -> None:
         """Read what only running servers tell, stop everything, then verify what was written."""
         await self._last_figures(stack)
-        self.screen.say("Stopping everything; protective stops stay at the venue")
+        if stack.supervisor.record.services:
+            self.screen.say("Stopping everything; protective stops stay at the venue")
         with self._timed("stop"):
             self.report.killed = await stack.stop()
         if self.home.journal.exists():
@@ -284,7 +285,10 @@ class Demo:
             if not self.report.journal_verified and self.report.exit_status == _DONE:
                 self._end(_FAILED, "The journal could not be verified.")
         self.report.seconds["all"] = monotonic() - self._started
-        show_report(self.screen, self.report)
+        if stack.services:
+            show_report(self.screen, self.report)
+        else:
+            self.screen.say(self.report.outcome)
         if self.options.report is not None:
             self.options.report.parent.mkdir(parents=True, exist_ok=True)
             self.options.report.write_bytes(msgspec.json.format(msgspec.json.encode(self.report)) + b"\n")

@@ -235,6 +235,8 @@ async def test_the_command_line_asks_a_running_venue():
         for command, key in (("status", "now_ms"), ("audit", "unprotected"), ("truth", "edge")):
             code, out, _ = await run_cli(command, f"--url={sandbox.url}")
             assert (code, key in json.loads(out)) == (0, True)
+            code, out, _ = await run_cli(command, f"--url={sandbox.url}", "--json")
+            assert (code, key in json.loads(out), out.count("\n")) == (0, True, 1)
         code, out, _ = await run_cli("fault", f"--url={sandbox.url}", "--path=/fapi/v1/time", "--times=1")
         assert (code, json.loads(out)["faults"]) == (0, 1)
     code, _, err = await run_cli("status", f"--url={sandbox.url}")
