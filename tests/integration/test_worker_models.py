@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import mlflow
@@ -25,21 +26,22 @@ MODEL = "worker-reload"
 class Shelf:
     """A registered model on a real server, filled as the training flow fills it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, name: str = MODEL) -> None:
         self.client = mlflow.MlflowClient(tracking_uri=url, registry_uri=url)
-        self.client.create_registered_model(MODEL)
-        self._experiment = self.client.create_experiment("worker-reload")
+        self._name = name
+        self.client.create_registered_model(name)
+        self._experiment = self.client.create_experiment(name)
 
     def add(self, bundle: Path, **tags: str) -> str:
         """Register a bundle and return its version."""
         run = self.client.create_run(self._experiment)
         self.client.log_artifacts(run.info.run_id, str(bundle), "ensemble/artifacts/bundle")
         source = f"{run.info.artifact_uri}/ensemble"
-        return str(self.client.create_model_version(MODEL, source, run_id=run.info.run_id, tags=tags).version)
+        return str(self.client.create_model_version(self._name, source, run_id=run.info.run_id, tags=tags).version)
 
     def promote(self, version: str) -> None:
         """Point the alias at a version."""
-        self.client.set_registered_model_alias(MODEL, "champion", version)
+        self.client.set_registered_model_alias(self._name, "champion", version)
 
 
 def noted(home: Path, event_type: str) -> list[dict[str, str]]:
@@ -110,6 +112,56 @@ async def test_alias_decides_what_trades(tmp_path, mlflow_server, bundles):
         bundle_digest(bundles[0]),
         bundle_digest(bundles[1]),
     }
+
+
+@asynccontextmanager
+async def way_to(url: str):
+    """Forward a port to a server; when the context ends the server is gone, to those who came this way."""
+    host, port = url.removeprefix("http://").split(":")
+    ends: set[asyncio.StreamWriter] = set()
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        ends.update((writer, far_writer))
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    server = await asyncio.start_server(forward, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for end in ends:
+            end.transport.abort()
+
+
+async def test_registry_that_goes_away_stops_nothing(tmp_path, mlflow_server, bundles):
+    """MLflow goes away while the worker trades: it goes on with the version it has."""
+    shelf = await asyncio.to_thread(Shelf, mlflow_server.url, "worker-outage")
+    version = await asyncio.to_thread(shelf.add, bundles[0])
+    await asyncio.to_thread(shelf.promote, version)
+    settings = {"QT_MODEL_NAME": "worker-outage", "QT_MODEL_POLL_SECONDS": "0.3"}
+    async with (
+        running_sandbox(symbols=1, speed=120, seed=2, state=tmp_path / "s") as sandbox,
+        AsyncExitStack() as stack,
+    ):
+        async with way_to(mlflow_server.url) as url:
+            running = await stack.enter_async_context(
+                worker(tmp_path / "home", QT_VENUE_URL=sandbox.url, QT_MLFLOW_URL=url, **settings)
+            )
+            before = await running.until(lambda one: (one["model"] or {}).get("version") == version)
+        after = await running.until(lambda one: one["batches_processed"] >= before["batches_processed"] + 2)
+        assert await running.end(signal.SIGTERM) == 0
+
+    assert after["state"] == "trading"
+    assert after["model"]["version"] == version
+    assert noted(tmp_path / "home", "model.registry_unavailable") != []
 
 
 async def test_damaged_cache_is_not_traded(tmp_path, bundles):
