@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 import aiohttp
-import ccxt
 
 from feature_store.errors import QuantumError, VenueUnavailableError
+from feature_store.venue.ccxt_package import ccxt
 
 _CODE = re.compile(r'"code"\s*:\s*"?(-?\d+)')
 _STATUS = re.compile(r"https?://\S+ (\d{3})\b")

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from feature_store.errors import BadInputError, UnknownVenueError
+from feature_store.venue.ccxt_package import ccxt
 
 RECV_WINDOW_MS = 2_000
 """How long the venue may accept a request of ours: short, so that an unknown outcome is soon decided."""
@@ -83,11 +84,7 @@ def create_exchange(
 
 
 def _client(ccxt_id: str, config: dict[str, Any], *, pro: bool) -> Any:
-    # Importing ccxt.pro costs half a second and 30 MB: only who streams pays for it.
-    if pro:
-        import ccxt.pro as library  # noqa: PLC0415
-    else:
-        import ccxt.async_support as library  # noqa: PLC0415
+    library = ccxt.pro if pro else ccxt.async_support
     return getattr(library, ccxt_id)(config)
 
 

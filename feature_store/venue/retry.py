@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import aiohttp
-import ccxt
 
+from feature_store.venue.ccxt_package import ccxt
 from feature_store.venue.errors import RateLimitedError, RetryableError, translate
 
 ATTEMPTS = 5

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 from typing import Any, cast
 
-import ccxt
-
 from feature_store.errors import QuantumError
+from feature_store.venue.ccxt_package import ccxt
 from feature_store.venue.errors import (
     AccountError,
     ClockError,

@@ -7,9 +7,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-import ccxt
-
 from feature_store.errors import QuantumError
+from feature_store.venue.ccxt_package import ccxt
 from feature_store.venue.errors import translate
 from inference.domain.order import Fill, OrderReport
 from inference.exchange.ccxt_mapping import MalformedReportError, stream_fill, stream_report

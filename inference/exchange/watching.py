@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-import ccxt
+from feature_store.venue.ccxt_package import ccxt
 
 
 @dataclass(frozen=True, slots=True)

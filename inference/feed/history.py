@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-import ccxt
-
 from feature_store.candle import CandleBlock, Timeframe, validate
+from feature_store.venue.ccxt_package import ccxt
 from feature_store.venue.errors import translate
 
 _PAGE = 499  # Below 500 rows the venue charges the smallest weight.

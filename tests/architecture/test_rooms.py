@@ -18,6 +18,10 @@ VIOLATIONS = [
     pytest.param("feature_store/candle.py", "import inference.decision", id="candles-know-no-worker"),
     pytest.param("inference/decision.py", "import asyncio", id="decisions-touch-no-io"),
     pytest.param("inference/decision.py", "import ccxt", id="decisions-know-no-venue-client"),
+    pytest.param("inference/feed/history.py", "import ccxt", id="nobody-loads-every-exchange"),
+    pytest.param(
+        "inference/decision.py", "import feature_store.venue.ccxt_package", id="decisions-know-no-light-client-either"
+    ),
     pytest.param("inference/worker.py", "import prefect", id="the-worker-knows-no-orchestrator"),
     pytest.param("inference/worker.py", "import duckdb", id="the-worker-opens-no-warehouse"),
     pytest.param("flows/ingest.py", "import mlflow", id="one-door-to-mlflow"),
