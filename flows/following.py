@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from flows.orchestration import watched_by
 from flows.outcome import Promotion
 
 _SECONDS_BETWEEN_LOOKS = 1.0
+# What Prefect writes before the sentence of the error that ended a run.
+_OF_PREFECT = re.compile(r"^Flow run encountered an exception: (\w+: )?")
 
 
 class DeploymentRunError(QuantumError):
@@ -52,10 +55,8 @@ def run_and_follow(name: str, parameters: dict[str, Any], *, quiet: bool) -> Pro
         with _bars(quiet=quiet) as bars:
             ended = _follow(client, run.id, bars)
         if ended.state is None or not ended.state.is_completed():
-            message = ended.state.message if ended.state else None
-            raise DeploymentRunError(
-                f"Run {ended.name} ended {ended.state_name}: {message or 'see its log in Prefect'}"
-            )
+            message = (ended.state.message if ended.state else None) or "see its log in Prefect"
+            raise DeploymentRunError(f"Run {ended.name} ended {ended.state_name}: {_OF_PREFECT.sub('', message)}")
         return _result(client, run.id)
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from feature_store.candle import Series, Timeframe
-from feature_store.errors import BadInputError, UnknownSymbolError
+from feature_store.errors import BadInputError, UnknownSymbolError, VenueUnavailableError
 from feature_store.lake import CandleLake
 from feature_store.sources.ingest import Ingested, ingest_series
+from feature_store.venue.errors import VenueError
 from feature_store.venue.factory import create_exchange
 from feature_store.venue.retry import retrying
 from flows.settings import FlowSettings
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def connected(settings: FlowSettings) -> AsyncIterator[Any]:
     """
     Hold a ccxt exchange for the configured venue; reading candles needs no key.
@@ -53,6 +54,20 @@ async def chosen_series(exchange: Any, settings: FlowSettings) -> list[Series]:
         raise BadInputError(f"Venue {settings.venue} lists no USDT instrument; name symbols with QT_SYMBOLS")
     timeframe = Timeframe.parse(settings.timeframe)
     return [Series(settings.venue, symbol, timeframe) for symbol in chosen]
+
+
+async def refuse_unlisted(settings: FlowSettings) -> None:
+    """
+    Refuse symbols that the venue does not list, as far as the venue can be asked from here.
+
+    Raises:
+        UnknownSymbolError: A chosen symbol is not listed.
+    """
+    if settings.chosen_symbols() is None or (settings.venue == "sandbox" and not settings.venue_address):
+        return
+    with contextlib.suppress(VenueError, VenueUnavailableError):
+        async with connected(settings) as exchange:
+            await chosen_series(exchange, settings)
 
 
 def _trades(market: dict[str, Any], venue: str) -> bool:

@@ -7,14 +7,12 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from cyclopts import App, CycloptsError
+from cyclopts import App
 
-from feature_store.errors import BadInputError, QuantumError
-from inference.domain.errors import PolicyError, SettingsError
+from feature_store import terminal
 
 GROUP = "qtctl.commands"
 DISTRIBUTION = "quantum-trader"
-OK, FAILED, BAD_USAGE = 0, 1, 2
 
 # What runs from a checkout that is on the path without being installed, as on the worker's light install.
 _FROM_SOURCE = {
@@ -24,8 +22,18 @@ _FROM_SOURCE = {
 }
 _HELP = """Operate Quantum Trader: data, training, models, the trading worker and its record.
 
-Start everything with `qtctl up`, see what runs with `qtctl status`, and ask any command for `--help`.
+Start everything with 'qtctl up', see what runs with 'qtctl status', and ask any command for --help.
 """
+_HELP_END = terminal.help_end(
+    "qtctl up",
+    "qtctl retrain --help",
+    statuses={
+        0: "done",
+        1: "failed; standard error says what, and what to do",
+        3: "refused: no model passed the gates",
+    },
+    as_json=True,
+)
 
 
 def command_paths() -> dict[str, str]:
@@ -47,7 +55,7 @@ def load_command(path: str) -> App | None:
 
 def build(names: Sequence[str], paths: dict[str, str]) -> App:
     """Return the app with those of the named commands that can run here."""
-    app = App(name="qtctl", help=_HELP, version=version)
+    app = App(name="qtctl", help=_HELP, help_format="plaintext", help_epilogue=_HELP_END, version=version)
     for name in names:
         command = load_command(paths[name])
         if command is not None:
@@ -73,26 +81,12 @@ def run(arguments: list[str]) -> int:
     paths = command_paths()
     wanted = arguments[0] if arguments else ""
     if wanted in paths and load_command(paths[wanted]) is None:
-        _say(f"qtctl {wanted} is not offered by this install; install what it needs: pip install '{DISTRIBUTION}[dev]'")
-        return BAD_USAGE
-    app = build([wanted] if wanted in paths else sorted(paths), paths)
-    try:
-        result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
-    except CycloptsError:
-        return BAD_USAGE
-    except (SettingsError, PolicyError, BadInputError) as error:
-        _say(str(error))
-        return BAD_USAGE
-    except QuantumError as error:
-        _say(str(error))
-        return FAILED
-    except KeyboardInterrupt:
-        return OK
-    return result if isinstance(result, int) else OK
-
-
-def _say(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
+        return terminal.tell(
+            f"qtctl {wanted} is not offered by this install; install what it needs: pip install '{DISTRIBUTION}[dev]'",
+            terminal.BAD_USAGE,
+            as_json=terminal.JSON_OPTION in arguments,
+        )
+    return terminal.run(build([wanted] if wanted in paths else sorted(paths), paths), arguments)
 
 
 if __name__ == "__main__":

@@ -9,62 +9,82 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from inference.settings import Mode, Settings, load_settings
+from feature_store.terminal import help_end
+from inference.settings import VENUES, Mode, Settings, load_settings
 from inference.telemetry import logs
+
+_NO_JOURNAL = "there is no journal, or it cannot be read"
 
 worker = App(
     name="worker",
     help="""Follow closed candles and trade them with the champion.
 
 Reads QT_VENUE_URL, QT_MLFLOW_URL, QT_API_KEY and QT_API_SECRET from the environment; options win over it.
-Stops cleanly on SIGTERM and Ctrl-C, leaving every stop at the venue. Exit status: 0 stopped, 1 failed, 2 bad settings.
-
-For example:
-
-    qtctl worker --venue-url http://127.0.0.1:9100 --mlflow-url http://127.0.0.1:5000
-
-    qtctl worker --venue-url http://127.0.0.1:9100 --bundle var/bundles/3f… --symbols BTC/USDT:USDT,ETH/USDT:USDT
-""",
+Stops cleanly on SIGTERM and Ctrl-C, leaving every stop at the venue.""",
+    help_format="plaintext",
+    help_epilogue=help_end(
+        "qtctl worker --venue-url http://127.0.0.1:9100 --bundle var/bundles/3f9a1c02",
+        "qtctl worker --symbols BTC/USDT:USDT,ETH/USDT:USDT --policy policy.toml",
+        "qtctl worker --log-format json --log-level warning",
+        statuses={
+            0: "stopped as asked, by SIGTERM or Ctrl-C",
+            1: "failed: the venue, the journal or the clock keeps it from trading",
+            2: "bad usage: an unknown option, or settings that are unknown or contradict",
+            130: "interrupted by Ctrl-C before it had begun",
+        },
+    ),
 )
 audit = App(
     name="audit",
-    help="""Read the journal: is it whole, what happened, and why.
-
-For example:
-
-    qtctl audit verify
-
-    qtctl audit why BTC/USDT:USDT
-""",
+    help="Read the journal: is it whole, what happened, and why.",
+    help_format="plaintext",
+    help_epilogue=help_end(
+        "qtctl audit verify",
+        "qtctl audit why BTC/USDT:USDT",
+        statuses={0: "answered", 1: "the journal is missing or damaged, or does not know what was asked"},
+        as_json=True,
+    ),
 )
 models = App(
     name="models",
-    help="""Look at the model bundles that this worker keeps.
-
-For example:
-
-    qtctl models ls
-
-    qtctl models verify var/bundles/3f…
-""",
+    help="Look at the model bundles that this worker keeps.",
+    help_format="plaintext",
+    help_epilogue=help_end(
+        "qtctl models ls",
+        "qtctl models verify var/bundles/3f9a1c02",
+        statuses={0: "answered", 1: "a bundle cannot be read or trusted"},
+        as_json=True,
+    ),
 )
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON for machines.")]
-Home = Annotated[Path | None, Parameter(name="--home", help="Folder of everything written (QUANTUM_HOME).")]
+Home = Annotated[
+    Path | None,
+    Parameter(name="--home", help="Folder of everything written; by default QUANTUM_HOME, else ./var."),
+]
+Journal = Annotated[Path | None, Parameter(help="Journal file; by default journal/journal.jsonl in the home folder.")]
+Lines = Annotated[int, Parameter(help="How many entries.")]
+Subject = Annotated[str, Parameter(help="A symbol (BTC/USDT:USDT) or a trace id, as the journal shows them.")]
+Digest = Annotated[str, Parameter(help="The bundle's digest, or its first digits.")]
+Folder = Annotated[Path, Parameter(help="The bundle's folder.")]
 
 
 @worker.default
 def run(
     *,
-    venue_url: Annotated[str | None, Parameter(help="Address of the local exchange (QT_VENUE_URL).")] = None,
-    mlflow_url: Annotated[str | None, Parameter(help="Address of MLflow (QT_MLFLOW_URL).")] = None,
-    mode: Annotated[Mode | None, Parameter(help="How real the money is (QT_MODE).")] = None,
-    venue: Annotated[str | None, Parameter(help="Venue to trade at (QT_VENUE).")] = None,
-    symbols: Annotated[str | None, Parameter(help="Unified names joined by commas, or all (QT_SYMBOLS).")] = None,
-    timeframe: Annotated[str | None, Parameter(help="Duration of a candle (QT_TIMEFRAME).")] = None,
-    policy: Annotated[Path | None, Parameter(help="TOML file with trading rules; defaults otherwise.")] = None,
-    bundle: Annotated[Path | None, Parameter(help="Trade the bundle in this folder instead of the champion.")] = None,
-    journal: Annotated[Path | None, Parameter(help="Journal file; in the home folder otherwise.")] = None,
+    venue_url: Annotated[str | None, Parameter(help="Address of the local exchange; by default QT_VENUE_URL.")] = None,
+    mlflow_url: Annotated[str | None, Parameter(help="Address of MLflow; by default QT_MLFLOW_URL.")] = None,
+    mode: Annotated[Mode | None, Parameter(help="How real the money is; by default QT_MODE, else sandbox.")] = None,
+    venue: Annotated[str | None, Parameter(help=f"{', '.join(VENUES)}; by default QT_VENUE, else sandbox.")] = None,
+    symbols: Annotated[
+        str | None, Parameter(help="Unified names joined by commas, or all; by default QT_SYMBOLS, else all.")
+    ] = None,
+    timeframe: Annotated[str | None, Parameter(help="Duration of a candle; by default QT_TIMEFRAME, else 5m.")] = None,
+    policy: Annotated[
+        Path | None, Parameter(help="TOML file with trading rules; by default the built-in ones.")
+    ] = None,
+    bundle: Annotated[Path | None, Parameter(help="Folder of a bundle to trade; by default the champion.")] = None,
+    journal: Journal = None,
     home: Home = None,
     log_format: Annotated[Literal["console", "json"], Parameter(help="Form of log lines.")] = "console",
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Least level shown.")] = "info",
@@ -87,47 +107,75 @@ def run(
     return asyncio.run(run_worker(order))
 
 
-@audit.command
-def verify(*, journal: Path | None = None, home: Home = None, json: Json = False) -> int:
+@audit.command(
+    help_epilogue=help_end(
+        "qtctl audit verify",
+        "qtctl audit verify --journal /backup/journal.jsonl --json",
+        statuses={0: "whole", 1: "damaged, or there is no journal"},
+        as_json=True,
+    )
+)
+def verify(*, journal: Journal = None, home: Home = None, json: Json = False) -> int:
     """Check that no entry of the journal was changed, removed, reordered or cut off."""
     from inference.telemetry import audit_commands  # noqa: PLC0415 - as above
 
     return audit_commands.verify(_journal(journal, home), as_json=json)
 
 
-@audit.command
-def tail(*, journal: Path | None = None, home: Home = None, lines: int = 20, json: Json = False) -> int:
+@audit.command(
+    help_epilogue=help_end(
+        "qtctl audit tail --lines 50",
+        "qtctl audit tail --json | jq '.[].type'",
+        statuses={0: "printed", 1: _NO_JOURNAL},
+        as_json=True,
+    )
+)
+def tail(*, journal: Journal = None, home: Home = None, lines: Lines = 20, json: Json = False) -> int:
     """Print the newest entries of the journal."""
     from inference.telemetry import audit_commands  # noqa: PLC0415 - as above
 
     return audit_commands.tail(_journal(journal, home), lines=lines, as_json=json)
 
 
-@audit.command
-def trades(*, journal: Path | None = None, home: Home = None, json: Json = False) -> int:
+@audit.command(
+    help_epilogue=help_end(
+        "qtctl audit trades",
+        "qtctl audit trades --json | jq .pnl",
+        statuses={0: "printed", 1: _NO_JOURNAL},
+        as_json=True,
+    )
+)
+def trades(*, journal: Journal = None, home: Home = None, json: Json = False) -> int:
     """Print every trade with its result, and what they came to."""
     from inference.telemetry import audit_commands  # noqa: PLC0415 - as above
 
     return audit_commands.trades(_journal(journal, home), as_json=json)
 
 
-@audit.command
-def why(subject: str, /, *, journal: Path | None = None, home: Home = None, json: Json = False) -> int:
-    """
-    Tell the story of the newest decision on a symbol, or of one trace, in words.
-
-    Args:
-        subject: A symbol (BTC/USDT:USDT) or a trace id, as the journal shows them.
-        journal: Journal file; in the home folder otherwise.
-        home: Folder of everything written (QUANTUM_HOME).
-        json: Print JSON for machines.
-    """
+@audit.command(
+    help_epilogue=help_end(
+        "qtctl audit why BTC/USDT:USDT",
+        "qtctl audit why 6f0c52d1a7e34b18 --home var --json",
+        statuses={0: "told", 1: "there is no journal, or it holds no decision on the subject"},
+        as_json=True,
+    )
+)
+def why(subject: Subject, /, *, journal: Journal = None, home: Home = None, json: Json = False) -> int:
+    """Tell the story of the newest decision on a symbol, or of one trace, in words."""
     from inference.telemetry import audit_commands  # noqa: PLC0415 - as above
 
     return audit_commands.why(_journal(journal, home), subject, as_json=json)
 
 
-@models.command(name="ls")
+@models.command(
+    name="ls",
+    help_epilogue=help_end(
+        "qtctl models ls",
+        "qtctl models ls --home var --json",
+        statuses={0: "listed; an unusable bundle is listed as such", 1: "the folder of bundles cannot be read"},
+        as_json=True,
+    ),
+)
 def list_models(*, home: Home = None, json: Json = False) -> int:
     """List the verified bundles that are kept, the one that traded last marked."""
     from inference.telemetry import model_commands  # noqa: PLC0415 - as above
@@ -135,30 +183,36 @@ def list_models(*, home: Home = None, json: Json = False) -> int:
     return model_commands.list_bundles(_home(home) / "bundles", as_json=json)
 
 
-@models.command
-def show(digest: str, /, *, home: Home = None, json: Json = False) -> int:
-    """
-    Show what a kept bundle says of itself.
-
-    Args:
-        digest: The bundle's digest, or its first digits.
-        home: Folder of everything written (QUANTUM_HOME).
-        json: Print JSON for machines.
-    """
+@models.command(
+    help_epilogue=help_end(
+        "qtctl models show 3f9a1c02",
+        "qtctl models show 3f9a1c02 --json | jq .metrics",
+        statuses={
+            0: "shown",
+            1: "the bundle cannot be read",
+            2: "bad usage: an unknown option, or no bundle or several have such a digest",
+        },
+        as_json=True,
+    )
+)
+def show(digest: Digest, /, *, home: Home = None, json: Json = False) -> int:
+    """Show what a kept bundle says of itself."""
     from inference.telemetry import model_commands  # noqa: PLC0415 - as above
 
     return model_commands.show(_home(home) / "bundles", digest, as_json=json)
 
 
-@models.command(name="verify")
-def verify_bundle(path: Path, /, *, json: Json = False) -> int:
-    """
-    Check a bundle's digests, feature fingerprint and golden outputs, as the worker does before it trades.
-
-    Args:
-        path: The bundle's folder.
-        json: Print JSON for machines.
-    """
+@models.command(
+    name="verify",
+    help_epilogue=help_end(
+        "qtctl models verify var/bundles/3f9a1c02",
+        "qtctl models verify /tmp/bundle --json",
+        statuses={0: "the worker would trade it", 1: "it cannot be trusted; the message names the file"},
+        as_json=True,
+    ),
+)
+def verify_bundle(path: Folder, /, *, json: Json = False) -> int:
+    """Check a bundle's digests, feature fingerprint and golden outputs, as the worker does before it trades."""
     from inference.telemetry import model_commands  # noqa: PLC0415 - as above
 
     return model_commands.verify(path, as_json=json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from feature_store.errors import QuantumError
+from feature_store.errors import BadInputError, QuantumError
 
 
 class BundleError(QuantumError):
@@ -21,9 +21,9 @@ class JournalError(QuantumError):
     """The journal's chain is broken or its file cannot be written; trading must not go on without a record."""
 
 
-class PolicyError(QuantumError):
+class PolicyError(BadInputError):
     """A policy value is outside its bounds or contradicts another."""
 
 
-class SettingsError(QuantumError):
+class SettingsError(BadInputError):
     """The environment's settings contradict each other or miss what the mode needs."""

@@ -86,15 +86,14 @@ def trades(path: Path, *, as_json: bool) -> int:
 
 
 def why(path: Path, subject: str, *, as_json: bool) -> int:
-    """Tell the story of a decision; 1 where the journal knows nothing of the subject."""
+    """Tell the story of a decision; what the journal knows nothing of is an error."""
     _require(path)
     story = story_of(read_entries(path), subject)
     if story is None:
-        sys.stderr.write(
+        raise JournalError(
             f"The journal {path} holds no decision on {subject!r}; name a symbol (BTC/USDT:USDT) or a trace id from"
-            " `qtctl audit tail`\n"
+            " `qtctl audit tail`"
         )
-        return 1
     if as_json:
         _print_json(story)
         return 0

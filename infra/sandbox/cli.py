@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import json as json_codec
 import sys
 import urllib.error
 import urllib.request
@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from feature_store.errors import QuantumError
+from feature_store.terminal import help_end, run
 from infra.sandbox.market.synthetic import DEFAULT_EDGE
 from infra.sandbox.protocol.signing import Credentials
 from infra.sandbox.serve import OptionError, Options
@@ -21,33 +23,47 @@ from infra.sandbox.serve import serve as run_server
 
 DEFAULT_START = "2026-01-05T00:00:00Z"
 DEFAULT_PORT = 9100
-BAD_INPUT = 2
 
 _Url = Annotated[str, Parameter(env_var="QT_VENUE_URL", help="Where the venue listens; `qtctl status` shows it.")]
 _AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print compact JSON, on one line.")]
+
+
+class NoAnswerError(QuantumError):
+    """No sandbox answers, or it refuses what was asked of it."""
+
+
+def _asking(*examples: str) -> str:
+    statuses = {0: "the venue answered", 1: "no venue answers, or it refuses; the message says which"}
+    return help_end(*examples, statuses=statuses, as_json=True)
+
 
 app = App(
     name="sandbox",
     help="A local exchange that speaks Binance USD-M futures, on a clock of its own.",
     help_format="plaintext",
-    help_epilogue="""Examples:
-  20 symbols, 60 times faster than the wall:
-    qtctl sandbox serve
-  A market in which nothing can be found, on a free port:
-    qtctl sandbox serve --port 0 --edge 0 --seed 11
-  Recorded candles:
-    qtctl sandbox serve --replay candles.parquet --replay-symbols BTCUSDT,ETHUSDT
-  Go on where it was stopped:
-    qtctl sandbox serve --state ./var/sandbox
-  Look, examine, disturb, undo:
-    qtctl sandbox status --url http://127.0.0.1:9100
-    qtctl sandbox audit
-    qtctl sandbox fault --path /fapi/v1/order --method POST --action exec_then_drop
-    qtctl sandbox fault --op clear""",
+    help_epilogue=_asking(
+        "qtctl sandbox serve",
+        "qtctl sandbox status --url http://127.0.0.1:9100",
+        "qtctl sandbox audit",
+        "qtctl sandbox fault --op clear",
+    ),
 )
 
 
-@app.command
+@app.command(
+    help_epilogue=help_end(
+        "qtctl sandbox serve",
+        "qtctl sandbox serve --port 0 --edge 0 --seed 11  # nothing to find in it",
+        "qtctl sandbox serve --replay candles.parquet --replay-symbols BTCUSDT,ETHUSDT",
+        "qtctl sandbox serve --state var/sandbox  # goes on where it was stopped",
+        statuses={
+            0: "stopped as asked, by SIGTERM or Ctrl-C",
+            1: "failed while it ran",
+            2: "bad usage: an unknown option, a value, port, recording or state that cannot be used",
+            130: "interrupted by Ctrl-C before it had begun",
+        },
+    )
+)
 def serve(
     *,
     host: str = "127.0.0.1",
@@ -105,69 +121,87 @@ def serve(
     api_secret
         The secret clients must sign with.
     state
-        Folder in which account and time are kept; the venue goes on from it when started again.
+        Folder in which account and time are kept, to go on from when started again; by default nothing is kept.
     ready_file
-        File that receives the line of stdout once the venue answers.
+        File that receives the line of stdout once the venue answers; by default none.
     replay
-        Parquet or CSV file, or a folder of them, with recorded candles to trade instead of the synthetic market.
+        Parquet or CSV file, or a folder of them, with recorded candles to trade; by default a synthetic market.
     replay_symbols
         Names of the recorded instruments to use; all when empty.
     replay_start
-        Venue time inside the recording at which the market opens to clients.
+        Venue time inside the recording at which the market opens to clients; by default after --history-days.
     replay_timeframe
-        Timeframe to use when the recording has several; 5m when it has it, else the finest.
+        Timeframe to use when the recording has several; by default 5m when it has it, else the finest.
     replay_exchange
-        Exchange to use when the recording has several.
+        Exchange to use when the recording has several; by default futures before spot.
     """
-    try:
-        names, count = _names(symbols)
-        options = Options(
-            host=host,
-            port=port,
-            symbols=names,
-            symbol_count=count,
-            seed=_at_least(seed, 0, "--seed"),
-            edge=_edge(edge),
-            speed=_speed(speed),
-            start_ms=_time_ms(start, "--start"),
-            history_days=_at_least(history_days, 1, "--history-days"),
-            balance=_amount(balance, "--balance"),
-            taker_fee=_amount(taker_fee, "--taker-fee"),
-            maker_fee=_amount(maker_fee, "--maker-fee"),
-            spread_bps=_amount(spread_bps, "--spread-bps"),
-            credentials=Credentials(api_key, api_secret),
-            state_folder=state,
-            ready_file=ready_file,
-            replay=replay,
-            replay_symbols=tuple(one.strip().upper() for one in replay_symbols.split(",") if one.strip()),
-            replay_start_ms=None if replay_start is None else _time_ms(replay_start, "--replay-start"),
-            replay_timeframe=replay_timeframe,
-            replay_exchange=replay_exchange,
-        )
-        asyncio.run(run_server(options))
-    except OptionError as error:
-        _fail(str(error))
+    names, count = _names(symbols)
+    options = Options(
+        host=host,
+        port=port,
+        symbols=names,
+        symbol_count=count,
+        seed=_at_least(seed, 0, "--seed"),
+        edge=_edge(edge),
+        speed=_speed(speed),
+        start_ms=_time_ms(start, "--start"),
+        history_days=_at_least(history_days, 1, "--history-days"),
+        balance=_amount(balance, "--balance"),
+        taker_fee=_amount(taker_fee, "--taker-fee"),
+        maker_fee=_amount(maker_fee, "--maker-fee"),
+        spread_bps=_amount(spread_bps, "--spread-bps"),
+        credentials=Credentials(api_key, api_secret),
+        state_folder=state,
+        ready_file=ready_file,
+        replay=replay,
+        replay_symbols=tuple(one.strip().upper() for one in replay_symbols.split(",") if one.strip()),
+        replay_start_ms=None if replay_start is None else _time_ms(replay_start, "--replay-start"),
+        replay_timeframe=replay_timeframe,
+        replay_exchange=replay_exchange,
+    )
+    asyncio.run(run_server(options))
 
 
-@app.command
+@app.command(
+    help_epilogue=_asking(
+        "qtctl sandbox status",
+        "qtctl sandbox status --url http://127.0.0.1:9100 --json | jq .now_ms",
+    )
+)
 def status(*, url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}", json: _AsJson = False) -> None:
     """Print the venue's time, speed, market and load as JSON."""
     _print(_ask(url, "/sandbox/status"), compact=json)
 
 
-@app.command
+@app.command(
+    help_epilogue=_asking(
+        "qtctl sandbox audit",
+        "qtctl sandbox audit --json | jq .unprotected",
+    )
+)
 def audit(*, url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}", json: _AsJson = False) -> None:
     """Print what an auditor wants to know: fills, round trips, unprotected stretches, duplicates."""
     _print(_ask(url, "/sandbox/audit"), compact=json)
 
 
-@app.command
+@app.command(
+    help_epilogue=_asking(
+        "qtctl sandbox truth --url http://127.0.0.1:9100",
+    )
+)
 def truth(*, url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}", json: _AsJson = False) -> None:
     """Print how much of the market can be predicted at all."""
     _print(_ask(url, "/sandbox/truth"), compact=json)
 
 
-@app.command
+@app.command(
+    help_epilogue=_asking(
+        "qtctl sandbox fault --path /fapi/v1/order --action exec_then_drop",
+        "qtctl sandbox fault --path /fapi/v1/time --status 429 --times 3",
+        "qtctl sandbox fault --op skew --ms 5000",
+        "qtctl sandbox fault --op clear",
+    )
+)
 def fault(
     *,
     url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}",
@@ -182,6 +216,7 @@ def fault(
     ms: int = 0,
     on: bool = True,
     hard: bool = False,
+    json: _AsJson = False,
 ) -> None:
     """Inject a fault, or undo all with `--op clear`.
 
@@ -198,9 +233,9 @@ def fault(
     action
         status, hang, drop, delay, exec_then_drop, exec_then_hang, exec_then_status or late_exec.
     times
-        How many requests fail; once unless a probability is given.
+        How many requests fail; by default one, or all where a probability is given.
     p
-        Probability with which a request fails.
+        Probability with which a request fails; by default 1.
     secs
         Seconds of a hang, a delay or a late execution.
     status
@@ -211,17 +246,19 @@ def fault(
         Whether a freeze or the log is switched on.
     hard
         Cut sockets without a farewell.
+    json
+        Print compact JSON, on one line.
     """
     body = {
         "op": op, "path": path, "method": method, "action": action, "times": times, "p": p, "secs": secs,
         "status": status, "ms": ms, "on": on, "hard": hard,
     }  # fmt: skip
-    _print(_ask(url, "/sandbox/ctl", body))
+    _print(_ask(url, "/sandbox/ctl", body), compact=json)
 
 
 def main() -> None:
     """Entry point of `python -m infra.sandbox`."""
-    app()
+    sys.exit(run(app, sys.argv[1:]))
 
 
 def _names(raw: str) -> tuple[tuple[str, ...], int]:
@@ -275,25 +312,19 @@ def _edge(value: float) -> float:
 
 def _ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
     if not url.startswith(("http://", "https://")):
-        _fail(f"--url expects http://HOST:PORT, was '{url}'.")
-    data = None if body is None else json.dumps(body).encode()
+        raise OptionError(f"--url expects http://HOST:PORT, was '{url}'.")
+    data = None if body is None else json_codec.dumps(body).encode()
     request = urllib.request.Request(url.rstrip("/") + path, data=data)  # noqa: S310 - the scheme is checked above.
     try:
         with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            return json.load(answer)
+            return json_codec.load(answer)
     except urllib.error.HTTPError as error:
-        _fail(f"The venue refused: {error.read().decode(errors='replace')}")
+        raise NoAnswerError(f"The venue refused: {error.read().decode(errors='replace')}") from None
     except (OSError, ValueError) as error:
-        _fail(
+        raise NoAnswerError(
             f"No sandbox answers at {url} ({error}); start one with `qtctl sandbox serve`, or name another with --url."
-        )
-    return None
+        ) from None
 
 
 def _print(answer: Any, *, compact: bool = False) -> None:
-    sys.stdout.write(json.dumps(answer, indent=None if compact else 2) + "\n")
-
-
-def _fail(sentence: str) -> None:
-    sys.stderr.write(sentence + "\n")
-    raise SystemExit(BAD_INPUT)
+    sys.stdout.write(json_codec.dumps(answer, indent=None if compact else 2) + "\n")

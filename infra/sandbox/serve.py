@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from feature_store import clock as wall
+from feature_store.errors import BadInputError
 from infra.sandbox.clock import VirtualClock
 from infra.sandbox.engine.book import BookModel
 from infra.sandbox.engine.exchange import Exchange
@@ -28,7 +29,7 @@ from infra.sandbox.server import Sandbox, application
 from infra.sandbox.venue import Venue
 
 
-class OptionError(Exception):
+class OptionError(BadInputError):
     """An option cannot be used; the message says what was expected."""
 
 

@@ -14,7 +14,8 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from feature_store.errors import BadInputError, QuantumError
+from feature_store.errors import BadInputError
+from feature_store.terminal import INTERRUPTED, help_end
 from infra.stack import doctor as doctor_module
 from infra.stack import overview
 from infra.stack.checks import Level
@@ -28,9 +29,10 @@ from infra.stack.supervisor import Supervisor
 _AsJson = Annotated[bool, Parameter(name="--json", negative=())]
 
 
-def _command(name: str, summary: str, *examples: str) -> App:
-    epilogue = "\n".join(("Examples:", *(f"  qtctl {name} {example}".rstrip() for example in examples)))
-    return App(name=name, help=summary, help_epilogue=epilogue, help_format="plaintext")
+def _command(name: str, summary: str, *examples: str, statuses: dict[int, str], as_json: bool = True) -> App:
+    lines = (f"qtctl {name} {example}".rstrip() for example in examples)
+    end = help_end(*lines, statuses=statuses, as_json=as_json)
+    return App(name=name, help=summary, help_epilogue=end, help_format="plaintext")
 
 
 up = _command(
@@ -40,32 +42,50 @@ up = _command(
     "--speed 300 --edge 0",
     "--venue binanceusdm --services prefect-server,mlflow,prefect-worker",
     "--json | jq .services.mlflow.url",
+    statuses={
+        0: "every service answers",
+        1: "failed: a service does not start, a database is damaged or the disk is full",
+        130: "interrupted by Ctrl-C or SIGTERM; 'qtctl down' stops what was started",
+    },
 )
-down = _command("down", "Stop the local stack, everything it started and nothing else.", "", "--json")
+down = _command(
+    "down",
+    "Stop the local stack, everything it started and nothing else.",
+    "",
+    "--json | jq .killed",
+    statuses={0: "nothing of it runs any more", 1: "failed: another command is changing the stack"},
+)
 status = _command(
     "status",
-    "Show what runs, where, and how it is; exit status 1 where something that should run does not.",
+    "Show what runs, where, and how it is.",
     "",
     "--json | jq .services",
+    statuses={0: "all that was started runs", 1: "something that should run does not, or the record is damaged"},
 )
 doctor = _command(
     "doctor",
-    "Check this machine and QUANTUM_HOME, and say how to mend what is wrong; exit status 1 where something is.",
+    "Check this machine and QUANTUM_HOME, and say how to mend what is wrong.",
     "",
     "--json | jq '.[] | select(.level != \"ok\")'",
+    statuses={0: "fit to run, perhaps with warnings", 1: "something is wrong; each finding says how to mend it"},
 )
 demo = _command(
     "demo",
     "Train, promote and trade on embedded defaults, then sum up; Ctrl-C stops everything cleanly. A second run goes on "
-    "from what is there. Exit status with --once: 0 the trades were closed, 1 something is missing, "
-    "3 nothing was promoted.",
+    "from what is there.",
     "",
     "--once",
     "--once --edge 0 --fresh",
     "--replay candles/ --fresh --report summary.json",
+    statuses={
+        0: "it ended as asked; with --once, the trades were closed",
+        1: "failed: a step did, or with --once something is missing",
+        3: "with --once: the gates refused the model, and nothing was promoted",
+        130: "interrupted by Ctrl-C before there was anything to sum up",
+    },
+    as_json=False,
 )
 
-_INTERRUPTED = 130
 # A trade may take an hour of market time; here an hour passes in half a minute.
 _DEMO_SPEED = 120.0
 
@@ -79,7 +99,7 @@ def _mention(sentence: str) -> None:
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
-    """Run a command; Ctrl-C, SIGTERM and a closed terminal cancel it in order, errors become one sentence."""
+    """Run a command; Ctrl-C, SIGTERM and a closed terminal cancel it in order."""
 
     async def cancellable() -> int:
         task = asyncio.current_task()
@@ -99,11 +119,8 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
 
     try:
         return asyncio.run(cancellable())
-    except QuantumError as error:
-        print(error, file=sys.stderr, flush=True)  # noqa: T201 - as above
-        return 2 if isinstance(error, BadInputError) else 1
     except (asyncio.CancelledError, KeyboardInterrupt):
-        return _INTERRUPTED
+        return INTERRUPTED
 
 
 def _forget_terminal() -> None:
@@ -131,11 +148,13 @@ def _up(
 
     Args:
         venue: sandbox, binanceusdm, binance or bitfinex; by default QT_VENUE, else sandbox.
-        symbols: How many symbols the sandbox exchange trades; 20 in a new home.
-        seed: The seed of the sandbox's market; 7 in a new home.
-        speed: How many times faster than the wall the sandbox's clock runs; 60 in a new home.
-        edge: Strength of the predictable component of the sandbox's market; 0 leaves nothing to find.
-        replay: Recorded candles (a Parquet or CSV file, or a folder) that the sandbox replays instead.
+        symbols: How many symbols the sandbox exchange trades; by default 20 in a new home.
+        seed: The seed of the sandbox's market; by default 7 in a new home.
+        speed: How many times faster than the wall the sandbox's clock runs; by default 60 in a new home.
+        edge: Strength of the predictable component of the sandbox's market; by default 0.45 in a new home, 0 leaves
+            nothing to find.
+        replay: Recorded candles (a Parquet or CSV file, or a folder) that the sandbox replays; by default a synthetic
+            market.
         services: all, or a comma list of sandbox, prefect-server, mlflow, prefect-worker, worker.
         json: Print what `qtctl status --json` prints, once everything is ready.
     """
@@ -270,18 +289,20 @@ def _demo(
     Args:
         once: End without being asked: after the trades, after the minutes, or when there is nothing to trade.
         trades: How many trades, on at least five symbols, must close before --once ends; by default 20.
-        minutes: For how long to trade at most; with --once 10, otherwise until Ctrl-C. If these are up before the
-            trades are closed, that is a failure unless only the minutes were named.
+        minutes: For how long to trade at most; by default 10 with --once, otherwise until Ctrl-C. If these are up
+            before the trades are closed, that is a failure unless only the minutes were named.
         days: How many days of candles to train on.
-        symbols: How many symbols the sandbox exchange trades; 20 in a new home.
-        edge: Strength of the predictable component of the sandbox's market; with 0 the gates must refuse.
-        seed: The seed of the sandbox's market; 7 in a new home.
-        speed: How many times faster than the wall the sandbox's clock runs; 120 in a new home.
-        replay: Recorded candles (a Parquet or CSV file, or a folder) to trade instead of a synthetic market.
-        size: How long the models train: full, quick or tiny (tiny only tries the machinery).
+        symbols: How many symbols the sandbox exchange trades; by default 20 in a new home.
+        edge: Strength of the predictable component of the sandbox's market; by default 0.45 in a new home, with 0 the
+            gates must refuse.
+        seed: The seed of the sandbox's market; by default 7 in a new home.
+        speed: How many times faster than the wall the sandbox's clock runs; by default 120 in a new home.
+        replay: Recorded candles (a Parquet or CSV file, or a folder) to trade; by default a synthetic market.
+        size: How long the models train: full, quick or tiny (tiny only tries the machinery); by default QT_SIZE,
+            else full.
         fresh: Forget what earlier runs left.
         retrain: Make another candidate although a champion is here.
-        report: Write the summary to this file as JSON.
+        report: Write the summary to this file as JSON; by default to none.
     """
     options = DemoOptions(
         once=once,
