@@ -1,54 +1,26 @@
-"""Every command block of the README runs in a fresh folder and prints what the README says."""
+"""Every command of the README runs in a fresh folder and prints what the README says; every name in it exists."""
 
 from __future__ import annotations
 
 import os
-import re
+import signal
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from infra.prove.proof import Proof, Size
+from infra.prove.readme_names import named_in, unknown_names
+from infra.prove.readme_text import Step, broken_promises, read
 from infra.prove.stage import ROOT
 
-BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 TIMEOUT_S = 1800
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One command of the README and the lines it promises; `…` stands for anything."""
-
-    command: str
-    promised: tuple[str, ...]
-
-
-def steps_of(text: str) -> list[Step]:
-    """Return the commands of all console blocks, in order."""
-    steps: list[Step] = []
-    for block in BLOCK.findall(text):
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-            command, *lines = part.rstrip("\n").split("\n")
-            while command.endswith("\\") and lines:
-                command = command[:-1] + lines.pop(0).strip()
-            steps.append(Step(command, tuple(line for line in lines if line.strip() and line.strip() != "…")))
-    return steps
-
-
-def missing_lines(promised: tuple[str, ...], printed: str) -> list[str]:
-    """Return the promised lines that were not printed, in order; a promise may hold `…` for what varies."""
-    missing, rest = [], re.sub(r"\x1b\[[0-9;]*m", "", printed)
-    for line in promised:
-        pattern = r"\s+".join(
-            ".*?".join(re.escape(piece) for piece in word.split("…")) for word in line.strip().split()
-        )
-        found = re.search(pattern, rest)
-        if found is None:
-            missing.append(line)
-        else:
-            rest = rest[found.end() :]
-    return missing
+COLUMNS = 160
+# What our own `make` was told is not what a newcomer tells his; where packages come from is the machine's.
+_OURS = frozenset(
+    {"QUANTUM_HOME", "MARKET_DATA_DIR", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
+    | {"SIZE", "TESTS", "ARGS", "REQUIRE_ALL", "PROVE_FLAGS"}
+)
 
 
 def _folder(size: Size, temporary: str) -> Path:
@@ -63,38 +35,57 @@ def _folder(size: Size, temporary: str) -> Path:
     return clone
 
 
+def _environment() -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in _OURS and not name.startswith(("QT_", "PREFECT_", "MLFLOW_"))
+    }
+    return kept | {"COLUMNS": str(COLUMNS)}
+
+
+def _try_out(step: Step, folder: Path, environment: Mapping[str, str], *, seconds: float = TIMEOUT_S) -> list[str]:
+    """Type a command in and return what is not as the README says."""
+    with subprocess.Popen(
+        ["bash", "-c", step.command],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            printed, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            # Whatever the command started holds its output open, and would be waited for.
+            os.killpg(process.pid, signal.SIGKILL)
+            return [f"`{step.command}` did not end within {seconds:g} s"]
+    problems = [f"`{step.command}` {problem}" for problem in broken_promises(step.promised, printed)]
+    if process.returncode != 0:
+        problems.append(f"`{step.command}` ended with {process.returncode}: {printed[-600:]}")
+    return problems
+
+
 def prove(size: Size) -> Proof:
-    """Run the blocks one after the other in one folder, as a newcomer reads them."""
-    steps = steps_of((ROOT / "README.md").read_text())
-    problems: list[str] = []
+    """Run the blocks one after the other in one folder, as a newcomer reads them, and look each name up."""
+    environment = _environment()
     with tempfile.TemporaryDirectory(prefix="readme-") as temporary:
         folder = _folder(size, temporary)
-        environment = {k: v for k, v in os.environ.items() if not k.startswith(("QT_", "PREFECT_", "MLFLOW_"))}
-        environment["COLUMNS"] = "160"
-        environment.pop("QUANTUM_HOME", None)
+        readme = read((folder / "README.md").read_text())
+        problems = [*readme.faults, *unknown_names(readme.prose, named_in(folder))]
         try:
-            for step in steps:
-                done = subprocess.run(
-                    ["bash", "-c", step.command],
-                    cwd=folder,
-                    env=environment,
-                    capture_output=True,
-                    text=True,
-                    timeout=TIMEOUT_S,
-                    check=False,
-                )
-                printed = done.stdout + done.stderr
-                if done.returncode != 0:
-                    problems.append(f"`{step.command}` ended with {done.returncode}: {printed[-600:]}")
-                problems += [
-                    f"`{step.command}` did not print: {line}" for line in missing_lines(step.promised, printed)
-                ]
+            for step in readme.steps:
+                print(f"   $ {step.command}", flush=True)
+                problems += _try_out(step, folder, environment)
         finally:
             subprocess.run([folder / ".venv/bin/qtctl", "down"], cwd=folder, env=environment, check=False)
     return Proof(
         name="readme",
-        figure=f"{len(steps)} commands ran, {len(problems)} promises broken",
-        bar="every command runs and prints what the README says",
-        holds=bool(steps) and not problems,
+        figure=f"{len(readme.steps)} commands ran, {len(problems)} promises broken",
+        bar="every command runs and prints what the README says, every name in it exists",
+        holds=bool(readme.steps) and not problems,
         details=tuple(problems),
     )
