@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -16,15 +14,12 @@ from flows.training.dataset import Dataset, Floats, Rows
 from flows.training.members.base import Export, FittedMember, write_file
 from inference.models import manifest as manifests
 from inference.models.bundle import GOLDEN_NAME, golden_outputs
-from inference.models.ensemble import Ensemble, Member, assemble, open_member
+from inference.models.ensemble import Ensemble, Member, open_member
 from inference.models.manifest import (
     MANIFEST_NAME,
-    SCHEMA_VERSION,
-    CalibrationTable,
     Golden,
     Manifest,
     MemberEntry,
-    TrainingWindows,
 )
 
 PARITY = 1e-5
@@ -88,49 +83,8 @@ def predict_members(members: Mapping[str, Member], dataset: Dataset, rows: Rows)
     return {name: np.concatenate(found) if found else np.empty(0) for name, found in parts.items()}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Draft:
-    """What a manifest will say, but for the golden vectors, which need the finished ensemble."""
-
-    created_at: str
-    code_version: str
-    feature_fingerprint: str
-    model_inputs: tuple[str, ...]
-    window: int
-    timeframe: str
-    horizon: int
-    symbols: tuple[str, ...]
-    training: TrainingWindows
-    members: tuple[MemberEntry, ...]
-    weighting: Literal["skill", "fixed"]
-    scale: float
-    calibration: CalibrationTable
-    threshold: float
-    round_trip_cost: float
-    max_abs_expected_return: float
-    metrics: dict[str, float]
-
-
-def write_bundle(folder: Path, draft: Draft, dataset: Dataset, golden_rows: Rows) -> Manifest:
-    """Write golden vectors and, last, the manifest: a folder without one is no bundle."""
-    ensemble = assemble(
-        draft.members,
-        {entry.name: (folder / entry.file.name).read_bytes() for entry in draft.members},
-        scale=draft.scale,
-        calibration=draft.calibration,
-        max_abs_expected_return=draft.max_abs_expected_return,
-        model_inputs=draft.model_inputs,
-        window=draft.window,
-    )
-    fields = {field.name: getattr(draft, field.name) for field in dataclasses.fields(draft)}
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION, golden=_write_golden(folder, dataset, golden_rows, ensemble), **fields
-    )
-    (folder / MANIFEST_NAME).write_bytes(manifests.encode(manifest))
-    return manifest
-
-
-def _write_golden(folder: Path, dataset: Dataset, rows: Rows, ensemble: Ensemble) -> Golden:
+def write_golden(folder: Path, ensemble: Ensemble, dataset: Dataset, rows: Rows) -> Golden:
+    """Write inputs with what the finished ensemble answers to them, for the worker to hold its own answers against."""
     inputs, windows, returns = dataset.inputs(rows), dataset.windows(rows), dataset.returns(rows)
     outputs = golden_outputs(ensemble.score(inputs, windows, returns))
     buffer = io.BytesIO()
@@ -142,3 +96,8 @@ def _write_golden(folder: Path, dataset: Dataset, rows: Rows, ensemble: Ensemble
         # A prediction that never varies still needs room for the last bit.
         prediction_scale={name: float(max(values.std(), 1e-9)) for name, values in outputs.items()},
     )
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest, last of all: a folder without one is no bundle."""
+    (folder / MANIFEST_NAME).write_bytes(manifests.encode(manifest))

@@ -26,13 +26,14 @@ from flows.training.leakage import shuffled_label_metrics
 from flows.training.members.base import FittedMember, Progress
 from flows.training.members.catalogue import trainer
 from flows.training.moments import Sampling
-from flows.training.pack import Draft, ExportedMember, export_member, predict_members, write_bundle
+from flows.training.pack import ExportedMember, export_member, predict_members, write_golden, write_manifest
 from flows.training.progress import overall
 from flows.training.report import MemberReport, ReliabilityCurve, TrainingReport
 from flows.training.splits import Splits, plan_splits
 from flows.training.trading import simulate, trade_metrics
 from inference.models.bundle import load_bundle
-from inference.models.manifest import MANIFEST_NAME, Manifest, MemberEntry
+from inference.models.ensemble import Ensemble, assemble
+from inference.models.manifest import MANIFEST_NAME, SCHEMA_VERSION, Golden, Manifest, MemberEntry
 
 
 def train_candidate(frames: FrameSet, config: TrainingConfig, out: Path, progress: Progress) -> TrainingReport:
@@ -72,9 +73,11 @@ def train_candidate(frames: FrameSet, config: TrainingConfig, out: Path, progres
     combined = combine(scored, rows.validation, rows.calibration, config, splits.horizon_ms)
     metrics = _assess(dataset, splits, rows, scored, combined, config)
     progress("evaluate", 0.8)
-    draft = _draft(frames, config, splits, exported, combined, metrics)
-    golden = rows.calibration.take(_spread(len(rows.calibration), config.golden_rows))
-    manifest = write_bundle(out, draft, dataset, golden)
+    entries = _entries(exported, combined)
+    kept = rows.calibration.take(_spread(len(rows.calibration), config.golden_rows))
+    golden = write_golden(out, _assembled(out, entries, frames, config, combined), dataset, kept)
+    manifest = _manifest(frames, config, splits, entries, combined, metrics, golden)
+    write_manifest(out, manifest)
     bundle = load_bundle(out, expected_fingerprint=frames.feature_fingerprint)
     progress("evaluate", 1.0)
 
@@ -156,15 +159,8 @@ def _assess(
     return metrics
 
 
-def _draft(
-    frames: FrameSet,
-    config: TrainingConfig,
-    splits: Splits,
-    exported: Mapping[str, ExportedMember],
-    combined: Combined,
-    metrics: dict[str, float],
-) -> Draft:
-    entries = tuple(
+def _entries(exported: Mapping[str, ExportedMember], combined: Combined) -> tuple[MemberEntry, ...]:
+    return tuple(
         MemberEntry(
             name=name,
             kind=one.entry.kind,
@@ -175,7 +171,33 @@ def _draft(
         )
         for name, one in exported.items()
     )
-    return Draft(
+
+
+def _assembled(
+    folder: Path, entries: tuple[MemberEntry, ...], frames: FrameSet, config: TrainingConfig, combined: Combined
+) -> Ensemble:
+    return assemble(
+        entries,
+        {entry.name: (folder / entry.file.name).read_bytes() for entry in entries},
+        scale=combined.scale,
+        calibration=combined.table,
+        max_abs_expected_return=combined.bound,
+        model_inputs=frames.input_names,
+        window=config.window,
+    )
+
+
+def _manifest(
+    frames: FrameSet,
+    config: TrainingConfig,
+    splits: Splits,
+    entries: tuple[MemberEntry, ...],
+    combined: Combined,
+    metrics: dict[str, float],
+    golden: Golden,
+) -> Manifest:
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
         created_at=config.created_at,
         code_version=config.code_version,
         feature_fingerprint=frames.feature_fingerprint,
@@ -192,6 +214,7 @@ def _draft(
         threshold=combined.threshold,
         round_trip_cost=config.round_trip_cost,
         max_abs_expected_return=combined.bound,
+        golden=golden,
         metrics=metrics,
     )
 
