@@ -86,7 +86,7 @@ def _state(worker: Worker) -> tuple[str, str]:
     if standing.trading_state is TradingState.HALTED:
         return "halted", standing.reason
     if worker.model is None:
-        return "idle", f"nothing to trade: {worker.models.reason}"
+        return "idle", worker.models.reason
     name = f"model {worker.model.version} ({worker.model.label})"
     if standing.trading_state is TradingState.REDUCING:
         return "trading", f"{name}; no new entries: {standing.reason}"

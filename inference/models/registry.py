@@ -147,8 +147,8 @@ class MlflowRegistry:
         absent = code == "RESOURCE_DOES_NOT_EXIST" or ("alias" in message.lower() and "not found" in message.lower())
         if absent:
             raise NothingPromotedError(
-                f"MLflow at {self._url} has no such version of {self._model_name}: {message} "
-                "Run `qtctl retrain`, or set the alias in the MLflow UI."
+                f"Nothing is promoted: MLflow at {self._url} has no such version of {self._model_name}; "
+                "run `qtctl retrain`, or set the alias in the MLflow UI"
             )
         raise RegistryUnavailableError(f"MLflow at {self._url} answered {status} {code}: {message[:200]}")
 

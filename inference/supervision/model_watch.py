@@ -197,7 +197,7 @@ class ModelWatch:
         self.reason = f"model {model.version} ({model.label}) is ready"
 
     def _withdraw(self, reason: str) -> None:
-        self.reason = f"nothing is promoted: {reason}"
+        self.reason = reason
         if self.wanted or self._known is not None:
             self._on_event("model.absent", {"reason": reason})
         self.wanted = False

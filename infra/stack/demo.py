@@ -256,7 +256,7 @@ class Demo:
     def _idles(self, worker: dict[str, Any], elapsed_s: float) -> bool:
         # It is idle too while it looks for a model; a moment later the reason is final.
         if worker.get("state") == "idle" and elapsed_s > _IDLE_SETTLED_S:
-            self._end(_NOTHING_PROMOTED, f"Nothing was promoted, and the worker idles: {worker.get('reason')}")
+            self._end(_NOTHING_PROMOTED, "Nothing was promoted, so the worker idles.")
             return True
         if elapsed_s > _IDLE_PATIENCE_S:
             found = worker.get("state") or "nothing"

@@ -68,7 +68,7 @@ async def test_alias_decides_what_trades(tmp_path, mlflow_server, bundles):
     async with running_sandbox(symbols=3, speed=60, seed=2, state=tmp_path / "s") as sandbox:
         settings = {"QT_VENUE_URL": sandbox.url, "QT_MODEL_NAME": MODEL, "QT_MODEL_POLL_SECONDS": "0.3"}
         async with worker(home, QT_MLFLOW_URL=mlflow_server.url, **settings) as running:
-            idle = await running.until(lambda one: one["state"] == "idle" and "nothing is promoted" in one["reason"])
+            idle = await running.until(lambda one: one["state"] == "idle" and "Nothing is promoted" in one["reason"])
 
             first = await asyncio.to_thread(shelf.add, bundles[0])
             await asyncio.to_thread(shelf.promote, first)
