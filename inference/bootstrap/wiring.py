@@ -202,8 +202,8 @@ class _Run:
         await self._worker.stop()
         await self._executor.stop()
 
-    def _expect_event(self) -> None:
-        self._stream.expect_event()
+    def _expect_event(self, sent: float) -> None:
+        self._stream.expect_event(sent)
 
     def _note(self, event_type: str, detail: Mapping[str, str]) -> None:
         self._worker.note(event_type, detail)

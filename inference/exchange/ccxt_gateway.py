@@ -55,7 +55,7 @@ class CcxtGateway:
         clock: VenueClock,
         monotonic: Callable[[], float],
         leverage: int,
-        on_accepted: Callable[[], None] = lambda: None,
+        on_accepted: Callable[[float], None] = lambda _: None,
     ) -> None:
         self._exchange = exchange
         self._clock = clock
@@ -146,6 +146,7 @@ class CcxtGateway:
         request = self._request(intent)
         send = self._exchange.fapiPrivatePostAlgoOrder if intent.is_conditional else self._exchange.fapiPrivatePostOrder
         self._refuse_while_closed()
+        sent = self._monotonic()
         try:
             answer = await send(request)
         except ccxt.BaseError as error:
@@ -154,7 +155,7 @@ class CcxtGateway:
             report = self._report(intent, answer)
         except MalformedReportError as error:
             raise OutcomeUnknownError(f"Order {intent.client_order_id} may exist: {error}") from error
-        self._on_accepted()
+        self._on_accepted(sent)
         return report
 
     async def query(self, intent: OrderIntent) -> OrderReport | None:

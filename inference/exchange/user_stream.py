@@ -7,12 +7,12 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from feature_store.errors import QuantumError
 from feature_store.venue.ccxt_package import ccxt
 from feature_store.venue.errors import translate
 from inference.domain.order import Fill, OrderReport
+from inference.exchange.account_events import AccountEvents, KeyLost, Opened, OrderEvent
 from inference.exchange.ccxt_mapping import MalformedReportError, stream_fill, stream_report
-from inference.exchange.watching import Interrupted, Nothing, Watcher, close_clients, is_private
+from inference.exchange.watching import Interrupted, Watcher, close_clients, is_private
 from inference.telemetry.logs import logger
 
 _log = logger("user_stream")
@@ -31,7 +31,9 @@ class UserStream:
     Follows what happens to the account's orders.
 
     `on_report` and `on_fill` get each event, `on_gap` is called whenever events may have been missed: then only REST
-    knows. Repeated and reordered events are passed on; whoever listens merges them monotonically.
+    knows. That is so when the stream is interrupted, and again as soon as it is open, because what happened between
+    the caller's last look and that moment is on no stream; the first opening is no exception. Repeated and reordered
+    events are passed on; whoever listens merges them monotonically.
     """
 
     def __init__(
@@ -51,13 +53,12 @@ class UserStream:
         self._monotonic = monotonic
         self._keep_alive_seconds = keep_alive_seconds
         self._expecting_since: float | None = None
-        self._last_event = monotonic()
         self._seen_fills: dict[str, None] = {}
         self._failures = 0
         self._dialling_since: float | None = None
         self._lost: str | None = None
-        self._orders = Watcher(exchange.watch_orders)
-        self._fills = Watcher(exchange.watch_my_trades)
+        self._events = AccountEvents(exchange, monotonic=monotonic)
+        self._connection = Watcher(exchange.watch_orders)
         self.reconnects = 0
 
     @property
@@ -65,9 +66,13 @@ class UserStream:
         """Whether the stream is open."""
         return any(is_private(url) and client.isConnected for url, client in list(self._exchange.clients.items()))
 
-    def expect_event(self) -> None:
-        """Say that the venue has just accepted something of ours, so that silence would mean a dead stream."""
-        if self._expecting_since is None:
+    def expect_event(self, sent: float) -> None:
+        """
+        Say that the venue has accepted something of ours that was sent at a time, so that silence means a dead stream.
+
+        As a rule the stream has told of it before the venue's answer was here.
+        """
+        if self._expecting_since is None and self._events.last_order_event < sent:
             self._expecting_since = self._monotonic()
 
     async def connected(self, *, within: float) -> bool:
@@ -80,38 +85,35 @@ class UserStream:
     async def run(self) -> None:
         """Follow the account until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_orders(), name="user-stream-orders")
-            tasks.create_task(self._follow_fills(), name="user-stream-fills")
+            tasks.create_task(self._keep_open(), name="user-stream-connection")
+            tasks.create_task(self._follow_events(), name="user-stream-events")
             tasks.create_task(self._keep_alive(), name="user-stream-keep-alive")
 
-    async def _follow_orders(self) -> None:
+    async def _keep_open(self) -> None:
         try:
             while True:
-                news = await self._orders.next(within=_TICK_SECONDS)
-                if isinstance(news, list):
-                    for order in news:
-                        self._take_order(order)
-                elif isinstance(news, Interrupted):
+                news = await self._connection.next(within=_TICK_SECONDS)
+                if isinstance(news, Interrupted):
                     await self._reopen(news.reason)
-                elif isinstance(news, Nothing):
-                    await self._judge_silence()
-                if self._lost is not None:
+                elif self._lost is not None:
                     await self._reopen(self._lost)
+                else:
+                    await self._judge_silence()
         finally:
-            await self._orders.drop()
+            await self._connection.drop()
 
-    async def _follow_fills(self) -> None:
-        try:
-            while True:
-                news = await self._fills.next(within=_TICK_SECONDS)
-                if isinstance(news, list):
-                    for trade in news:
-                        self._take_fill(trade)
-                elif isinstance(news, Interrupted):
-                    # The other watcher opens the connection again.
-                    await asyncio.sleep(0.2)
-        finally:
-            await self._fills.drop()
+    async def _follow_events(self) -> None:
+        while True:
+            event = await self._events.next()
+            if isinstance(event, OrderEvent):
+                self._take_order(event)
+            elif isinstance(event, Opened):
+                self._on_gap("the stream was opened")
+            elif isinstance(event, KeyLost):
+                self._lost = "the venue ended the stream: its key was lost"
+            else:
+                _log.warning("order_event_unreadable", said=event.text)
+                self._on_gap("an order event was unreadable")
 
     async def _judge_silence(self) -> None:
         """Reopen a stream that keeps silent though something happened, or that never opens; a quiet account is none."""
@@ -136,7 +138,7 @@ class UserStream:
         self._dialling_since = None
         self._lost = None
         _log.warning("user_stream_interrupted", reason=reason, failures=self._failures)
-        await self._orders.drop()
+        await self._connection.drop()
         await close_clients(self._exchange, which=is_private)
         self._forget_listen_key()
         self._on_gap(reason)
@@ -147,41 +149,40 @@ class UserStream:
         options = self._exchange.options.setdefault("linear", {})
         options.update(listenKey=None, lastAuthenticatedTime=0)
 
+    def _listen_key(self) -> str | None:
+        key = self._exchange.options.get("linear", {}).get("listenKey")
+        return None if key is None else str(key)
+
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(self._keep_alive_seconds)
+            key = self._listen_key()
+            if key is None:
+                continue
             try:
                 await self._exchange.fapiPrivatePutListenKey()
+                if self.is_connected:
+                    self._failures = 0
             except ccxt.NetworkError as error:
                 _log.warning("listen_key_not_renewed", error=str(translate(error))[:200])
             except ccxt.BaseError as error:
                 # Said to the one that waits on the stream: two that reopen it would close each other's connection.
-                self._lost = f"listen key lost: {error}"[:200]
+                if key == self._listen_key():
+                    self._lost = f"listen key lost: {error}"[:200]
 
-    def _take_order(self, order: Any) -> None:
-        self._last_event = self._monotonic()
+    def _take_order(self, event: OrderEvent) -> None:
         self._expecting_since = None
         self._failures = 0
         try:
-            report = stream_report(order.get("info"), symbol=str(order["symbol"]))
-            execution = stream_fill(order.get("info"), symbol=str(order["symbol"]))
-        except (MalformedReportError, KeyError) as error:
+            report = stream_report(event.raw, symbol=event.symbol)
+            execution = stream_fill(event.raw, symbol=event.symbol)
+        except MalformedReportError as error:
             _log.warning("order_event_unreadable", error=str(error))
             self._on_gap("an order event was unreadable")
             return
         if execution is not None:
             self._pass_fill(execution)
         self._on_report(report)
-
-    def _take_fill(self, trade: Any) -> None:
-        try:
-            execution = stream_fill(trade.get("info"), symbol=str(trade["symbol"]))
-        except (QuantumError, KeyError) as error:
-            _log.warning("fill_event_unreadable", error=str(error))
-            self._on_gap("an execution event was unreadable")
-            return
-        if execution is not None:
-            self._pass_fill(execution)
 
     def _pass_fill(self, execution: Fill) -> None:
         key = f"{execution.symbol}|{execution.fill_id}"
