@@ -18,30 +18,31 @@ TIMEOUT_S = 1800
 COLUMNS = 160
 # What our own `make` was told is not what a newcomer tells his; where packages come from is the machine's.
 _OURS = frozenset(
-    {"QUANTUM_HOME", "MARKET_DATA_DIR", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
+    {"QUANTUM_HOME", "MARKET_DATA_DIR", "PYTHONPATH", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
     | {"SIZE", "TESTS", "ARGS", "REQUIRE_ALL", "PROVE_FLAGS"}
 )
 
 
-def _folder(size: Size, temporary: str) -> Path:
-    """Return where to run: a clone set up from nothing or, in CI, a clone that borrows this one's environments."""
-    clone = Path(temporary) / "quantum-trader"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    if size is Size.CI:
-        for name in (".venv", ".venv-worker"):
-            (clone / name).symlink_to(ROOT / name)
-            # A clone's files are newer than the environments; that alone is no reason to make them again.
-            (ROOT / name / ".ready").touch()
-    return clone
+def _borrow(folder: Path, environment: Mapping[str, str]) -> None:
+    """Lend a clone this repository's environments, which then run the clone's own code."""
+    for name in (".venv", ".venv-worker"):
+        (folder / name).symlink_to(ROOT / name)
+        # A clone's files are newer than the environments; that alone is no reason to make them again.
+        (ROOT / name / ".ready").touch()
+        # As the set-up does, for code that lies in another place.
+        warm = [str(folder / name / "bin" / "python"), "-m", "feature_store.features.warm"]
+        subprocess.run(warm, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
-def _environment() -> dict[str, str]:
+def _environment(size: Size, folder: Path) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
         if name not in _OURS and not name.startswith(("QT_", "PREFECT_", "MLFLOW_"))
     }
-    return kept | {"COLUMNS": str(COLUMNS)}
+    # Borrowed environments would otherwise import what they were installed from.
+    ours = {"PYTHONPATH": str(folder)} if size is Size.CI else {}
+    return kept | ours | {"COLUMNS": str(COLUMNS)}
 
 
 def _try_out(step: Step, folder: Path, environment: Mapping[str, str], *, seconds: float = TIMEOUT_S) -> list[str]:
@@ -70,10 +71,17 @@ def _try_out(step: Step, folder: Path, environment: Mapping[str, str], *, second
 
 
 def prove(size: Size) -> Proof:
-    """Run the blocks one after the other in one folder, as a newcomer reads them, and look each name up."""
-    environment = _environment()
+    """
+    Run the blocks one after the other in a new clone, as a newcomer reads them, and look each name up.
+
+    In full the clone sets its environments up; CI lends it this repository's.
+    """
     with tempfile.TemporaryDirectory(prefix="readme-") as temporary:
-        folder = _folder(size, temporary)
+        folder = Path(temporary) / "quantum-trader"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+        environment = _environment(size, folder)
+        if size is Size.CI:
+            _borrow(folder, environment)
         readme = read((folder / "README.md").read_text())
         problems = [*readme.faults, *unknown_names(readme.prose, named_in(folder))]
         try:
