@@ -11,8 +11,9 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 from feature_store.clock import utc_now
+from feature_store.lake import CandleLake
 from flows.evidence import training_markdown, what_it_is
-from flows.frames import recent_frames
+from flows.frames import recent_frames, stored_series
 from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, named_by_series, say
 from flows.outcome import TRAINING_CONFIG, TRAINING_REPORT, Candidate
 from flows.registry import Registry, RunLog
@@ -109,6 +110,7 @@ def train(
     """
     settings = FlowSettings.of(venue=venue, symbols=symbols, timeframe=timeframe, days=days, size=size)
     config = training_config(settings, utc_now())
+    stored_series(CandleLake(settings.lake), settings)  # What cannot be trained on leaves no run in MLflow.
     run_id = open_run(settings, config)
     try:
         frames = load_frames(settings, config.horizon)

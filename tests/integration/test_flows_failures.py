@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
+
 import pytest
 
-from tests.stack_fixtures import ask, free_port, qtctl, sandbox_venue
+from tests.stack_fixtures import BIN, QUIET, ROOT, ask, free_port, qtctl, sandbox_venue
 
 
 @pytest.fixture
@@ -35,8 +40,39 @@ def test_venue_down(prefect_server, env):
     assert "The venue does not answer; check QT_VENUE_URL" in state["message"]
 
 
-def test_registry_down(prefect_server, env):
+def test_ctrl_c(prefect_server, env, venue):
+    """Ctrl-C in the middle of a flow ends it with the status that shells know, and the run is not left running."""
+    fault = qtctl("sandbox", "fault", "--path", "klines", "--action", "hang", "--p", "1", env={"QT_VENUE_URL": venue})
+    assert fault.returncode == 0, fault.stderr
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "QT_"))}
+    fetching = {"task_runs": {"name": {"like_": "ingest-"}, "state": {"type": {"any_": ["RUNNING"]}}}}
+    with subprocess.Popen(
+        [BIN / "qtctl", "ingest", "--days", "1", "--json"],
+        cwd=ROOT,
+        env={**clean, **QUIET, **env, "QT_VENUE_URL": venue},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            until = time.perf_counter() + 60
+            while not ask(f"{prefect_server.url}/api/task_runs/filter", fetching) and time.perf_counter() < until:
+                time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=200)
+        finally:
+            process.kill()
+            qtctl("sandbox", "fault", "--op", "clear", env={"QT_VENUE_URL": venue})
+
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert _newest_run(prefect_server, "ingest")["type"] != "RUNNING"
+
+
+def test_registry_down(prefect_server, env, venue):
     """A registry that does not answer fails the run before any training starts."""
+    assert qtctl("ingest", "--days", "1", env={**env, "QT_VENUE_URL": venue}).returncode == 0
     done = qtctl("train", "--size", "tiny", env={**env, "QT_MLFLOW_URL": f"http://127.0.0.1:{free_port()}"})
     state = _newest_run(prefect_server, "train")
 
@@ -56,7 +92,7 @@ def test_prefect_down(env):
 
 
 def test_nothing_ingested(prefect_server, env):
-    """Training without candles says what to run first, and leaves a failed run in MLflow, not a half one."""
+    """Features of no candles say what to run first, and the run has failed."""
     done = qtctl("features", env=env)
 
     assert done.returncode == 2
