@@ -34,7 +34,8 @@ def _borrow(folder: Path, environment: Mapping[str, str]) -> None:
         subprocess.run(warm, cwd=folder, env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
-def _environment(size: Size, folder: Path) -> dict[str, str]:
+def environment_of(size: Size, folder: Path) -> dict[str, str]:
+    """Return the environment of a newcomer's shell in a folder."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -45,7 +46,7 @@ def _environment(size: Size, folder: Path) -> dict[str, str]:
     return kept | ours | {"COLUMNS": str(COLUMNS)}
 
 
-def _try_out(step: Step, folder: Path, environment: Mapping[str, str], *, seconds: float = TIMEOUT_S) -> list[str]:
+def try_out(step: Step, folder: Path, environment: Mapping[str, str], *, seconds: float = TIMEOUT_S) -> list[str]:
     """Type a command in and return what is not as the README says."""
     with subprocess.Popen(
         ["bash", "-c", step.command],
@@ -79,7 +80,7 @@ def prove(size: Size) -> Proof:
     with tempfile.TemporaryDirectory(prefix="readme-") as temporary:
         folder = Path(temporary) / "quantum-trader"
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-        environment = _environment(size, folder)
+        environment = environment_of(size, folder)
         if size is Size.CI:
             _borrow(folder, environment)
         readme = read((folder / "README.md").read_text())
@@ -87,7 +88,7 @@ def prove(size: Size) -> Proof:
         try:
             for step in readme.steps:
                 print(f"   $ {step.command}", flush=True)
-                problems += _try_out(step, folder, environment)
+                problems += try_out(step, folder, environment)
         finally:
             subprocess.run([folder / ".venv/bin/qtctl", "down"], cwd=folder, env=environment, check=False)
     return Proof(
