@@ -30,13 +30,19 @@ help: ## List the targets
 
 setup: .venv/.ready .venv-worker/.ready ## Make both environments (pipeline and worker)
 
-.PHONY: python
-python:
-	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is missing: install it, or say where it is with 'make PYTHON=/path/to/python3.11 …'"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: the pinned versions need 3.11; pass PYTHON=/path/to/python3.11"; exit 1; }
-	@free=$$(df -Pm . | awk 'NR==2 {print $$4}'); [ "$$free" -ge 6000 ] || [ -e .venv/.ready ] || { echo "Only $$free MB are free here: the environments need about 6000 MB; free some space and run again"; exit 1; }
+# An environment whose Python is gone, after an upgrade of the system for example, is made anew.
+works = $(shell $(1)/bin/python -c 'print("yes")' 2>/dev/null || true)
+$(foreach env,.venv .venv-worker,$(if $(wildcard $(env)/.ready),$(if $(call works,$(env)),,$(shell rm -f $(env)/.ready))))
 
-.venv/.ready: pyproject.toml constraints.txt | python
+# What an environment is made of; asked for only where one has to be made.
+define need-python
+@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is missing: install it, or say where it is with 'make PYTHON=/path/to/python3.11 …'"; exit 1; }
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "$(PYTHON) is not Python 3.11: the pinned versions need 3.11; pass PYTHON=/path/to/python3.11"; exit 1; }
+@free=$$(df -Pm . | awk 'NR==2 {print $$4}'); [ "$$free" -ge 6000 ] || { echo "Only $$free MB are free here: the environments need about 6000 MB; free some space and run again"; exit 1; }
+endef
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(need-python)
 	@echo "Setting up .venv (pipeline and development); a few minutes the first time"
 	@rm -f $@
 	@$(PYTHON) -m venv .venv
@@ -45,7 +51,8 @@ python:
 	@$(BIN)/python -m feature_store.features.warm
 	@touch $@
 
-.venv-worker/.ready: pyproject.toml constraints.txt | python
+.venv-worker/.ready: pyproject.toml constraints.txt
+	$(need-python)
 	@echo "Setting up .venv-worker (the light worker)"
 	@rm -f $@
 	@$(PYTHON) -m venv .venv-worker
@@ -80,8 +87,9 @@ wheel: setup ## Build the worker's wheel into dist/
 	@$(BIN)/python -m build --wheel --outdir dist . >/dev/null && ls dist
 
 clean: ## Stop everything and forget all that ran (the environments stay)
-	@[ ! -x $(BIN)/qtctl ] || $(BIN)/qtctl down || true
+	@[ -z "$(call works,.venv)" ] || [ ! -x $(BIN)/qtctl ] || $(BIN)/qtctl down
 	@rm -rf var var-prove
+	@[ -z "$${QUANTUM_HOME:-}" ] || echo "QUANTUM_HOME $$QUANTUM_HOME was kept; 'qtctl demo --fresh' begins anew there"
 
 PROOFS := footprint decision-latency hot-reload kill-worker null-market real-candles demo readme fresh-clone-tests
 prove: setup ## Run every proof; SIZE=ci is the smaller, stated size
