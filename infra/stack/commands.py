@@ -20,6 +20,7 @@ from infra.stack import doctor as doctor_module
 from infra.stack import overview
 from infra.stack.checks import Level
 from infra.stack.demo import Demo, DemoOptions, check_options
+from infra.stack.errors import StackError
 from infra.stack.home import Programs, home_from_environment
 from infra.stack.local_stack import check_settings, check_timeframe, make_stack, settle
 from infra.stack.screen import Screen
@@ -99,7 +100,12 @@ def _mention(sentence: str) -> None:
 
 
 def _run(work: Coroutine[Any, Any, int]) -> int:
-    """Run a command; Ctrl-C, SIGTERM and a closed terminal cancel it in order."""
+    """
+    Run a command; Ctrl-C, SIGTERM and a closed terminal cancel it in order.
+
+    Raises:
+        StackError: The disk or a folder gave way in a place that has no sentence of its own.
+    """
 
     async def cancellable() -> int:
         task = asyncio.current_task()
@@ -121,6 +127,8 @@ def _run(work: Coroutine[Any, Any, int]) -> int:
         return asyncio.run(cancellable())
     except (asyncio.CancelledError, KeyboardInterrupt):
         return INTERRUPTED
+    except OSError as error:
+        raise StackError(f"{error}; `qtctl doctor` looks at disk and folders") from error
 
 
 def _forget_terminal() -> None:

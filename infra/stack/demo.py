@@ -13,14 +13,14 @@ from typing import Any
 
 import msgspec
 
-from feature_store.clock import monotonic
+from feature_store.clock import monotonic, utc_now
 from feature_store.errors import BadInputError, QuantumError
 from infra.stack import processes
 from infra.stack.checks import verify_journal
 from infra.stack.errors import ServiceDownError, StackError
 from infra.stack.figures import Report, reasons_by_line, scores_of, trading_of
 from infra.stack.home import Home
-from infra.stack.local_stack import LocalStack, make_stack
+from infra.stack.local_stack import LocalStack, disk_note, make_stack
 from infra.stack.mlflow_api import MlflowServer, ModelVersion
 from infra.stack.overview import read_worker_status
 from infra.stack.prefect_api import FlowRun, PrefectServer
@@ -29,6 +29,7 @@ from infra.stack.screen import Screen, show_report
 from infra.stack.services import MLFLOW, PREFECT, SANDBOX, WORKER, StackSettings
 
 RETRAIN = "retrain/retrain"
+_RETRAIN_FLOW = RETRAIN.partition("/")[0]
 LEAST_SYMBOLS = 5
 _TRADES = 20
 _MOST_DAYS = 1500
@@ -92,6 +93,7 @@ class Demo:
         stack = make_stack(self.home, self.settings, self.screen.say)
         with stack.supervisor.exclusive("demo"):
             try:
+                self._mark()
                 await self._begin(stack)
                 await self._play(stack)
             except asyncio.CancelledError:
@@ -103,14 +105,24 @@ class Demo:
                 await _to_its_end(self._finish(stack))
         return self.report.exit_status
 
+    def _mark(self) -> None:
+        """Say whether the last demonstration here reached its end, and note that this one has not yet."""
+        mark = self.home.demo_mark
+        if mark.exists():
+            todo = "beginning anew" if self.options.fresh else "going on from what it left"
+            self.screen.say(f"An earlier demonstration here was interrupted; {todo}.")
+        try:
+            mark.touch()
+        except OSError as error:
+            raise self.home.unwritable(error) from error
+
     async def _begin(self, stack: LocalStack) -> None:
         with stack.supervisor.exclusive():
             if self.options.fresh:
                 await self._start_over(stack)
             stack.prepare()
             self.report.settings = msgspec.to_builtins(self.settings)
-            self.screen.say(f"Starting the exchange, Prefect and MLflow under {self.home.root}")
-            with self._timed("start"):
+            with self._step("start", f"Starting the exchange, Prefect and MLflow under {self.home.root}"):
                 await stack.start_servers()
         self.report.urls = stack.urls
         self.screen.urls(stack.urls)
@@ -141,8 +153,7 @@ class Demo:
             await self._note_model(registry, champion)
             audit = await sandbox.get("/sandbox/audit")
             self.trades_before = len(audit.get("trades") or [])
-            self.screen.say("Starting the inference worker")
-            with self._timed("worker"), stack.supervisor.exclusive():
+            with self._step("worker", "Starting the inference worker"), stack.supervisor.exclusive():
                 await stack.start_worker()
             if resumes:
                 await self._deploy(stack)
@@ -150,16 +161,31 @@ class Demo:
                 await self._watch(stack, sandbox, promoted=champion is not None)
 
     async def _deploy(self, stack: LocalStack) -> None:
-        with self._timed("deploy"):
+        with self._step("deploy", "Bringing the deployments up to date"), stack.supervisor.exclusive():
             await stack.deploy(schedules=not self.options.once)
 
     async def _retrain(self, prefect: PrefectServer, stack: LocalStack) -> None:
-        parameters: dict[str, Any] = {"venue": self.settings.venue, "symbols": "all", "days": self.options.days}
-        if self.options.size is not None:
-            parameters["size"] = self.options.size
-        await self._follow(prefect, await prefect.start_deployment(RETRAIN, parameters), stack)
+        run = await prefect.under_way(_RETRAIN_FLOW, utc_now())
+        if run is not None:
+            self.screen.say("A retraining is under way here already; following it.")
+            run = await self._follow(prefect, run, stack)
+            if run.state_type == "COMPLETED":
+                return
+            self.screen.say(f"It ended {run.state_name}; beginning another.")
+        run = await self._follow(prefect, await prefect.start_deployment(RETRAIN, self._parameters()), stack)
+        # Only one may run at a time: a schedule may have been a moment faster.
+        if run.state_type == "CANCELLED" and (other := await prefect.under_way(_RETRAIN_FLOW, utc_now())) is not None:
+            self.screen.say("A retraining had begun before; following that one.")
+            run = await self._follow(prefect, other, stack)
+        if run.state_type != "COMPLETED":
+            await self._explain_failure(prefect, run, stack)
 
-    async def _follow(self, prefect: PrefectServer, run: FlowRun, stack: LocalStack) -> None:
+    def _parameters(self) -> dict[str, Any]:
+        parameters = {"venue": self.settings.venue, "symbols": "all", "days": self.options.days}
+        return parameters if self.options.size is None else parameters | {"size": self.options.size}
+
+    async def _follow(self, prefect: PrefectServer, run: FlowRun, stack: LocalStack) -> FlowRun:
+        """Show a run's progress until it is over."""
         self.screen.say(f"Retraining: {stack.urls[PREFECT]}/runs/flow-run/{run.id}")
         began = monotonic()
         silent_since: float | None = None
@@ -180,14 +206,7 @@ class Demo:
                     continue
                 silent_since = None
                 bars.show(steps, running, monotonic() - began)
-        if run.state_type == "COMPLETED":
-            return
-        other = await prefect.running(RETRAIN.partition("/")[0])
-        if run.state_type == "CANCELLED" and other is not None:
-            self.screen.say("A retraining had begun before; following that one.")
-            await self._follow(prefect, other, stack)
-            return
-        await self._explain_failure(prefect, run, stack)
+        return run
 
     async def _explain_failure(self, prefect: PrefectServer, run: FlowRun, stack: LocalStack) -> None:
         log = stack.home.logs / "prefect-worker.log"
@@ -200,7 +219,10 @@ class Demo:
             named = [line for line in processes.tail(log, lines=200).splitlines() if _ERROR_LINE.match(line)]
             found = named[-1] if named else found
         page = f"{stack.urls[PREFECT]}/runs/flow-run/{run.id}"
-        raise StackError(f"The retrain run ended {run.state_name}: {found or 'no reason given'}; read {log} and {page}")
+        raise StackError(
+            f"The retrain run ended {run.state_name}: {found or 'no reason given'}; "
+            f"read {log} and {page}{disk_note(stack.home)}"
+        )
 
     async def _note_model(self, registry: MlflowServer, champion: ModelVersion | None) -> None:
         newest = await registry.newest()
@@ -270,15 +292,17 @@ class Demo:
     def _check_alive(stack: LocalStack) -> None:
         if dead := stack.supervisor.dead():
             logs = ", ".join(f"{name}.log" for name in dead)
-            raise StackError(f"Service {', '.join(dead)} ended by itself; read {logs} in {stack.home.logs}")
+            raise StackError(
+                f"Service {', '.join(dead)} ended by itself; read {logs} in {stack.home.logs}{disk_note(stack.home)}"
+            )
 
     async def _finish(self, stack: LocalStack) -> None:
         """Read what only running servers tell, stop everything, then verify what was written."""
         await self._last_figures(stack)
         if stack.supervisor.record.services:
-            self.screen.say("Stopping everything; protective stops stay at the venue")
-        with self._timed("stop"):
-            self.report.killed = await stack.stop()
+            with self._step("stop", "Stopping everything; protective stops stay at the venue"):
+                self.report.killed += await stack.stop()
+        self.home.demo_mark.unlink(missing_ok=True)
         if self.home.journal.exists():
             found = await asyncio.to_thread(verify_journal, self.home, stack.programs)
             self.report.journal_verified, self.report.journal = found
@@ -306,6 +330,11 @@ class Demo:
             async with JsonApi("The sandbox exchange", stack.urls[SANDBOX]) as sandbox:
                 audit = await sandbox.get("/sandbox/audit")
             self.report.trading = trading_of(audit, before=self.trades_before)
+
+    @contextlib.contextmanager
+    def _step(self, name: str, sentence: str) -> Iterator[None]:
+        with self.screen.step(sentence), self._timed(name):
+            yield
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from infra.stack.errors import StackError
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -26,6 +28,11 @@ class Home:
     def record(self) -> Path:
         """The record of which processes are ours."""
         return self.root / "stack.json"
+
+    @property
+    def demo_mark(self) -> Path:
+        """Here while a demonstration is under way, and still here after one that was interrupted."""
+        return self.root / ".demo.unfinished"
 
     @property
     def prefect(self) -> Path:
@@ -76,10 +83,20 @@ class Home:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise StackError(
-                f"Cannot write to QUANTUM_HOME {self.root}: {error.strerror or error}; "
-                "make it writable, or set QUANTUM_HOME to a folder that is"
-            ) from error
+            raise self.unwritable(error) from error
+
+    def unwritable(self, error: OSError) -> StackError:
+        """Say in one sentence that something could not be written here, and what helps."""
+        found = error.strerror or str(error)
+        if error.errno in _FULL:
+            return StackError(
+                f"No more can be written to QUANTUM_HOME {self.root} ({found}); "
+                "free some space, or set QUANTUM_HOME to a folder on another disk"
+            )
+        return StackError(
+            f"Cannot write to QUANTUM_HOME {self.root}: {found}; "
+            "make it writable, or set QUANTUM_HOME to a folder that is"
+        )
 
 
 def home_from_environment() -> Home:

@@ -16,6 +16,7 @@ import msgspec
 from feature_store.candle import Timeframe
 from feature_store.clock import utc_now
 from feature_store.errors import BadInputError, UnknownTimeframeError
+from infra.stack import processes
 from infra.stack.checks import sqlite_damage
 from infra.stack.errors import PortTakenError, ServiceFailedError, StackError
 from infra.stack.home import Home, Programs
@@ -39,6 +40,7 @@ from infra.stack.supervisor import Supervisor
 
 LEAST_FREE_BYTES = 2 * 1024**3
 VENUES = ("sandbox", "binanceusdm", "binance", "bitfinex")
+_FULL_BYTES = 256 * 1024**2
 _DEPLOY_DEADLINE_S = 180.0
 _SERVERS = (SANDBOX, PREFECT, MLFLOW)
 
@@ -71,9 +73,9 @@ class LocalStack:
         check_timeframe(os.environ)
         self.programs.check(with_worker=WORKER in names)
         self.home.prepare()
-        check_disk(self.home)
         for sentence in self.supervisor.load():
             self.say(sentence)
+        check_disk(self.home)
         if not self.home.prefect_database.exists():
             self._deployed.unlink(missing_ok=True)
         running = self.supervisor.record.services
@@ -108,21 +110,20 @@ class LocalStack:
 
     async def start_servers(self) -> None:
         """Start the exchange, Prefect and MLflow at once, then Prefect's worker on a tidied queue."""
-        nobody_executes = self._starts_anew(PREFECT_WORKER)
-        if nobody_executes:
+        executor = next((service for service in self.services if service.name == PREFECT_WORKER), None)
+        running = self.supervisor.record.services.get(PREFECT_WORKER)
+        if executor is not None and running is not None and running.digest != executor.digest:
             await self.supervisor.stop([PREFECT_WORKER])
         await self._up_servers()
-        if nobody_executes and PREFECT in self.urls:
+        # One in good order still executes its runs. Without it nobody does, whatever Prefect's database says.
+        if executor is None or await self.supervisor.adopt(executor):
+            return
+        if PREFECT in self.urls:
             async with JsonApi("Prefect", self.urls[PREFECT]) as api:
                 closed = await PrefectServer(api).end_interrupted_runs(utc_now())
             if closed:
-                self.say(f"Closed {closed} flow run{'s' if closed > 1 else ''} that the last stop had interrupted.")
-        await self.supervisor.up([service for service in self.services if service.name == PREFECT_WORKER])
-
-    def _starts_anew(self, name: str) -> bool:
-        wanted = next((service for service in self.services if service.name == name), None)
-        running = self.supervisor.record.services.get(name)
-        return wanted is not None and (running is None or running.digest != wanted.digest)
+                self.say(f"Closed {closed} flow run{'s' if closed > 1 else ''} that had been interrupted.")
+        await self.supervisor.up([executor])
 
     async def start_worker(self) -> None:
         """Start the inference worker."""
@@ -141,6 +142,7 @@ class LocalStack:
         digest = self._deployment_digest(schedules=schedules)
         if self._deployed.exists() and self._deployed.read_text() == digest:
             return False
+        marks = {processes.MARK: self.supervisor.record.stack_id, processes.SERVICE: "prefect-deploy"}
         log = self.home.logs / "prefect-deploy.log"
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
@@ -148,7 +150,8 @@ class LocalStack:
                 *("--no-prompt", "deploy", "--all"),
                 cwd=self.programs.repository,
                 env=client_environment(self.settings, self.home, self.urls)
-                | {"QT_SCHEDULES": "true" if schedules else "false"},
+                | {"QT_SCHEDULES": "true" if schedules else "false"}
+                | marks,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
@@ -276,3 +279,11 @@ def check_disk(home: Home, least: int = LEAST_FREE_BYTES) -> None:
             f"Only {free / 1024**3:.1f} GiB are free for {home.root}, a run needs {least / 1024**3:.0f}; "
             "free some space, or set QUANTUM_HOME to a folder on another disk"
         )
+
+
+def disk_note(home: Home) -> str:
+    """Name a full disk as the likely reason of a failure; nothing where there is room."""
+    free = shutil.disk_usage(home.root).free
+    if free >= _FULL_BYTES:
+        return ""
+    return f"; only {free / 1024**2:.0f} MiB are left on the disk of {home.root}: free some space first"

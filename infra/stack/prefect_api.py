@@ -91,15 +91,20 @@ class PrefectServer:
         """Read one flow run."""
         return msgspec.convert(await self._api.get(f"/api/flow_runs/{run_id}"), FlowRun, strict=False)
 
-    async def running(self, flow: str) -> FlowRun | None:
-        """Return a run of a flow that is under way, or None."""
-        body = {
-            "flows": {"name": {"any_": [flow]}},
-            "flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING"]}}},
-            "limit": 1,
-        }
-        rows = await self._api.post("/api/flow_runs/filter", body)
-        return msgspec.convert(rows[0], FlowRun, strict=False) if rows else None
+    async def under_way(self, flow: str, now: datetime) -> FlowRun | None:
+        """Return a run of a flow that is being executed, else one that is due to be, else None."""
+        executed = {"state": {"type": {"any_": _UNDER_WAY}}}
+        due = {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"before_": now.isoformat()}}
+        for runs in (executed, due):
+            body = {
+                "flows": {"name": {"any_": [flow]}},
+                "flow_runs": runs,
+                "sort": "EXPECTED_START_TIME_ASC",
+                "limit": 1,
+            }
+            if rows := await self._api.post("/api/flow_runs/filter", body):
+                return msgspec.convert(rows[0], FlowRun, strict=False)
+        return None
 
     async def with_subflows(self, run_id: str) -> list[str]:
         """Return a flow run's id and those of the flows that it called."""
@@ -145,26 +150,19 @@ class PrefectServer:
         They would hold their deployment's concurrency slot, and each missed schedule would start at once.
 
         Returns:
-            How many runs were closed.
+            How many flow runs were closed; their tasks are closed with them.
         """
-        dead = await self._api.post(
-            "/api/flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": _UNDER_WAY}}}, "limit": 200}
-        )
-        missed = await self._api.post(
-            "/api/flow_runs/filter",
-            {
-                "flow_runs": {
-                    "state": {"type": {"any_": ["SCHEDULED"]}},
-                    "expected_start_time": {"before_": now.isoformat()},
-                },
-                "limit": 200,
-            },
-        )
-        for rows, state, why in (
-            (dead, "CRASHED", "The stack was stopped while this ran."),
-            (missed, "CANCELLED", "The stack was stopped when this was due."),
+        under_way = {"state": {"type": {"any_": _UNDER_WAY}}}
+        missed = {"state": {"type": {"any_": ["SCHEDULED"]}}, "expected_start_time": {"before_": now.isoformat()}}
+        closed = 0
+        for body, kind, state, why in (
+            ({"task_runs": under_way}, "task_runs", "CRASHED", "The stack was stopped while this ran."),
+            ({"flow_runs": under_way}, "flow_runs", "CRASHED", "The stack was stopped while this ran."),
+            ({"flow_runs": missed}, "flow_runs", "CANCELLED", "The stack was stopped when this was due."),
         ):
+            rows = await self._api.post(f"/api/{kind}/filter", body | {"limit": 200})
             for row in rows:
-                body = {"state": {"type": state, "message": why}, "force": True}
-                await self._api.post(f"/api/flow_runs/{row['id']}/set_state", body)
-        return len(dead) + len(missed)
+                order = {"state": {"type": state, "message": why}, "force": True}
+                await self._api.post(f"/api/{kind}/{row['id']}/set_state", order)
+            closed += len(rows) if kind == "flow_runs" else 0
+        return closed

@@ -18,6 +18,7 @@ MARK = "QT_STACK_ID"
 SERVICE = "QT_STACK_SERVICE"
 # Creation times are read with clock ticks of 10 ms; a corrected wall clock moves them together by more.
 _CREATE_TIME_TOLERANCE_S = 2.0
+_PARENT_PATIENCE_S = 2.0
 
 
 def start(command: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path) -> int:
@@ -97,17 +98,31 @@ def end(stack_id: str, service: str, grace_s: float) -> list[int]:
     Flow runs live in sessions of their own, so the mark in the environment, not the process group, says what is ours.
 
     Returns:
-        The pids that had to be killed.
+        The pids that had to be killed, but for those whose parent belongs to the service too: a computation has no
+        duty to listen, and a parent that only waits for it ends by itself.
     """
     members = marked(stack_id, [service])
     _signal(members, signal.SIGTERM)
     _wait(members, grace_s)
     # A process that was starting children while we asked may have left some unasked.
     alive = marked(stack_id, [service])
-    killed = [process.pid for process in alive]
-    _signal(alive, signal.SIGKILL)
-    _wait(alive, 5.0)
-    return killed
+    children = _children_among(alive)
+    _signal(children, signal.SIGKILL)
+    _wait(alive, _PARENT_PATIENCE_S if children else 0.0)
+    deaf = marked(stack_id, [service])
+    _signal(deaf, signal.SIGKILL)
+    _wait(deaf, 5.0)
+    return [process.pid for process in deaf]
+
+
+def _children_among(members: Sequence[psutil.Process]) -> list[psutil.Process]:
+    pids = {process.pid for process in members}
+    children = []
+    for process in members:
+        with contextlib.suppress(psutil.Error):
+            if process.ppid() in pids:
+                children.append(process)
+    return children
 
 
 def _wait(members: Iterable[psutil.Process], patience_s: float) -> None:

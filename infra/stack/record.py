@@ -22,6 +22,7 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     digest: str
     started_at: datetime
+    grace_s: float = 10.0
 
 
 class StackRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from feature_store.clock import monotonic
@@ -17,6 +17,7 @@ from infra.stack.prefect_api import Progress as Step
 
 _SECONDS_BETWEEN_LINES = 15.0
 _MOST_ROWS = 10
+_WAITING = "waiting for the Prefect worker"
 _FORMS = {"hit_rate": ".3f", "ic": "+.3f", "net_per_trade_bps": "+.1f"}
 
 
@@ -34,7 +35,7 @@ class Screen:
 
     def say(self, sentence: str) -> None:
         """Print one sentence."""
-        self.console.print(sentence, soft_wrap=True)
+        self.console.print(sentence, soft_wrap=True, markup=False)
 
     def say_calmly(self, sentence: str) -> None:
         """Print one line, unless one was printed a moment ago."""
@@ -50,16 +51,22 @@ class Screen:
                 self.say(f"  {name:18}{urls[key]}")
 
     @contextlib.contextmanager
+    def step(self, sentence: str) -> Iterator[None]:
+        """Say what is being done and, on a terminal, let a bar move until it is."""
+        if not self.is_live:
+            self.say(sentence)
+            yield
+            return
+        with Progress(*_columns(), console=self.console) as progress:
+            task = progress.add_task(sentence, total=None)
+            yield
+            progress.update(task, total=1.0, completed=1.0)
+
+    @contextlib.contextmanager
     def bars(self) -> Iterator[Bars]:
         """Show progress bars while the context lasts."""
-        progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=32),
-            TextColumn("{task.percentage:>5.1f} %"),
-            TimeElapsedColumn(),
-            console=self.console,
-            transient=False,
-        )
+        percent = TextColumn("{task.percentage:>5.1f} %")
+        progress = Progress(*_columns(), percent, console=self.console)
         with progress if self.is_live else contextlib.nullcontext():
             yield Bars(self, progress)
 
@@ -77,17 +84,19 @@ class Bars:
         self._screen = screen
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
+        self._waiting = progress.add_task(_WAITING.capitalize(), total=None)
 
     def show(self, steps: Sequence[Step], running: Sequence[str], elapsed_s: float) -> None:
         """Bring the bars up to date."""
         if self._screen.is_live:
+            self._progress.update(self._waiting, visible=not steps)
             for step in steps:
                 if step.key not in self._tasks:
                     self._tasks[step.key] = self._progress.add_task(step.description, total=100.0)
                 self._progress.update(self._tasks[step.key], completed=step.percent, description=step.description)
             return
         unfinished = [f"{step.description} {step.percent:.0f} %" for step in steps if step.percent < 100.0]
-        doing = "; ".join(unfinished) or ", ".join(running) or "waiting for the Prefect worker"
+        doing = "; ".join(unfinished) or ", ".join(running) or _WAITING
         self._screen.say_calmly(f"  {elapsed_s:5.0f} s  {doing}")
 
 
@@ -106,6 +115,10 @@ class Trade:
         refusals = _refusal_text(worker)
         open_positions = len(audit.get("open_positions") or [])
         self._screen.say_calmly(f"  {headline}; open positions {open_positions}; refusals: {refusals or 'none'}")
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    return TextColumn("{task.description}", markup=False), BarColumn(bar_width=32), TimeElapsedColumn()
 
 
 def _console() -> Console:

@@ -210,6 +210,9 @@ def _prefect_worker(settings: StackSettings, home: Home, programs: Programs, url
         log=home.logs / "prefect-worker.log",
         health=Health("prefect-worker", f"{urls[PREFECT]}/api"),
         needs=(PREFECT,),
+        # A flow run may sit in native code, or lose the request in a callback. It is closed as crashed before another
+        # starts, so there is nothing worth waiting for.
+        grace_s=3.0,
     )
 
 

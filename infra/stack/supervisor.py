@@ -29,8 +29,7 @@ from infra.stack.record import (
 from infra.stack.services import PREFECT_WORKER, PREFERRED_PORTS, WORKER, Service
 
 _ADOPTION_PATIENCE_S = 5.0
-# The worker finishes its batch of decisions first.
-_WORKER_GRACE_S = 20.0
+_STRAY_GRACE_S = 3.0
 
 
 class Supervisor:
@@ -60,9 +59,14 @@ class Supervisor:
 
         Raises:
             StackBusyError: Another command holds it.
+            StackError: The home cannot be written.
         """
-        self._home.root.mkdir(parents=True, exist_ok=True)
-        with (self._home.root / f".{name}.lock").open("w") as lock:
+        with contextlib.ExitStack() as held:
+            try:
+                self._home.root.mkdir(parents=True, exist_ok=True)
+                lock = held.enter_context((self._home.root / f".{name}.lock").open("w"))
+            except OSError as error:
+                raise self._home.unwritable(error) from error
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -88,13 +92,15 @@ class Supervisor:
             mended.append(f"stack.json could not be read ({damage}); it was set aside as {aside.name} and begun anew.")
             found = StackRecord(stack_id=mark) if mark else None
         self._record = found or new_record()
-        for name, service in self._record.services.items():
-            if processes.find(service.pid, service.create_time, self._record.stack_id) is None:
+        if gone := self.dead():
+            for name in gone:
                 self._record = self._record.without_service(name)
-                if service.state != "stopped":
-                    mended.append(f"Service {name} had ended without being stopped (process {service.pid}).")
+            services = "Service" if len(gone) == 1 else "Services"
+            mended.append(f"{services} {', '.join(gone)} had ended without being stopped.")
         mended += self._end_strays()
-        self._save()
+        # Whoever frees a full disk must be able to stop what fills it.
+        with contextlib.suppress(StackError):
+            self._save()
         return mended
 
     def _end_strays(self) -> list[str]:
@@ -104,7 +110,7 @@ class Supervisor:
             if service not in self._record.services:
                 strays[service] = strays.get(service, 0) + 1
         for service in strays:
-            processes.end(self._record.stack_id, service, grace_s=5.0)
+            processes.end(self._record.stack_id, service, _STRAY_GRACE_S)
         return [
             f"Stopped {count} process{'es' if count > 1 else ''} of {service} left by an interrupted run."
             for service, count in strays.items()
@@ -156,11 +162,11 @@ class Supervisor:
             raise failures.exceptions[0] from None
 
     async def _ensure(self, service: Service) -> None:
-        if await self._adopt(service):
-            return
-        await self._start(service)
+        if not await self.adopt(service):
+            await self._start(service)
 
-    async def _adopt(self, service: Service) -> bool:
+    async def adopt(self, service: Service) -> bool:
+        """Take over a service that an earlier command left in good order; one that is not is stopped."""
         known = self._record.services.get(service.name)
         if known is None:
             return False
@@ -171,7 +177,7 @@ class Supervisor:
                 return True
             else:
                 self._say(f"Service {service.name} runs but does not answer; restarting it.")
-        await self.stop([service.name], grace_s=service.grace_s)
+        await self.stop([service.name])
         return False
 
     async def _ready_within(self, service: Service, known: ServiceRecord) -> bool:
@@ -216,6 +222,7 @@ class Supervisor:
             state="starting",
             digest=service.digest,
             started_at=started_at.astimezone(UTC),
+            grace_s=service.grace_s,
         )
         await self._note(service.name, known)
         deadline = monotonic() + service.deadline_s
@@ -242,7 +249,7 @@ class Supervisor:
                 os.close(self._reservations.pop(service.port))
         await self._note(service.name, msgspec.structs.replace(known, state="running"))
 
-    async def stop(self, names: Iterable[str] | None = None, *, grace_s: float = 10.0) -> list[str]:
+    async def stop(self, names: Iterable[str] | None = None) -> list[str]:
         """
         Stop services in the reverse of their order, each with everything it started.
 
@@ -253,10 +260,13 @@ class Supervisor:
         killed: list[str] = []
 
         async def end(name: str) -> None:
-            grace = max(grace_s, _WORKER_GRACE_S) if name == WORKER else grace_s
-            if await asyncio.to_thread(processes.end, self._record.stack_id, name, grace):
+            known = self._record.services.get(name)
+            grace_s = _STRAY_GRACE_S if known is None else known.grace_s
+            if await asyncio.to_thread(processes.end, self._record.stack_id, name, grace_s):
                 killed.append(name)
-            await self._note(name, None)
+            # A record that cannot be written must not keep the others running; the next command mends it.
+            with contextlib.suppress(StackError):
+                await self._note(name, None)
 
         # Those that others need end last; servers need nothing from one another.
         for name in (WORKER, PREFECT_WORKER):
@@ -287,4 +297,7 @@ class Supervisor:
         self._save()
 
     def _save(self) -> None:
-        write_record(self._home.record, self._record)
+        try:
+            write_record(self._home.record, self._record)
+        except OSError as error:
+            raise self._home.unwritable(error) from error

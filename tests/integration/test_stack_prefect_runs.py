@@ -30,12 +30,12 @@ async def test_interrupted_runs_are_closed_and_later_ones_left(prefect_server): 
         missed = await new_run(api, "SCHEDULED", NOW - timedelta(minutes=5))
         coming = await new_run(api, "SCHEDULED", NOW + timedelta(minutes=5))
 
-        assert (await server.running("stack-test")).id == running
+        assert (await server.under_way("stack-test", NOW)).id == running
         assert await server.end_interrupted_runs(NOW) >= 2
         assert (await server.flow_run(running)).state_type == "CRASHED"
         assert (await server.flow_run(missed)).state_type == "CANCELLED"
         assert (await server.flow_run(coming)).state_type == "SCHEDULED"
-        assert await server.running("stack-test") is None
+        assert await server.under_way("stack-test", NOW) is None
 
 
 async def test_progress_is_the_newest_of_each_step(prefect_server):  # noqa: F811 - the fixture
