@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from feature_store.candle import CandleBlock, Timeframe, validate
-from feature_store.features import kernel
+from feature_store.features import native
 from feature_store.features.definition import FEATURES, INDEX, MODEL_INPUTS, TAIL, WARM_UP, WINDOW
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def model_inputs(features: Floats) -> Inputs:
     Each row stands for itself. An input is NaN where a feature it reads is NaN, and otherwise finite.
     """
     out = np.empty((len(features), INPUT_COUNT), dtype=np.float32)
-    kernel.compute_inputs(np.ascontiguousarray(features, dtype=np.float64), out)
+    native.compute_inputs(np.ascontiguousarray(features, dtype=np.float64), out)
     return out
 
 
@@ -60,7 +60,7 @@ class SeriesState:
     """The arrays that carry one series; they may be rows of larger arrays, and are changed in place."""
 
     tail: Floats = field(default_factory=lambda: np.zeros((TAIL, 5)))
-    recursion: Floats = field(default_factory=lambda: np.zeros(kernel.STATE_SIZE))
+    recursion: Floats = field(default_factory=lambda: np.zeros(native.STATE_SIZE))
     counters: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(COUNTERS, np.int64))
     inputs: Inputs = field(default_factory=lambda: np.full((WINDOW, INPUT_COUNT), np.nan, np.float32))
     returns: Floats = field(default_factory=lambda: np.full(WINDOW, np.nan))
@@ -175,9 +175,9 @@ class FeatureEngine:
             counters[_RESTARTS] += 1
         if counters[_SEEN] == 0:
             counters[_FIRST] = block.open_time_ms[0]
-        for row in range(0, len(block), kernel.BLOCK):
-            part = slice(row, row + kernel.BLOCK)
-            kernel.advance(int(counters[_SEEN]), block.values[part], state.tail, state.recursion, _WARM_UP, out[part])
+        for row in range(0, len(block), native.BLOCK):
+            part = slice(row, row + native.BLOCK)
+            native.advance(int(counters[_SEEN]), block.values[part], state.tail, state.recursion, _WARM_UP, out[part])
             counters[_SEEN] += len(out[part])
         counters[_LAST] = block.open_time_ms[-1]
         self._count_gaps(missing)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-# Everything that is compiled stands in this file, constants too: numba's cache notices a change of this file only.
-# definition.py holds the same order and sizes in words; tests hold the two together.
+# Everything that is compiled stands in this file, constants too: a change of it makes kept machine code void.
+# definition.py and native.py hold the same order and sizes for who does not compile; tests hold them together.
 (
     OPEN,
     HIGH,
@@ -71,7 +71,6 @@ if TYPE_CHECKING:
 
 TAIL = 64
 STATE_SIZE = 24
-BLOCK = 256
 INPUTS = 41
 
 # Slots of the state vector: what Wilder's and exponential averages carry, running totals, the last pivots.
@@ -105,16 +104,13 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 
 def compiled(function: _F) -> _F:
     """
-    Compile a function; keep the machine code in numba's cache where one can be written.
+    Compile a function.
 
-    Never fastmath: sums have one order, so that blocks of 256 candles and of one give the same bits.
+    Never fastmath: sums have one order, so that blocks of 256 candles and of one give the same bits. Without numba's
+    runtime, too: nothing here allocates or raises, so that the machine code stands by itself.
     """
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": False}
-    try:
-        result: _F = numba.njit(cache=True, **options)(function)
-    except RuntimeError:
-        # A read-only install without NUMBA_CACHE_DIR: each process compiles for itself.
-        result = numba.njit(**options)(function)
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": False, "_nrt": False}
+    result: _F = numba.njit(**options)(function)
     return result
 
 
@@ -130,7 +126,8 @@ def _sum(x: Floats, start: int, length: int, out: Floats) -> None:
 
 @compiled
 def _highest(x: Floats, start: int, length: int, out: Floats) -> None:
-    out[:] = x[start : start + len(out)]
+    for row in range(len(out)):
+        out[row] = x[start + row]
     for back in range(1, length):
         part = x[start - back : start - back + len(out)]
         for row in range(len(out)):
@@ -139,7 +136,8 @@ def _highest(x: Floats, start: int, length: int, out: Floats) -> None:
 
 @compiled
 def _lowest(x: Floats, start: int, length: int, out: Floats) -> None:
-    out[:] = x[start : start + len(out)]
+    for row in range(len(out)):
+        out[row] = x[start + row]
     for back in range(1, length):
         part = x[start - back : start - back + len(out)]
         for row in range(len(out)):
@@ -245,17 +243,15 @@ def _relative_momentum(cols: Floats, c: Floats) -> None:
 
 
 @compiled
-def _ranges(cols: Floats, h: Floats, low: Floats, c: Floats) -> None:
+def _ranges(cols: Floats, h: Floats, low: Floats, c: Floats, work: Floats) -> None:
     # Four earlier rows of the raw stochastic feed the two averages of three.
     rows = cols.shape[1]
-    top, bottom = np.empty(rows + 4), np.empty(rows + 4)
+    top, bottom, raw, slow = work[0], work[1], work[2], work[3]
     _highest(h, TAIL - 4, 14, top)
     _lowest(low, TAIL - 4, 14, bottom)
-    raw = np.empty(rows + 4)
     for row in range(rows + 4):
         span = top[row] - bottom[row]
         raw[row] = 100.0 * (c[TAIL - 4 + row] - bottom[row]) / span if span > 0.0 else 0.0
-    slow = np.empty(rows + 2)
     for row in range(rows + 2):
         slow[row] = (raw[row + 2] + raw[row + 1] + raw[row]) / 3.0
     for row in range(rows):
@@ -266,29 +262,29 @@ def _ranges(cols: Floats, h: Floats, low: Floats, c: Floats) -> None:
 
 
 @compiled
-def _flows(cols: Floats, typical: Floats, rising: Floats, falling: Floats) -> None:
+def _flows(cols: Floats, typical: Floats, rising: Floats, falling: Floats, work: Floats) -> None:
     rows = cols.shape[1]
-    mean, work = np.empty(rows), np.empty(rows)
+    mean, other = work[0, :rows], work[1, :rows]
     _sum(typical, TAIL, 20, mean)
     for row in range(rows):
         mean[row] /= 20.0
-    _deviations(typical, TAIL, 20, mean, work)
+    _deviations(typical, TAIL, 20, mean, other)
     for row in range(rows):
-        deviation = work[row] / 20.0
+        deviation = other[row] / 20.0
         distance = typical[TAIL + row] - mean[row]
         flat = deviation <= _FLAT * mean[row]
         cols[CCI_20, row] = 0.0 if flat else distance / (0.015 * deviation)
     _sum(rising, TAIL, 14, mean)
-    _sum(falling, TAIL, 14, work)
+    _sum(falling, TAIL, 14, other)
     for row in range(rows):
-        moved = mean[row] + work[row]
+        moved = mean[row] + other[row]
         cols[MFI_14, row] = 100.0 * mean[row] / moved if moved > 0.0 else 0.0
 
 
 @compiled
-def _pivots(cols: Floats, seen: int, h: Floats, low: Floats, state: Floats) -> None:
+def _pivots(cols: Floats, seen: int, h: Floats, low: Floats, state: Floats, work: Floats) -> None:
     rows = cols.shape[1]
-    bottom, top = np.empty(rows), np.empty(rows)
+    bottom, top = work[0, :rows], work[1, :rows]
     _lowest(low, TAIL, 11, bottom)
     _highest(h, TAIL, 11, top)
     for row in range(rows):
@@ -417,22 +413,20 @@ def _recursions(cols: Floats, seen: int, c: Floats, v: Floats, true_range: Float
 
 
 @compiled
-def _join(tail: Floats, bars: Floats) -> Floats:
-    joined = np.empty((5, TAIL + len(bars)))
+def _join(tail: Floats, bars: Floats, joined: Floats) -> None:
     for column in range(5):
         for at in range(TAIL):
             joined[column, at] = tail[at, column]
         for row in range(len(bars)):
             joined[column, TAIL + row] = bars[row, column]
-    return joined
 
 
 @compiled
-def _per_candle(joined: Floats, begin: int) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+def _per_candle(joined: Floats, begin: int, series: Floats) -> None:
     size = joined.shape[1]
     h, low, c, v = joined[1], joined[2], joined[3], joined[4]
-    returns, typical, true_range = np.zeros(size), np.zeros(size), np.zeros(size)
-    rising, falling = np.zeros(size), np.zeros(size)
+    returns, typical, true_range, rising, falling = series[0], series[1], series[2], series[3], series[4]
+    series[:] = 0.0
     for at in range(begin, size):
         typical[at] = (h[at] + low[at] + c[at]) / 3.0
     for at in range(begin + 1, size):
@@ -443,7 +437,6 @@ def _per_candle(joined: Floats, begin: int) -> tuple[Floats, Floats, Floats, Flo
             rising[at] = typical[at] * v[at]
         elif moved < -_TIE * typical[at]:
             falling[at] = typical[at] * v[at]
-    return returns, typical, true_range, rising, falling
 
 
 @compiled
@@ -453,6 +446,10 @@ def advance(
     tail: Floats,
     state: Floats,
     warm_up: npt.NDArray[np.int64],
+    joined: Floats,
+    series: Floats,
+    cols: Floats,
+    work: Floats,
     out: Floats,
 ) -> None:
     """
@@ -464,23 +461,28 @@ def advance(
         tail: The 64 candles before them [64, 5], zeros where there were none; moved forward in place.
         state: What the recursions carry [STATE_SIZE], zeros at the start; moved forward in place.
         warm_up: Candles without a value at the start of a series, by feature [49].
+        joined: Room for tail and candles by column [5, 64 + k]; nothing is allocated here, and nothing raises.
+        series: Room for what is computed per candle [5, 64 + k].
+        cols: Room for the features by column [49, k].
+        work: Room for sums [4, k + 4].
         out: The features [k, 49]; NaN during warm-up.
     """
     rows = len(bars)
-    joined = _join(tail, bars)
+    _join(tail, bars, joined)
     h, low, c, v = joined[1], joined[2], joined[3], joined[4]
-    returns, typical, true_range, rising, falling = _per_candle(joined, TAIL - min(seen, TAIL))
-    cols = np.zeros((49, rows))
+    _per_candle(joined, TAIL - min(seen, TAIL), series)
+    returns, typical, true_range, rising, falling = series[0], series[1], series[2], series[3], series[4]
+    cols[:] = 0.0
     _prices_and_returns(cols, bars, c)
     _averages(cols, c, v)
     _bands(cols, c)
-    mean = np.empty(rows)
+    mean = work[0, :rows]
     _volatility(cols, returns, mean, 20, HISTORICAL_VOLATILITY_20)
     _volatility(cols, returns, mean, 60, HISTORICAL_VOLATILITY_60)
     _relative_momentum(cols, c)
-    _ranges(cols, h, low, c)
-    _flows(cols, typical, rising, falling)
-    _pivots(cols, seen, h, low, state)
+    _ranges(cols, h, low, c, work)
+    _flows(cols, typical, rising, falling, work)
+    _pivots(cols, seen, h, low, state, work)
     _macd(cols, seen, c, state)
     _direction(cols, seen, h, low, c, true_range, state)
     _recursions(cols, seen, c, v, true_range, state)
@@ -503,9 +505,8 @@ def _bounded(value: float) -> float:
 
 
 @compiled
-def compute_inputs(features: Floats, out: npt.NDArray[np.float32]) -> None:
-    """Turn rows of features [n, 49] into rows of model inputs [n, INPUTS]; each row by itself."""
-    row_out = np.empty(INPUTS)
+def compute_inputs(features: Floats, row_out: Floats, out: npt.NDArray[np.float32]) -> None:
+    """Turn rows of features [n, 49] into model inputs [n, INPUTS], each row by itself; `row_out` is room [INPUTS]."""
     for row in range(len(features)):
         f = features[row]
         c, atr, hv_20, hv_60 = f[CLOSE], f[ATR_14], f[HISTORICAL_VOLATILITY_20], f[HISTORICAL_VOLATILITY_60]

@@ -8,7 +8,7 @@ import numpy as np
 
 from feature_store.candle import CandleBlock, Series, Timeframe
 from feature_store.errors import BadInputError, UnknownSymbolError
-from feature_store.features import kernel
+from feature_store.features import native
 from feature_store.features.definition import TAIL, WINDOW
 from feature_store.features.engine import COUNTERS, INPUT_COUNT, Continuity, FeatureEngine, SeriesState
 from feature_store.features.state import load_state, save_state
@@ -48,7 +48,7 @@ class LiveFeatures:
         self._inputs = np.full((count, WINDOW, INPUT_COUNT), np.nan, np.float32)
         self._returns = np.full((count, WINDOW), np.nan)
         self._counters = np.zeros((count, COUNTERS), np.int64)
-        tails, recursions = np.zeros((count, TAIL, 5)), np.zeros((count, kernel.STATE_SIZE))
+        tails, recursions = np.zeros((count, TAIL, 5)), np.zeros((count, native.STATE_SIZE))
         self._engines = {
             symbol: FeatureEngine(
                 timeframe,

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import sys
 
-import numpy as np
-
-from feature_store.candle import CandleBlock, Timeframe
 from feature_store.clock import monotonic
-from feature_store.features.engine import FeatureEngine
+from feature_store.features import native
+from feature_store.features.compiling import portable_block
+from feature_store.features.linking import LinkError
+from feature_store.features.machine_code import write
 
 
-def warm() -> float:
-    """Compile the kernel, or load it from numba's cache, and return the seconds it took."""
-    started = monotonic()
-    step = Timeframe.M5.milliseconds
-    prices = np.linspace(100.0, 101.0, 4)
-    block = CandleBlock(
-        np.arange(4, dtype=np.int64) * step, np.column_stack([prices, prices + 1, prices - 1, prices, prices])
-    )
-    FeatureEngine(Timeframe.M5).advance(block)
-    return monotonic() - started
+def keep() -> str:
+    """Make the kernel's machine code unless it is kept already, keep it, and say where it is."""
+    if not native.is_portable():
+        return "compiled by each process for itself: machine code is kept on Linux x86-64 only"
+    if native.kept_addresses() is not None:
+        return "kept already"
+    try:
+        block = portable_block()
+    except LinkError as error:
+        return f"compiled by each process for itself: {error}"
+    refused = []
+    for path in native.files():
+        try:
+            write(path, block, made_from=native.made_from())
+        except OSError as error:
+            refused.append(f"{path}: {error.strerror}")
+        else:
+            return f"kept in {path}"
+    return f"compiled by each process for itself, set {native.FOLDER_VARIABLE} to a folder: {'; '.join(refused)}"
 
 
 def main() -> int:
-    """Warm the cache and say how long it took."""
-    sys.stdout.write(f"feature kernel ready in {warm():.1f} s\n")
+    """Keep the kernel's machine code and say how long it took."""
+    started = monotonic()
+    outcome = keep()
+    sys.stdout.write(f"feature kernel {outcome} ({monotonic() - started:.1f} s)\n")
     return 0
 
 

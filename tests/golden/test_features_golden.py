@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from feature_store.features import definition, kernel
+from feature_store.features import definition, kernel, native
 from feature_store.features.definition import FEATURE_NAMES, FEATURES, MODEL_INPUT_NAMES, Family, fingerprint
 
 # A change here means: every stored state, feature file and model bundle is of another feature set.
@@ -35,6 +35,7 @@ def test_the_kernel_and_the_definition_name_the_same_things():
     """The compiled constants are the documented ones: order, tail, warm-up, width of the inputs."""
     assert [getattr(kernel, name.upper()) for name in FEATURE_NAMES] == list(range(49))
     assert (definition.TAIL, len(MODEL_INPUT_NAMES)) == (kernel.TAIL, kernel.INPUTS)
+    assert native.STATE_SIZE == kernel.STATE_SIZE
     assert kernel._BOUND == definition.INPUT_BOUND
     assert max(feature.lookback or 0 for feature in FEATURES) <= definition.TAIL
 

@@ -69,22 +69,12 @@ def test_what_the_worker_imports_is_light(interpreter):
     code = f"import {', '.join(LIGHT)}, sys, json; print(json.dumps(sorted(sys.modules)))"
     loaded = set(json.loads(python(code, interpreter=interpreter)))
     assert loaded.isdisjoint(HEAVY)
-    assert "numba" in loaded
 
 
 def test_candles_and_errors_need_no_numba():
     """What every program imports costs nothing but numpy."""
     loaded = python("import feature_store.candle, feature_store.features.definition, sys; print(*sys.modules)").split()
     assert not {"numba", "ccxt"} & set(loaded)
-
-
-def test_the_cache_of_compiled_code_can_live_elsewhere(tmp_path):
-    """NUMBA_CACHE_DIR is respected: set-up warms a cache there, and the next process loads it."""
-    first = python("from feature_store.features.warm import main; main()", NUMBA_CACHE_DIR=str(tmp_path))
-    assert "feature kernel ready" in first
-    assert list(tmp_path.rglob("kernel.advance-*.nbc"))
-    again = python("from feature_store.features.warm import warm; print(warm())", NUMBA_CACHE_DIR=str(tmp_path))
-    assert float(again) < 5
 
 
 def test_live_states_move_between_processes(tmp_path):

@@ -1,0 +1,106 @@
+"""Machine code in a file: written once, checked whole before a byte of it may run, called through ctypes."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import mmap
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from feature_store.errors import QuantumError
+from feature_store.features.linking import PAGE, Block
+from feature_store.files import replace_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IMPORTABLE = ("log", "memcpy", "memset", "sqrt")
+"""What code may call: functions of the C library that numba's own code calls, too."""
+
+_MAGIC = b"QTKERNEL1\n"
+_DIGEST = 32
+_LENGTH = 4
+_MAX_BYTES = 4 * 2**20
+
+
+class MachineCodeError(QuantumError):
+    """A file of machine code cannot be used; nothing of it was run."""
+
+
+class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    made_from: str
+    entries: dict[str, int]
+    imports: dict[str, int]
+
+
+def write(path: Path, block: Block, *, made_from: str) -> None:
+    """
+    Write a block and the digest of what it was made from; readers see all of it or nothing.
+
+    Raises:
+        OSError: The folder cannot be written to.
+    """
+    header = msgspec.json.encode(_Header(made_from, block.entries, block.imports))
+    payload = len(header).to_bytes(_LENGTH, "little") + header + block.code
+    replace_bytes(path, _MAGIC + hashlib.sha256(payload).digest() + payload)
+
+
+def read(path: Path, *, made_from: str) -> Block:
+    """
+    Return the block of a file that is whole and was made from the same source.
+
+    Raises:
+        MachineCodeError: It is absent, damaged or was made from something else; the message says which.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise MachineCodeError(f"{path}: {error.strerror}") from error
+    start = len(_MAGIC) + _DIGEST
+    payload = content[start:]
+    if not content.startswith(_MAGIC) or len(content) > _MAX_BYTES or len(payload) < _LENGTH:
+        raise MachineCodeError(f"{path} is no file of machine code")
+    if hashlib.sha256(payload).digest() != content[len(_MAGIC) : start]:
+        raise MachineCodeError(f"{path} is damaged: its digest differs from its content")
+    length = int.from_bytes(payload[:_LENGTH], "little")
+    try:
+        header = msgspec.json.decode(payload[_LENGTH : _LENGTH + length], type=_Header)
+    except msgspec.DecodeError as error:
+        raise MachineCodeError(f"{path} has no usable header: {error}") from error
+    block = Block(payload[_LENGTH + length :], header.entries, header.imports)
+    if header.made_from != made_from:
+        raise MachineCodeError(f"{path} was made from {header.made_from[:12]}, this program needs {made_from[:12]}")
+    inside = all(0 <= at < len(block.code) for at in block.entries.values())
+    inside &= all(0 <= at <= len(block.code) - 8 for at in block.imports.values())
+    if not inside or not set(block.imports) <= set(IMPORTABLE):
+        raise MachineCodeError(f"{path} names places or functions that it cannot have")
+    return block
+
+
+class LoadedCode:
+    """A block in memory that may be run and no longer written; it stays for the life of the process."""
+
+    def __init__(self, block: Block) -> None:
+        """
+        Put a block into memory.
+
+        Raises:
+            MachineCodeError: The system forbids code that was not mapped from a program's file.
+        """
+        size = len(block.code) + -len(block.code) % PAGE
+        self._memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._memory.write(block.code)
+        # CDLL(None) is this process, whose mathematics are the C library's.
+        library = ctypes.CDLL(None, use_errno=True)
+        for name, slot in block.imports.items():
+            address = ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+            self._memory[slot : slot + 8] = address.to_bytes(8, "little")
+        base = ctypes.addressof(ctypes.c_char.from_buffer(self._memory))
+        library.mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        if library.mprotect(base, size, mmap.PROT_READ | mmap.PROT_EXEC) != 0:
+            raise MachineCodeError(f"Memory cannot be made executable: {os.strerror(ctypes.get_errno())}")
+        self.addresses = {name: base + offset for name, offset in block.entries.items()}
