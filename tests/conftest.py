@@ -7,9 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Servers that several rooms' tests share, one of each in a session.
 pytest_plugins = ("tests.stack_fixtures",)
+
+# How long an example takes says how busy the machine is, and nothing of what is claimed.
+settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("unhurried")
 
 
 def _has_market_data() -> bool:

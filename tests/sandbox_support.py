@@ -50,11 +50,11 @@ class SandboxProcess:
             return await answer.json()
 
     async def stop(self) -> int:
-        """Ask it to stop, insist after ten seconds, and return its exit status."""
+        """Ask it to stop, insist after a minute, and return its exit status."""
         if self.process.returncode is None:
             self.process.terminate()
             try:
-                await asyncio.wait_for(self.process.wait(), 10)
+                await asyncio.wait_for(self.process.wait(), 60)
             except TimeoutError:
                 self.process.kill()
                 await self.process.wait()
@@ -75,7 +75,7 @@ async def start_sandbox(**options: object) -> SandboxProcess:
     Options are those of the command line with underscores: `start_sandbox(speed=60, symbols=5, edge=0)`.
 
     Raises:
-        SandboxFailedError: It ended or stayed silent for a minute.
+        SandboxFailedError: It ended or stayed silent for two minutes.
     """
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in ({"port": 0} | options).items()]
     # Its own environment variables would otherwise set the keys it expects.
@@ -94,7 +94,7 @@ async def start_sandbox(**options: object) -> SandboxProcess:
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        line = await asyncio.wait_for(process.stdout.readline(), 60)
+        line = await asyncio.wait_for(process.stdout.readline(), 120)
     except TimeoutError:
         line = b""
     if not line:
@@ -138,7 +138,7 @@ def ccxt_options() -> dict[str, Any]:
         "enableRateLimit": False,
         "options": {
             "fetchCurrencies": False,
-            "recvWindow": 5000,
+            "recvWindow": 30_000,
             "ws": {"keepAlive": 15000},
             "fetchOpenOrders": {"warnWithoutSymbol": False},
         },

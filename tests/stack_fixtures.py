@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -53,10 +54,16 @@ class Server:
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """
+    Return a port that nobody listens on at this moment, nor is given by chance later.
+
+    It lies below those that the kernel hands out to whoever asks for any, and to outgoing connections.
+    """
+    while True:
+        port = random.randrange(15_000, 30_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def start_process(name: str, command: list[str], home: Path, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -68,7 +75,7 @@ def start_process(name: str, command: list[str], home: Path, env: Mapping[str, s
         )
 
 
-def stop_process(process: subprocess.Popen[bytes], patience: float = 15.0) -> None:
+def stop_process(process: subprocess.Popen[bytes], patience: float = 60.0) -> None:
     """End a process and the group it leads: first politely, then not."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
@@ -76,16 +83,16 @@ def stop_process(process: subprocess.Popen[bytes], patience: float = 15.0) -> No
         process.wait(patience)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait(5)
+    process.wait(60)
 
 
-def wait_until_healthy(server: Server, path: str, patience: float = 90.0) -> Server:
+def wait_until_healthy(server: Server, path: str, patience: float = 200.0) -> Server:
     """Wait until the server answers 200, or fail with the end of its log."""
     deadline = time.perf_counter() + patience
     while time.perf_counter() < deadline:
         if server.process.poll() is not None:
             break
-        with contextlib.suppress(OSError), urllib.request.urlopen(server.url + path, timeout=2) as answer:
+        with contextlib.suppress(OSError), urllib.request.urlopen(server.url + path, timeout=20) as answer:
             if answer.status == 200:
                 return server
         time.sleep(0.2)
@@ -148,7 +155,7 @@ def prefect_command(server: Server, *arguments: str, env: Mapping[str, str] | No
         env={**os.environ, **QUIET, **server.env, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert result.returncode == 0, result.stdout + result.stderr
@@ -163,7 +170,7 @@ def sandbox_venue(home: Path, **options: object) -> Iterator[str]:
     command = [sys.executable, "-m", "infra.sandbox", "serve", "--ready-file", str(ready), *arguments]
     process = start_process("sandbox", command, home, {})
     try:
-        deadline = time.perf_counter() + 90
+        deadline = time.perf_counter() + 200
         while not ready.exists():
             assert process.poll() is None, (home / "sandbox.log").read_text()
             assert time.perf_counter() < deadline, "The sandbox did not say where it listens"
@@ -182,7 +189,7 @@ def qtctl(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProces
         env={**clean, **QUIET, **env},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=280,
         check=False,
     )
 
@@ -191,7 +198,7 @@ def ask(url: str, body: object | None = None) -> Any:
     """GET a JSON document, or POST one and return the answer."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with urllib.request.urlopen(request, timeout=120) as answer:
         return json.loads(answer.read())
 
 

@@ -30,13 +30,13 @@ async def test_page_shows_time_and_market_in_a_real_browser(tmp_path):
             str(shutil.which("chromium")),
             *QUIET,
             f"--user-data-dir={tmp_path}",
-            "--timeout=8000",
+            "--timeout=120000",
             "--dump-dom",
             f"{sandbox.url}/",
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
         )
-        page, _ = await asyncio.wait_for(browser.communicate(), 60)
+        page, _ = await asyncio.wait_for(browser.communicate(), 200)
 
     text = page.decode()
     assert "Sandbox exchange" in text

@@ -106,7 +106,7 @@ async def test_stream_events_pass_the_models_of_the_sdk():
         user.on("message", lambda event: take(account, event))
         order = {**COIN, "side": "BUY", "type": "MARKET", "quantity": 5.0}
         await asyncio.to_thread(lambda: official.rest_api.new_order(**order))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(120):
             await enough.wait()
         await connection.close_connection()
 

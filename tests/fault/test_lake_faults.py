@@ -71,7 +71,7 @@ def test_several_processes_write_one_partition(tmp_path):
         assert set(found.open_time_ms.tolist()) <= set(block.open_time_ms.tolist())
         seen = len(found)
         time.sleep(0.01)
-    outputs = [writer.communicate(timeout=30)[0] for writer in writers]
+    outputs = [writer.communicate(timeout=200)[0] for writer in writers]
     assert [writer.returncode for writer in writers] == [0] * 4
     assert lake.read(BTC).equals(block)
     assert sum(int(output) for output in outputs) == 600
@@ -88,7 +88,7 @@ def test_a_killed_writer_leaves_whole_files_and_no_lock(tmp_path):
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.1))
         process.send_signal(signal.SIGKILL)
-        process.wait(timeout=10)
+        process.wait(timeout=100)
         assert process.stdout is not None
         process.stdout.close()
         assert len(lake.read(BTC)) == 3000

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -18,10 +19,11 @@ import pytest
 from infra.stack import processes
 from infra.stack.errors import PortTakenError, ServiceFailedError, StackBusyError
 from infra.stack.home import Home
-from infra.stack.ports import any_free, is_free
+from infra.stack.ports import is_free
 from infra.stack.record import ServiceRecord, read_record
 from infra.stack.services import Health, Service
 from infra.stack.supervisor import Supervisor
+from tests.stack_fixtures import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 # A server that leaves a child in a session of its own, as Prefect's worker does with flow runs.
@@ -32,7 +34,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.Sim
 """
 
 
-def web_service(home: Home, port: int, *, name: str = "web", extra: str = "") -> Service:
+def web_service(home: Home, port: int, *, name: str = "web", extra: str = "", grace_s: float = 60.0) -> Service:
     return Service(
         name=name,
         command=(sys.executable, "-c", SERVER, str(port), extra),
@@ -42,19 +44,19 @@ def web_service(home: Home, port: int, *, name: str = "web", extra: str = "") ->
         health=Health("http", f"http://127.0.0.1:{port}/"),
         port=port,
         url=f"http://127.0.0.1:{port}",
-        deadline_s=15.0,
-        grace_s=3.0,
+        deadline_s=100.0,
+        grace_s=grace_s,
     )
 
 
-def script(home: Home, code: str, *, deadline_s: float = 5.0) -> Service:
+def script(home: Home, code: str, *, deadline_s: float = 100.0) -> Service:
     return Service(
         name="script",
         command=(sys.executable, "-c", code),
         environment=dict(os.environ),
         directory=home.root,
         log=home.logs / "script.log",
-        health=Health("http", f"http://127.0.0.1:{any_free()}/"),
+        health=Health("http", f"http://127.0.0.1:{free_port()}/"),
         deadline_s=deadline_s,
     )
 
@@ -76,15 +78,15 @@ def loaded(home: Home, said: list[str] | None = None) -> Supervisor:
     return supervisor
 
 
-async def started(home: Home, port: int) -> Supervisor:
+async def started(home: Home, port: int, *, grace_s: float = 60.0) -> Supervisor:
     supervisor = loaded(home)
-    await supervisor.up([web_service(home, port)])
+    await supervisor.up([web_service(home, port, grace_s=grace_s)])
     return supervisor
 
 
 async def test_a_service_starts_answers_and_stops_with_everything_it_started(home):
     """Stopping leaves neither the process nor children that moved to sessions of their own."""
-    supervisor = await started(home, any_free())
+    supervisor = await started(home, free_port())
     stack_id = supervisor.record.stack_id
 
     assert len(processes.marked(stack_id)) == 2
@@ -97,7 +99,7 @@ async def test_a_service_starts_answers_and_stops_with_everything_it_started(hom
 
 async def test_a_second_command_takes_over_what_runs(home):
     """With equal settings nothing is restarted: the process is the same before and after."""
-    port = any_free()
+    port = free_port()
     first = await started(home, port)
     second = await started(home, port)
 
@@ -106,7 +108,7 @@ async def test_a_second_command_takes_over_what_runs(home):
 
 async def test_other_settings_restart_the_service(home):
     """A process that was told something else is replaced, and the person is told."""
-    port = any_free()
+    port = free_port()
     first = await started(home, port)
     said: list[str] = []
     second = loaded(home, said)
@@ -119,8 +121,8 @@ async def test_other_settings_restart_the_service(home):
 
 async def test_a_service_that_hangs_is_restarted(home):
     """Running is not enough: a process that does not answer is replaced."""
-    port = any_free()
-    first = await started(home, port)
+    port = free_port()
+    first = await started(home, port, grace_s=1.0)
     pid = first.record.services["web"].pid
     os.kill(pid, signal.SIGSTOP)
     second = await started(home, port)
@@ -172,7 +174,7 @@ async def test_a_recycled_pid_is_never_touched(home):
     command = [sys.executable, "-c", "import time; time.sleep(60)"]
     with subprocess.Popen(command) as stranger:  # noqa: ASYNC220 - starting it takes a millisecond
         try:
-            supervisor = await started(home, any_free())
+            supervisor = await started(home, free_port())
             known = supervisor.record.services["web"]
             await supervisor.stop()
             create_time = psutil.Process(stranger.pid).create_time()
@@ -203,7 +205,7 @@ async def test_a_recycled_pid_is_never_touched(home):
 
 async def test_a_torn_record_is_set_aside_and_its_processes_found(home):
     """Half a stack.json still leads to the processes it spoke of, and they are stopped."""
-    supervisor = await started(home, any_free())
+    supervisor = await started(home, free_port())
     stack_id = supervisor.record.stack_id
     text = home.record.read_text()
     home.record.write_text(text[: len(text) // 2])
@@ -219,7 +221,7 @@ async def test_a_torn_record_is_set_aside_and_its_processes_found(home):
 async def test_a_command_killed_between_start_and_note_leaves_nothing(home):
     """A process that was started but not yet recorded is found by its mark and stopped."""
     supervisor = loaded(home)
-    service = web_service(home, any_free())
+    service = web_service(home, free_port())
     marks = {processes.MARK: supervisor.record.stack_id, processes.SERVICE: "web"}
     pid = processes.start(
         service.command, environment={**service.environment, **marks}, directory=home.root, log=service.log
@@ -238,7 +240,7 @@ async def test_two_homes_do_not_see_each_other(tmp_path):
     supervisors = []
     for home in homes:
         home.prepare()
-        supervisors.append(await started(home, any_free()))
+        supervisors.append(await started(home, free_port()))
     await supervisors[0].stop()
 
     assert supervisors[0].dead() == []
@@ -295,13 +297,13 @@ def test_the_lock_of_a_killed_command_is_free(home):
 
 async def test_a_stranger_on_the_port_is_not_taken_for_our_service(home):
     """A server that answers on our port but is not ours is noticed, although the health check is content."""
-    port = any_free()
+    port = free_port()
     stranger = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(port)]
     with subprocess.Popen(  # noqa: ASYNC220 - starting it takes a millisecond
         stranger, cwd=home.root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as other:
         try:
-            for _ in range(200):
+            for _ in range(2000):
                 if not is_free(port):
                     break
                 await asyncio.sleep(0.05)

@@ -29,7 +29,7 @@ def play(home: Home, *options: str) -> tuple[int, str, dict]:
         env=clean | {"QUANTUM_HOME": str(home.root)},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=580,
         check=False,
     )
     output = done.stdout + done.stderr

@@ -46,7 +46,7 @@ async def process(sandbox, path):
                 sleep=asyncio.sleep,
                 taker_fee=FEE,
             )
-            await asyncio.wait_for(executor.start(), 30)
+            await asyncio.wait_for(executor.start(), 200)
             yield SimpleNamespace(executor=executor, gateway=gateway, now_ms=lambda: clock.now_ms(monotonic()))
             await executor.stop()
     finally:
@@ -71,7 +71,10 @@ async def test_a_trade_lives_and_dies_on_the_real_exchange(tmp_path):
     path = tmp_path / "journal.jsonl"
     async with running_sandbox(symbols=3, speed=1, state=tmp_path / "state") as sandbox:
         async with process(sandbox, path) as life:
-            assert await life.executor.enter(await approved(life), candle_close_ms=life.now_ms())
+            approval = await approved(life)
+            await sandbox.ctl(op="log", on=True)
+            assert await life.executor.enter(approval, candle_close_ms=life.now_ms())
+            requests = (await sandbox.ctl(op="log", on=False))["log"]
             resting = await life.gateway.open_orders()
             assert len(resting) == 2
 
@@ -89,7 +92,9 @@ async def test_a_trade_lives_and_dies_on_the_real_exchange(tmp_path):
     (trip,) = audit["trades"]
     assert (result.pnl, result.fees) == (Decimal(trip["pnl"]), Decimal(trip["fees"]))
     assert audit["duplicate_client_ids"] == []
-    assert audit["unprotected"]["max_wall_ms"] < 250
+    # Nothing is asked or sent between the entry and its stop.
+    sent = [(one["method"], one["path"]) for one in requests]
+    assert sent[sent.index(("POST", "/fapi/v1/order")) + 1] == ("POST", "/fapi/v1/algoOrder")
     assert verify(path, path.with_suffix(".head")).is_whole
     assert sum(entry.type == "trade.closed" for entry in read_entries(path)) == 1
 

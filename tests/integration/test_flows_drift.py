@@ -59,7 +59,7 @@ def test_a_wilder_market_is_drift(champion, prefect_server, mlflow_server, real_
         env={**env, "QT_MLFLOW_URL": mlflow_server.url},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=280,
         check=False,
     )
 

@@ -175,7 +175,7 @@ def test_server_down_is_one_quick_error():
     with pytest.raises(RegistryUnavailableError, match="qtctl up"):
         registry.champion()
 
-    assert time.perf_counter() - started < 20
+    assert time.perf_counter() - started < 60
 
 
 def test_no_address_is_one_sentence():

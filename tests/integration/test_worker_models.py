@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from inference.domain.events import Noted
+from inference.domain.events import CandlesDecided, Noted
 from inference.journal.codec import event_of
 from inference.journal.reader import read_entries
 from inference.models.bundle import bundle_digest
@@ -50,6 +50,18 @@ def noted(home: Path, event_type: str) -> list[dict[str, str]]:
     return [dict(event.detail) for event in entries if isinstance(event, Noted)]
 
 
+def decided_since_loading(home: Path, version: str) -> set[str]:
+    """Return the versions behind the decisions since a version was loaded first."""
+    events = [event_of(entry) for entry in read_entries(home / "journal/journal.jsonl")]
+    loaded = next(
+        number
+        for number, event in enumerate(events)
+        if isinstance(event, Noted) and event.event_type == "model.loaded" and event.detail["version"] == version
+    )
+    decided = [event.snapshot for event in events[loaded:] if isinstance(event, CandlesDecided)]
+    return {candidate.signal.model_version for snapshot in decided for candidate in snapshot.candidates}
+
+
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory) -> list[Path]:
     """Return two good bundles, and one in which a byte was flipped."""
@@ -77,15 +89,14 @@ async def test_alias_decides_what_trades(tmp_path, mlflow_server, bundles):
             second = await asyncio.to_thread(
                 shelf.add, bundles[1], gate_verdict="passed", bundle_digest=bundle_digest(bundles[1])
             )
-            batches = running.status["batches_processed"]
             await asyncio.to_thread(shelf.promote, second)
             moved = await running.until(lambda one: (one["model"] or {}).get("version") == second)
 
             spoilt = await asyncio.to_thread(shelf.add, bundles[2], gate_verdict="passed")
             await asyncio.to_thread(shelf.promote, spoilt)
-            await asyncio.sleep(2)
+            refused = await running.until(lambda _: noted(home, "model.refused") != [])
             after = await running.until(
-                lambda one: one["batches_processed"] > moved["batches_processed"] and one["state"] == "trading"
+                lambda one: one["batches_processed"] > refused["batches_processed"] and one["state"] == "trading"
             )
             assert await running.end(signal.SIGTERM) == 0
 
@@ -96,8 +107,8 @@ async def test_alias_decides_what_trades(tmp_path, mlflow_server, bundles):
     assert idle["model"] is None
     assert loaded["model"]["gated"] is False
     assert moved["model"]["gated"] is True
-    # The candle that was under way when the alias moved, and the one that the new model was taken at.
-    assert moved["batches_processed"] - batches <= 3
+    assert decided_since_loading(home, first) <= {first, second}
+    assert decided_since_loading(home, second) == {second}
     assert after["model"]["version"] == second
     assert [one["version"] for one in noted(home, "model.refused")] == [spoilt]
     assert "xgboost.ubj" in noted(home, "model.refused")[0]["reason"]
@@ -147,21 +158,22 @@ async def test_registry_that_goes_away_stops_nothing(tmp_path, mlflow_server, bu
     version = await asyncio.to_thread(shelf.add, bundles[0])
     await asyncio.to_thread(shelf.promote, version)
     settings = {"QT_MODEL_NAME": "worker-outage", "QT_MODEL_POLL_SECONDS": "0.3"}
+    home = tmp_path / "home"
     async with (
         running_sandbox(symbols=1, speed=120, seed=2, state=tmp_path / "s") as sandbox,
         AsyncExitStack() as stack,
     ):
         async with way_to(mlflow_server.url) as url:
             running = await stack.enter_async_context(
-                worker(tmp_path / "home", QT_VENUE_URL=sandbox.url, QT_MLFLOW_URL=url, **settings)
+                worker(home, QT_VENUE_URL=sandbox.url, QT_MLFLOW_URL=url, **settings)
             )
-            before = await running.until(lambda one: (one["model"] or {}).get("version") == version)
-        after = await running.until(lambda one: one["batches_processed"] >= before["batches_processed"] + 2)
+            await running.until(lambda one: (one["model"] or {}).get("version") == version)
+        missed = await running.until(lambda _: noted(home, "model.registry_unavailable") != [])
+        after = await running.until(lambda one: one["batches_processed"] >= missed["batches_processed"] + 2)
         assert await running.end(signal.SIGTERM) == 0
 
     assert after["state"] == "trading"
     assert after["model"]["version"] == version
-    assert noted(tmp_path / "home", "model.registry_unavailable") != []
 
 
 async def test_damaged_cache_is_not_traded(tmp_path, bundles):

@@ -14,6 +14,7 @@ import pytest
 
 from inference.journal.verify import verify
 from tests.sandbox_support import running_sandbox
+from tests.stack_fixtures import free_port
 from tests.worker_bundle import make_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,7 +47,7 @@ class WorkerProcess:
         except (OSError, ValueError):
             return {}
 
-    async def until(self, holds, *, within: float = 60.0) -> dict:
+    async def until(self, holds, *, within: float = 240.0) -> dict:
         """Wait until the status of this process is as wanted."""
         async with asyncio.timeout(within):
             while True:
@@ -64,7 +65,7 @@ class WorkerProcess:
     async def end(self, how: signal.Signals) -> int:
         """Send a signal and return the exit status."""
         self.process.send_signal(how)
-        return await asyncio.wait_for(self.process.wait(), 20)
+        return await asyncio.wait_for(self.process.wait(), 100)
 
 
 def _write_policy(home: Path) -> Path:
@@ -121,10 +122,18 @@ async def test_worker_trades_and_leaves_stops_behind(tmp_path, bundle):
         assert running.status["state"] == "stopped"
         assert audit["duplicate_client_ids"] == []
         assert all(one["protected"] for one in audit["open_positions"])
-        assert audit["open_algo_orders"] == 2 * len(audit["open_positions"])
+        # A stop that fired after the worker had left leaves its target behind.
+        later = ended_after(running, audit)
+        assert 0 <= audit["open_algo_orders"] - 2 * len(audit["open_positions"]) <= len(later)
         found = verify(tmp_path / "home/journal/journal.jsonl", tmp_path / "home/journal/journal.head")
         assert found.is_whole
         assert found.torn_bytes == 0
+
+
+def ended_after(running: WorkerProcess, audit: dict) -> dict[str, float]:
+    """Return the positions, with their quantities, that the venue ended by an order of theirs after the worker left."""
+    left_ms = running.status["venue_time_ms"]
+    return {one["symbol"]: float(one["quantity"]) for one in audit["trades"] if one["closed_ms"] > left_ms}
 
 
 async def test_killed_worker_comes_back_without_loss_or_double(tmp_path, bundle):
@@ -145,7 +154,8 @@ async def test_killed_worker_comes_back_without_loss_or_double(tmp_path, bundle)
 
         assert audit["duplicate_client_ids"] == []
         assert all(one["protected"] for one in audit["open_positions"])
-        held = {one["symbol"]: abs(float(one["quantity"])) for one in audit["open_positions"]}
+        later = ended_after(running, audit)
+        held = later | {one["symbol"]: abs(float(one["quantity"])) for one in audit["open_positions"]}
         known = {one["symbol"].replace("/", "").removesuffix(":USDT"): float(one["quantity"]) for one in positions}
         assert held == known
         assert verify(home / "journal/journal.jsonl", home / "journal/journal.head").is_whole
@@ -168,8 +178,7 @@ async def test_worker_without_a_model_idles_and_says_why(tmp_path):
 async def test_venue_that_is_down_is_waited_for_and_outlived(tmp_path, bundle):
     """Started before its venue it waits and says so; when the venue goes away later, it goes on once it is back."""
     state, home = tmp_path / "s", tmp_path / "home"
-    async with running_sandbox(symbols=3, speed=60, seed=4, state=state) as first:
-        port = first.url.rsplit(":", 1)[1]
+    port = free_port()
     async with worker(home, "--venue-url", f"http://127.0.0.1:{port}", "--bundle", str(bundle)) as running:
         waiting = await running.until(lambda one: "waiting for the venue" in one["reason"])
         async with running_sandbox(port=port, symbols=3, speed=60, seed=4, state=state):
@@ -202,7 +211,7 @@ async def test_what_cannot_work_is_one_sentence(tmp_path, arguments, environment
         if "URL" in environment:
             given["QT_VENUE_URL"] = sandbox.url
         async with worker(tmp_path / "home", *arguments, **given) as running:
-            words = await asyncio.wait_for(running.said(), 60)
+            words = await asyncio.wait_for(running.said(), 200)
             await running.process.wait()
 
     assert running.process.returncode == status

@@ -55,7 +55,7 @@ def test_readiness_reaches_the_socket_it_was_given(tmp_path, abstract):
     address = "\0quantum-test-notify" if abstract else str(tmp_path / "notify")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(address)
-        listener.settimeout(5)
+        listener.settimeout(60)
         manager = ServiceManager({"NOTIFY_SOCKET": address.replace("\0", "@"), "WATCHDOG_USEC": "30000000"})
         manager.ready("following candles")
         manager.alive("ACTIVE")

@@ -90,7 +90,7 @@ async def process(worker, batch, *, until=lambda: False):
     queue = asyncio.Queue()
     queue.put_nowait(batch)
     running = asyncio.create_task(worker.run(queue))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(100):
         while not until():  # noqa: ASYNC110 - what is waited for sets no event
             await asyncio.sleep(0.01)
     running.cancel()
@@ -141,7 +141,7 @@ async def test_stopping_waits_for_features_under_way(stage, monkeypatch):
 
     def slow(symbol, block):
         begun.set()
-        go_on.wait(5)
+        go_on.wait(100)
         try:
             return advance(symbol, block)
         finally:
