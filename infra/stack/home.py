@@ -80,8 +80,11 @@ class Home:
             for folder in (self.logs, self.prefect, self.mlflow, self.mlflow / "artifacts", self.sandbox):
                 folder.mkdir(parents=True, exist_ok=True)
             probe = self.root / f".write-probe-{os.getpid()}"
-            probe.touch()
-            probe.unlink()
+            try:
+                # A full disk still makes empty files.
+                probe.write_bytes(b"probe")
+            finally:
+                probe.unlink(missing_ok=True)
         except OSError as error:
             raise self.unwritable(error) from error
 

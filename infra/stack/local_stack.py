@@ -72,9 +72,9 @@ class LocalStack:
         check_settings(self.settings)
         check_timeframe(os.environ)
         self.programs.check(with_worker=WORKER in names)
-        self.home.prepare()
         for sentence in self.supervisor.load():
             self.say(sentence)
+        self.home.prepare()
         check_disk(self.home)
         if not self.home.prefect_database.exists():
             self._deployed.unlink(missing_ok=True)

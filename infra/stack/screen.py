@@ -84,7 +84,7 @@ class Bars:
         self._screen = screen
         self._progress = progress
         self._tasks: dict[str, TaskID] = {}
-        self._waiting = progress.add_task(_WAITING.capitalize(), total=None)
+        self._waiting = progress.add_task(f"{_WAITING[0].upper()}{_WAITING[1:]}", total=None)
 
     def show(self, steps: Sequence[Step], running: Sequence[str], elapsed_s: float) -> None:
         """Bring the bars up to date."""
