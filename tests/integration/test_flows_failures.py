@@ -55,7 +55,7 @@ def test_ctrl_c(prefect_server, env, venue):
         text=True,
     ) as process:
         try:
-            until = time.perf_counter() + 60
+            until = time.perf_counter() + 200
             while not ask(f"{prefect_server.url}/api/task_runs/filter", fetching) and time.perf_counter() < until:
                 time.sleep(0.2)
             process.send_signal(signal.SIGINT)
