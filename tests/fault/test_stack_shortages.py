@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import secrets
 import socket
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from infra.stack.services import SANDBOX, Health, Service, StackSettings
 from infra.stack.supervisor import Supervisor
 from tests.stack_fixtures import BIN, QUIET, ROOT
 
-MARK = "f" * 16
+# Of its own, so that two sessions of tests on one machine leave each other alone.
+MARK = secrets.token_hex(8)
 # A worker that waits for its runs, as Prefect's does, and a run that no request reaches.
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); time.sleep(600)"
 WAITING = f"""
@@ -124,8 +126,9 @@ async def test_a_port_snatched_while_its_server_starts_is_replaced(home):
     assert processes.marked(stack.supervisor.record.stack_id) == []
 
 
-def test_a_deaf_run_is_ended_and_its_patient_parent_is_not_blamed(home):
+def test_a_deaf_run_is_ended_and_its_patient_parent_is_not_blamed(home, monkeypatch):
     """A child that ignores the request is killed after the grace; the parent that only waits for it ends by itself."""
+    monkeypatch.setattr(processes, "_PARENT_PATIENCE_S", 100.0)
     log = home.logs / "waiting.log"
     pid = processes.start(
         (sys.executable, "-c", WAITING),
@@ -133,7 +136,7 @@ def test_a_deaf_run_is_ended_and_its_patient_parent_is_not_blamed(home):
         directory=home.root,
         log=log,
     )
-    deadline = time.perf_counter() + 60
+    deadline = time.perf_counter() + 200
     while "ready" not in processes.tail(log) and time.perf_counter() < deadline:
         time.sleep(0.05)
 
