@@ -34,7 +34,7 @@ def training_config(settings: FlowSettings, now: datetime) -> TrainingConfig:
             return replace(
                 full,
                 xgboost=trees,
-                lightgbm=trees,
+                lightgbm=replace(trees, linear_leaves=True),
                 nhits=NetConfig(max_steps=4, learning_rate=1e-3, hidden=8, windows_per_batch=32),
                 patchtst=NetConfig(max_steps=4, learning_rate=1e-3, hidden=8, windows_per_batch=32),
                 bootstrap_samples=50,

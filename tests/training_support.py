@@ -135,7 +135,7 @@ def small_config(**changes: object) -> TrainingConfig:
         "created_at": "2026-01-01T00:00:00Z",
         "code_version": "test",
         "xgboost": TreeConfig(rounds=40, min_leaf_rows=40),
-        "lightgbm": TreeConfig(rounds=40, min_leaf_rows=40),
+        "lightgbm": TreeConfig(rounds=40, min_leaf_rows=40, linear_leaves=True),
         "nhits": NetConfig(max_steps=30, learning_rate=2e-3, hidden=16),
         "patchtst": NetConfig(max_steps=20, learning_rate=2e-3, hidden=16),
         "nhits_inputs": ("hidden_state", "momentum_12"),

@@ -46,11 +46,13 @@ class _Scene:
             threshold=threshold, cost=self.cost, horizon_ms=self.splits.horizon_ms,
         )  # fmt: skip
 
-    def compare(self, ours: Trades, theirs: Trades) -> dict[str, float]:
-        """Return the difference of two rules in bps of notional per slot, one horizon of one series."""
+    def compare(self, ours: Trades, theirs: Trades, share: float = 1.0) -> dict[str, float]:
+        """Return how much more a rule earned than a share of another, in bps of notional per slot."""
         start, end = self.window.start_ms, self.window.end_ms
         slots = (end - start) / self.splits.horizon_ms * len(self.dataset.symbols)
-        found = net_difference(ours, theirs, start_ms=start, end_ms=end, slots=slots, sampling=self.sampling)
+        found = net_difference(
+            ours, theirs, start_ms=start, end_ms=end, slots=slots, sampling=self.sampling, share=share
+        )
         in_bps = Interval(value=found.value * 1e4, low=found.low * 1e4, high=found.high * 1e4)
         return spread("net_per_slot_bps", in_bps)
 
@@ -186,6 +188,7 @@ def _naive_rules(
         rules[name] = scene.trade(expected, probabilities(rule.calibration, expected), rule.threshold)
         metrics |= prefixed(f"shadow/{name}", trade_metrics(rules[name], scene.sampling))
         metrics |= prefixed(f"shadow/ensemble_minus_{name}", scene.compare(ensemble, rules[name]))
+    metrics |= prefixed("shadow/ensemble_minus_half_ridge", scene.compare(ensemble, rules["ridge"], share=0.5))
     return rules
 
 

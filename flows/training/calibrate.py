@@ -16,6 +16,8 @@ from flows.training.trading import simulate
 from inference.models.manifest import CalibrationTable
 
 THRESHOLDS = tuple(round(0.51 + 0.01 * step, 2) for step in range(25))
+# Thresholds to each side that a threshold is judged with.
+_NEIGHBOURS = 3
 _SCALE_BOUNDS = (0.05, 1.5)
 _POINTS = 101
 
@@ -134,18 +136,20 @@ def choose_threshold(
     """
     Return the confidence from which trading paid most, net of costs, one standard error deducted.
 
+    The middle of the best stretch of thresholds, not the best one: a peak that its neighbours do not share is chance.
     Where no threshold paid, the most cautious: then the gates have their say, not the threshold.
     """
-    best, chosen = 0.0, THRESHOLDS[-1]
-    for threshold in THRESHOLDS:
+    cautious = np.full(len(THRESHOLDS), np.nan)
+    for place, threshold in enumerate(THRESHOLDS):
         trades = simulate(rows, expected, probability_up, threshold=threshold, cost=cost, horizon_ms=horizon_ms)
-        if len(trades) < min_trades:
-            continue
-        blocks = BlockSums.of(trades.entry_ms, 2 * horizon_ms, {"net": trades.net}).sums[:, 0]
-        cautious = float(blocks.sum() - np.sqrt(len(blocks)) * blocks.std())
-        if cautious > best:
-            best, chosen = cautious, threshold
-    return chosen
+        if len(trades) >= min_trades:
+            blocks = BlockSums.of(trades.entry_ms, 2 * horizon_ms, {"net": trades.net}).sums[:, 0]
+            cautious[place] = blocks.sum() - np.sqrt(len(blocks)) * blocks.std()
+    paid = np.flatnonzero(cautious > 0)
+    if not len(paid):
+        return THRESHOLDS[-1]
+    stretch = [float(np.nanmean(cautious[max(place - _NEIGHBOURS, 0) : place + _NEIGHBOURS + 1])) for place in paid]
+    return THRESHOLDS[int(paid[int(np.argmax(stretch))])]
 
 
 @dataclass(frozen=True, slots=True)

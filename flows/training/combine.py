@@ -73,8 +73,9 @@ def _weights(predictions: Mapping[str, Floats], rows: Rows, config: TrainingConf
         return fixed_weights(FIXED_WEIGHTS, list(predictions))
     share = config.market_share_removed
     outcome = without_market(rows.label, rows.open_time_ms, share)
+    # The share of variance that a member explains, as a first-order estimate of what it adds to a mean of its peers.
     skill = {
-        name: _correlation(without_market(values, rows.open_time_ms, share), outcome)
+        name: max(_correlation(without_market(values, rows.open_time_ms, share), outcome), 0.0) ** 2
         for name, values in predictions.items()
     }
     return skill_weights(skill, shrinkage=config.weight_shrinkage, cap=config.weight_cap)

@@ -24,6 +24,10 @@ class TreeConfig(msgspec.Struct, frozen=True, kw_only=True):
     l2: float = 20.0
     # Every n-th candle of a series is a row: neighbours share 11 of 12 candles of their labels.
     row_stride: int = 3
+    # A small straight line in each leaf instead of one number (LightGBM only): much of what moves returns is nearly
+    # linear, and steps spend their leaves on copying a slope.
+    linear_leaves: bool = False
+    linear_l2: float = 1e-3
 
 
 class NetConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,8 +98,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     market_share_removed: float = 0.75
 
     members: tuple[str, ...] = ("xgboost", "lightgbm", "nhits", "patchtst")
-    xgboost: TreeConfig = TreeConfig()
-    lightgbm: TreeConfig = TreeConfig(rounds=200)
+    xgboost: TreeConfig = TreeConfig(rounds=400)
+    lightgbm: TreeConfig = TreeConfig(rounds=200, depth=4, min_leaf_rows=1000, linear_leaves=True)
     nhits: NetConfig = NetConfig(max_steps=700, learning_rate=5e-4, hidden=32, dropout=0.3, weight_decay=3e-2)
     patchtst: NetConfig = NetConfig(max_steps=250, learning_rate=1e-3, hidden=32)
     nhits_inputs: tuple[str, ...] = NHITS_INPUTS
@@ -103,8 +107,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     summary_lengths: tuple[int, ...] = (4, 8, 16, 32, 64)
 
     weighting: Literal["skill", "fixed"] = "skill"
-    # How far skill weights are pulled to equal ones, and the most that one member may have.
-    weight_shrinkage: float = 0.5
+    # How far weights by explained variance are pulled to equal ones, and the most that one member may have.
+    weight_shrinkage: float = 0.25
     weight_cap: float = 0.4
     calibration_method: Literal["logistic", "isotonic"] = "logistic"
 

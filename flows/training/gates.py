@@ -116,7 +116,12 @@ _GATES: dict[str, _Gate] = {
     "net_over_flat_low": _Gate(_shadow("ensemble_minus_flat/net_per_slot_bps_low"), at_least=True, strictly=True),
     "calibration_error": _Gate(_shadow("ensemble/calibration_error"), at_least=False),
     # Is it better than what anybody could have done?
-    "net_over_persistence": _Gate(_shadow("ensemble_minus_persistence/net_per_slot_bps"), at_least=True, strictly=True),
+    "net_over_persistence_low": _Gate(
+        _shadow("ensemble_minus_persistence/net_per_slot_bps_low"), at_least=True, strictly=True
+    ),
+    "net_over_half_ridge_low": _Gate(
+        _shadow("ensemble_minus_half_ridge/net_per_slot_bps_low"), at_least=True, strictly=True
+    ),
     "net_over_ridge_high": _Gate(_shadow("ensemble_minus_ridge/net_per_slot_bps_high"), at_least=True),
 }
 _AGAINST_CHAMPION: dict[str, _Gate] = {

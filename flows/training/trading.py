@@ -65,17 +65,24 @@ def net_per_trade(trades: Trades, sampling: Sampling) -> Interval:
 
 
 def net_difference(
-    ours: Trades, theirs: Trades, *, start_ms: int, end_ms: int, slots: float, sampling: Sampling
+    ours: Trades,
+    theirs: Trades,
+    *,
+    start_ms: int,
+    end_ms: int,
+    slots: float,
+    sampling: Sampling,
+    share: float = 1.0,
 ) -> Interval:
     """
-    Return how much more one rule earned than another over the same stretch, per slot, paired block by block.
+    Return how much more one rule earned than a share of what another did, per slot, paired block by block.
 
     A slot is one horizon of one series: what could have been traded, whether it was or not.
     """
     block_ms = sampling.block_ms
     blocks = max((end_ms - start_ms + block_ms - 1) // block_ms, 1)
     difference = np.zeros(blocks)
-    for trades, sign in ((ours, 1.0), (theirs, -1.0)):
+    for trades, sign in ((ours, 1.0), (theirs, -share)):
         if len(trades):
             place = (trades.entry_ms - start_ms) // block_ms
             difference += sign * np.bincount(place, weights=trades.net, minlength=blocks)[:blocks]

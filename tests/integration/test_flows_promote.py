@@ -27,8 +27,9 @@ GOOD = {
     "shadow/ensemble/net_per_trade_bps_low": 5.0,
     "shadow/ensemble/calibration_error": 0.02,
     "shadow/ensemble_minus_flat/net_per_slot_bps_low": 1.0,
-    "shadow/ensemble_minus_persistence/net_per_slot_bps": 1.0,
-    "shadow/ensemble_minus_ridge/net_per_slot_bps_low": 0.5,
+    "shadow/ensemble_minus_persistence/net_per_slot_bps_low": 1.0,
+    "shadow/ensemble_minus_half_ridge/net_per_slot_bps_low": 0.5,
+    "shadow/ensemble_minus_ridge/net_per_slot_bps_high": 0.5,
     "leakage/shuffled_label_z": 0.1,
 }
 PLAUSIBLE = {"ic": 0.12, "r2": 0.02, "hit_rate": 0.55}

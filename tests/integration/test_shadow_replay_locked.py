@@ -107,13 +107,13 @@ def test_the_gates_pass_an_edge_and_refuse_noise(tmp_path, edge, seeds, passes):
     config = small_config(
         members=("xgboost", "lightgbm"),
         xgboost=TreeConfig(rounds=150, learning_rate=0.06, min_leaf_rows=60, column_fraction=0.8),
-        lightgbm=TreeConfig(rounds=150, learning_rate=0.06, min_leaf_rows=60, column_fraction=0.8),
+        lightgbm=TreeConfig(rounds=150, learning_rate=0.06, min_leaf_rows=500, column_fraction=0.8, linear_leaves=True),
         fit_share=0.5,
         bootstrap_samples=500,
     )
     verdicts = {}
     for seed in seeds:
-        frames = make_frames(series=6, candles=6000, edge=edge, seed=seed)
+        frames = make_frames(series=12, candles=6000, edge=edge, seed=seed)
         path = tmp_path / str(seed)
         training = train_candidate(frames, config, path, silent)
         shadow = shadow_candidate(path, frames, training.windows.shadow, config)

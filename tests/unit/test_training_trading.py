@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from flows.training.calibrate import THRESHOLDS, choose_threshold
 from flows.training.dataset import Rows
 from flows.training.moments import Sampling
 from flows.training.trading import net_difference, simulate, trade_metrics
@@ -81,3 +82,42 @@ def test_a_rule_does_not_differ_from_itself():
     found = net_difference(trades, trades, start_ms=0, end_ms=60 * MINUTE, slots=20, sampling=SAMPLING)
 
     assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+
+
+def test_a_share_of_another_rule_is_what_it_must_beat():
+    """Against half of itself a rule earned half of what it earned, per slot."""
+    trades = _trade(_rows([0.01, 0.02] * 30), [0.9] * 60)
+    found = net_difference(trades, trades, start_ms=0, end_ms=60 * MINUTE, slots=20, sampling=SAMPLING, share=0.5)
+
+    assert found.value == pytest.approx(trades.net.sum() / 2 / 20)
+    assert found.low > 0
+
+
+def _paid_by_confidence(net_of: dict[float, float]) -> tuple[Rows, np.ndarray, np.ndarray]:
+    """Return rows of three hundred series whose outcome depends on the confidence with which they are told."""
+    rng = np.random.default_rng(5)
+    confidence = np.repeat(list(net_of), 300)
+    label = np.repeat(list(net_of.values()), 300) + 0.001 * rng.standard_normal(len(confidence))
+    count = len(confidence)
+    rows = Rows(np.arange(count), np.arange(count), HORIZON * 2 * rng.integers(0, 80, count), label)
+    return rows, np.full(count, 0.02), confidence
+
+
+def test_a_threshold_stands_where_its_neighbours_paid_too():
+    """One confidence that paid by itself, amid others that cost, is not what the rule stands on."""
+    costly = dict.fromkeys((0.51, 0.53, 0.55, 0.57, 0.59), -0.02)
+    stretch = dict.fromkeys((0.60, 0.61, 0.62, 0.63, 0.64, 0.65, 0.66), 0.011)
+    peak = {0.73: -0.042, 0.74: -0.042, 0.75: 0.085}
+    paid = costly | stretch | peak
+    chosen = choose_threshold(*_paid_by_confidence(paid), cost=0.001, horizon_ms=HORIZON, min_trades=30)
+
+    assert 0.57 < chosen < 0.67
+
+
+def test_without_a_threshold_that_paid_the_most_cautious_stands():
+    """A rule that lost at every confidence is left to the gates with hardly any trades."""
+    lost = dict.fromkeys((0.52, 0.60, 0.70), -0.01)
+
+    assert choose_threshold(*_paid_by_confidence(lost), cost=0.001, horizon_ms=HORIZON, min_trades=30) == max(
+        THRESHOLDS
+    )

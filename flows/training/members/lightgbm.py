@@ -49,7 +49,9 @@ def fit_lightgbm(dataset: Dataset, rows: Rows, config: TrainingConfig, progress:
     scale = TargetScale.of(learned)
     kept = (rows.open_time_ms // dataset.timeframe_ms) % sizes.row_stride == 0
     data = lightgbm.Dataset(
-        dataset.columns(rows.take(kept), names), label=scale.encode(learned[kept]), params={"verbosity": -1}
+        dataset.columns(rows.take(kept), names),
+        label=scale.encode(learned[kept]),
+        params={"verbosity": -1, "linear_tree": sizes.linear_leaves},
     )
     booster = lightgbm.train(
         {
@@ -64,6 +66,8 @@ def fit_lightgbm(dataset: Dataset, rows: Rows, config: TrainingConfig, progress:
             "bagging_freq": 1,
             "feature_fraction": sizes.column_fraction,
             "lambda_l2": sizes.l2,
+            "linear_tree": sizes.linear_leaves,
+            "linear_lambda": sizes.linear_l2,
             "seed": config.seed,
             "deterministic": True,
             "force_row_wise": True,
