@@ -75,7 +75,7 @@ def advance(
     Raises:
         BadInputError: An array has another shape or type, or is not contiguous; nothing was computed.
     """
-    rows, width = len(bars), TAIL + len(bars)
+    rows = len(bars)
     given = (
         _address(bars, np.float64, (rows, 5)),
         _address(tail, np.float64, (TAIL, 5)),
@@ -83,12 +83,11 @@ def advance(
         _address(warm_up, np.int64, (_COLUMNS,)),
     )
     result = _address(out, np.float64, (rows, _COLUMNS))
-    # Result and error, then candles by column, what is computed per candle, features by column, sums.
-    sizes = (2, 5 * width, 5 * width, _COLUMNS * rows, 4 * (rows + 4))
-    room = np.empty(sum(sizes))
+    size, offsets = _room(rows)
+    room = np.empty(size)
     begin = room.ctypes.data
-    starts = [begin + 8 * sum(sizes[:at]) for at in range(len(sizes))]
-    _check(functions()["advance"](begin, begin + 8, seen, rows, *given, *starts[1:], result))
+    starts = [begin + offset for offset in offsets]
+    _check(functions()["advance"](begin, begin + 8, seen, rows, *given, *starts, result))
 
 
 def compute_inputs(features: Floats, out: npt.NDArray[np.float32]) -> None:
@@ -106,12 +105,25 @@ def compute_inputs(features: Floats, out: npt.NDArray[np.float32]) -> None:
     _check(functions()["compute_inputs"](begin, begin + 8, rows, given, begin + 16, result))
 
 
+@functools.lru_cache(maxsize=2 * BLOCK)
+def _room(rows: int) -> tuple[int, tuple[int, ...]]:
+    """Return how many numbers the kernel needs room for, and where the parts of it begin, in bytes."""
+    # Result and error, then candles by column, what is computed per candle, features by column, sums.
+    width = TAIL + rows
+    sizes = (2, 5 * width, 5 * width, _COLUMNS * rows, 4 * (rows + 4))
+    return sum(sizes), tuple(8 * sum(sizes[:at]) for at in range(1, len(sizes)))
+
+
 def _address(array: npt.NDArray[Any], kind: type[np.generic], shape: tuple[int, ...]) -> int:
     # Machine code checks nothing: a wrong array would be memory that is not ours.
     if array.dtype != kind or array.shape != shape or not array.flags.c_contiguous:
         raise BadInputError(
             f"The kernel needs a contiguous {kind.__name__} array of shape {shape}, was {array.dtype} {array.shape}"
         )
+    if array.size and array.flags.writeable:
+        # A third of the time of `array.ctypes.data`; this runs eight times for each candle of each symbol.
+        memory: Any = array
+        return ctypes.addressof(ctypes.c_char.from_buffer(memory))
     return array.ctypes.data
 
 
