@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from feature_store.errors import BadInputError
 from infra.stack.home import Home, Programs
 from infra.stack.ports import HOST
 
@@ -113,7 +114,19 @@ def client_environment(settings: StackSettings, home: Home, urls: Mapping[str, s
 def plan(
     settings: StackSettings, home: Home, programs: Programs, ports: Mapping[str, int], names: tuple[str, ...] = NAMES
 ) -> tuple[Service, ...]:
-    """Describe the chosen services, in an order in which each comes after those it needs."""
+    """
+    Describe the chosen services, in an order in which each comes after those it needs.
+
+    Raises:
+        BadInputError: A chosen service needs one that is neither chosen nor running.
+    """
+    needed = {PREFECT_WORKER: (PREFECT,), WORKER: (MLFLOW, *((SANDBOX,) if settings.venue == "sandbox" else ()))}
+    for name in names:
+        if missing := [other for other in needed.get(name, ()) if other not in ports]:
+            raise BadInputError(
+                f"{name} needs {' and '.join(missing)}: start it first, or name it too, as in "
+                f"--services {','.join([*missing, name])}"
+            )
     urls = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
     builders = {
         SANDBOX: _sandbox,

@@ -74,6 +74,21 @@ def test_another_venue_needs_no_sandbox(home):
     assert services[WORKER].environment.get("QT_API_KEY") != "sandbox-key"
 
 
+@pytest.mark.parametrize(
+    ("chosen", "running", "says"),
+    [
+        pytest.param("prefect-worker", (), "prefect-worker needs prefect-server", id="flows-without-prefect"),
+        pytest.param("worker", ("sandbox",), "--services mlflow,worker", id="worker-without-mlflow"),
+        pytest.param("worker", (), "worker needs mlflow and sandbox", id="worker-without-anything"),
+    ],
+)
+def test_a_service_without_what_it_needs_is_refused(home, chosen, running, says):
+    """What a service needs must be chosen with it or run already; the sentence says what to add."""
+    ports = {name: PORTS[name] for name in running}
+    with pytest.raises(BadInputError, match=says):
+        plan(StackSettings(), home, Programs(), ports, (chosen,))
+
+
 def test_a_setting_changes_the_digest_of_those_it_concerns(home):
     """Another speed restarts the sandbox and leaves Prefect and MLflow alone."""
     slow, fast = planned(home, speed=60.0), planned(home, speed=300.0)
