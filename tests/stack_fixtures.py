@@ -202,6 +202,14 @@ def ask(url: str, body: object | None = None) -> Any:
         return json.loads(answer.read())
 
 
+def forget_deployments(server: Server) -> None:
+    """Take away what other tests of the session deployed: who deploys next finds a server that was just set up."""
+    for one in ask(f"{server.url}/api/deployments/filter", {}):
+        request = urllib.request.Request(f"{server.url}/api/deployments/{one['id']}", method="DELETE")
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            assert answer.status == 204
+
+
 @dataclass(frozen=True)
 class RealCandidate:
     """A small bundle over the real features, with all that a registry and the gates ask for."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.stack_fixtures import ROOT, ask, prefect_command
+from tests.stack_fixtures import ROOT, ask, forget_deployments, prefect_command
 
 
 @pytest.fixture(scope="module")
 def deployed(prefect_server):
+    forget_deployments(prefect_server)
     prefect_command(prefect_server, "work-pool", "create", "quantum", "--type", "process", "--overwrite")
     api = f"{prefect_server.url}/api"
 

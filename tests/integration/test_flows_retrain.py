@@ -14,7 +14,7 @@ from flows.registry import Registry
 from flows.replay.report import ShadowReport
 from flows.training.gates import GATE_NAMES
 from flows.training.report import TrainingReport
-from tests.stack_fixtures import ask, prefect_command, prefect_worker, qtctl, sandbox_venue
+from tests.stack_fixtures import ask, forget_deployments, prefect_command, prefect_worker, qtctl, sandbox_venue
 
 MEMBERS = ("xgboost", "lightgbm", "nhits", "patchtst")
 
@@ -37,6 +37,7 @@ class Retrained:
 def retrained(prefect_server, mlflow_server, tmp_path_factory) -> Retrained:
     home = tmp_path_factory.mktemp("home")
     api = f"{prefect_server.url}/api"
+    forget_deployments(prefect_server)
     prefect_command(prefect_server, "work-pool", "create", "quantum", "--type", "process", "--overwrite")
     prefect_command(prefect_server, "deploy", "--all", env={"QT_SCHEDULES": "false"})
     with sandbox_venue(home / "sandbox", symbols=3, speed=60) as venue:

@@ -59,7 +59,9 @@ def decided_since_loading(home: Path, version: str) -> set[str]:
         if isinstance(event, Noted) and event.event_type == "model.loaded" and event.detail["version"] == version
     )
     decided = [event.snapshot for event in events[loaded:] if isinstance(event, CandlesDecided)]
-    return {candidate.signal.model_version for snapshot in decided for candidate in snapshot.candidates}
+    return {
+        candidate.signal.model_version.partition(":")[0] for snapshot in decided for candidate in snapshot.candidates
+    }
 
 
 @pytest.fixture(scope="module")
