@@ -25,6 +25,7 @@ def _has_market_data() -> bool:
 AVAILABLE = {
     "needs_market_data": (_has_market_data, "set MARKET_DATA_DIR to a folder of recorded candles"),
     "needs_chromium": (lambda: shutil.which("chromium") is not None, "install Debian's package chromium"),
+    "needs_systemd": (lambda: shutil.which("systemd-analyze") is not None, "install Debian's package systemd"),
     "needs_redis": (lambda: shutil.which("redis-server") is not None, "install Debian's package redis-server"),
     "needs_postgres": (lambda: shutil.which("initdb") is not None, "install Debian's package postgresql"),
 }

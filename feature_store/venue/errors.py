@@ -11,6 +11,9 @@ import aiohttp
 from feature_store.errors import QuantumError, VenueUnavailableError
 from feature_store.venue.ccxt_package import ccxt
 
+LOCAL_OPTION = "isLocalExchange"
+"""Our note among a client's options: whether QT_VENUE_URL says where it sends its requests."""
+
 _CODE = re.compile(r'"code"\s*:\s*"?(-?\d+)')
 _STATUS = re.compile(r"https?://\S+ (\d{3})\b")
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
@@ -100,7 +103,7 @@ def translate(error: BaseException, *, sending: bool = False, exchange: Any = No
         )
     if isinstance(error, ccxt.ExchangeError):
         return _refusal(error, text, code, sending=sending)
-    return _failure(error, text, code, sending=sending)
+    return _failure(error, text, code, sending=sending, way=_way_to(exchange))
 
 
 def _refusal(error: ccxt.ExchangeError, text: str, code: int | None, *, sending: bool) -> VenueError:
@@ -115,7 +118,7 @@ def _refusal(error: ccxt.ExchangeError, text: str, code: int | None, *, sending:
     return RequestRefusedError(f"The venue refused the request ({text[:300]})", code=code)
 
 
-def _failure(error: BaseException, text: str, code: int | None, *, sending: bool) -> VenueError:
+def _failure(error: BaseException, text: str, code: int | None, *, sending: bool, way: str) -> VenueError:
     if isinstance(error, ccxt.ChecksumError):
         return RetryableError(f"The order book did not add up; wait a moment and subscribe again ({text[:300]})")
     if isinstance(error, ccxt.InvalidNonce):
@@ -125,10 +128,15 @@ def _failure(error: BaseException, text: str, code: int | None, *, sending: bool
     if sending and not _never_connected(error):
         return OutcomeUnknownError(f"No proof either way, the order may exist; query it ({text[:300]})", code=code)
     if isinstance(error, ccxt.NetworkError | OSError | asyncio.TimeoutError | aiohttp.ClientError):
-        return VenueDownError(
-            f"The venue does not answer; check QT_VENUE_URL and the network ({text[:300]})", code=code
-        )
+        return VenueDownError(f"The venue does not answer; {way} ({text[:300]})", code=code)
     return RetryableError(f"The venue gave no usable answer ({text[:300]})", code=code)
+
+
+def _way_to(exchange: Any) -> str:
+    """Say what to look at when no answer comes: only the local exchange is where QT_VENUE_URL says."""
+    if (getattr(exchange, "options", None) or {}).get(LOCAL_OPTION, True):
+        return "check QT_VENUE_URL and the network"
+    return "check the network; 'qtctl doctor' tells what it finds on the way there"
 
 
 def _never_connected(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from feature_store.errors import BadInputError, UnknownVenueError
 from feature_store.venue.ccxt_package import ccxt
+from feature_store.venue.errors import LOCAL_OPTION
 
 RECV_WINDOW_MS = 2_000
 """How long the venue may accept a request of ours: short, so that an unknown outcome is soon decided."""
@@ -67,6 +68,7 @@ def create_exchange(
         "enableRateLimit": not known.is_sandbox,
         "options": {
             "adjustForTimeDifference": True,
+            LOCAL_OPTION: known.is_sandbox,
             "recvWindow": recv_window_ms,
             "warnOnFetchOpenOrdersWithoutSymbol": False,
             "fetchOpenOrders": {"warnWithoutSymbol": False},

@@ -20,11 +20,19 @@ from infra.sandbox.market.synthetic import DEFAULT_EDGE
 from infra.sandbox.protocol.signing import Credentials
 from infra.sandbox.serve import OptionError, Options
 from infra.sandbox.serve import serve as run_server
+from infra.sandbox.stack_note import home_from_environment, stack_sandbox
 
 DEFAULT_START = "2026-01-05T00:00:00Z"
 DEFAULT_PORT = 9100
 
-_Url = Annotated[str, Parameter(env_var="QT_VENUE_URL", help="Where the venue listens; `qtctl status` shows it.")]
+_Url = Annotated[
+    str | None,
+    Parameter(
+        env_var="QT_VENUE_URL",
+        help="Where the venue listens; by default where the stack of QUANTUM_HOME runs its exchange, else "
+        f"http://127.0.0.1:{DEFAULT_PORT}.",
+    ),
+]
 _AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print compact JSON, on one line.")]
 
 
@@ -168,7 +176,7 @@ def serve(
         "qtctl sandbox status --url http://127.0.0.1:9100 --json | jq .now_ms",
     )
 )
-def status(*, url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}", json: _AsJson = False) -> None:
+def status(*, url: _Url = None, json: _AsJson = False) -> None:
     """Print the venue's time, speed, market and load as JSON."""
     _print(_ask(url, "/sandbox/status"), compact=json)
 
@@ -179,7 +187,7 @@ def status(*, url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}", json: _AsJson = Fa
         "qtctl sandbox audit --json | jq .unprotected",
     )
 )
-def audit(*, url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}", json: _AsJson = False) -> None:
+def audit(*, url: _Url = None, json: _AsJson = False) -> None:
     """Print what an auditor wants to know: fills, round trips, unprotected stretches, duplicates."""
     _print(_ask(url, "/sandbox/audit"), compact=json)
 
@@ -189,7 +197,7 @@ def audit(*, url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}", json: _AsJson = Fal
         "qtctl sandbox truth --url http://127.0.0.1:9100",
     )
 )
-def truth(*, url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}", json: _AsJson = False) -> None:
+def truth(*, url: _Url = None, json: _AsJson = False) -> None:
     """Print how much of the market can be predicted at all."""
     _print(_ask(url, "/sandbox/truth"), compact=json)
 
@@ -204,7 +212,7 @@ def truth(*, url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}", json: _AsJson = Fal
 )
 def fault(
     *,
-    url: _Url = f"http://127.0.0.1:{DEFAULT_PORT}",
+    url: _Url = None,
     op: str = "fault",
     path: str = "",
     method: str = "",
@@ -222,8 +230,6 @@ def fault(
 
     Parameters
     ----------
-    url
-        Where the venue listens.
     op
         fault, kill_ws, freeze_ws, skew, expire_key, legacy, log or clear.
     path
@@ -310,7 +316,8 @@ def _edge(value: float) -> float:
     return value
 
 
-def _ask(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
+def _ask(named: str | None, path: str, body: dict[str, Any] | None = None) -> Any:
+    url = named or stack_sandbox(home_from_environment()) or f"http://127.0.0.1:{DEFAULT_PORT}"
     if not url.startswith(("http://", "https://")):
         raise OptionError(f"--url expects http://HOST:PORT, was '{url}'.")
     data = None if body is None else json_codec.dumps(body).encode()

@@ -120,6 +120,19 @@ async def test_what_was_never_connected_was_never_sent():
     assert "QT_VENUE_URL" in str(ours)
 
 
+@pytest.mark.parametrize("venue", [name for name, venue in VENUES.items() if not venue.is_sandbox])
+async def test_a_real_venue_that_is_down_is_not_sought_at_our_address(venue):
+    """Where no answer of a real venue comes, what helps is said, and nothing of a setting that it ignores."""
+    exchange = create_exchange(venue, pro=False)
+    await exchange.close()
+
+    ours = translate(OSError("Name or service not known"), exchange=exchange)
+
+    assert type(ours) is VenueDownError
+    assert "QT_VENUE_URL" not in str(ours)
+    assert "check the network; 'qtctl doctor'" in str(ours)
+
+
 def test_our_own_errors_pass_through():
     """An error that is ours already is not wrapped again."""
     error = BadInputError("ours")

@@ -1,0 +1,38 @@
+"""A tool that is missing leaves its tests out with a word, and is an error where everything is required."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ADVICE = "install Debian's package systemd"
+
+
+def without_tools(**environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the tests of the systemd unit where no program is on the path."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/unit/test_systemd_unit.py"]
+    environment |= {"PATH": "/nowhere", "HOME": "/nowhere"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("require_all", [{}, {"REQUIRE_ALL": ""}], ids=["unset", "empty"])
+def test_what_is_missing_is_left_out_and_named(require_all):
+    """Without systemd-analyze the other tests of the file pass, and the last lines say what was left out and why."""
+    done = without_tools(**require_all)
+
+    assert done.returncode == 0, done.stdout
+    assert f"deselected 1 test(s) marked needs_systemd: {ADVICE}" in done.stdout
+    assert "4 passed, 1 deselected" in done.stdout
+
+
+def test_nothing_is_left_out_where_everything_is_required():
+    """With REQUIRE_ALL=1 the same is an error before any test runs."""
+    done = without_tools(REQUIRE_ALL="1")
+
+    assert done.returncode != 0
+    assert f"needs_systemd: {ADVICE}" in done.stderr
+    assert "passed" not in done.stdout
