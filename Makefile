@@ -87,7 +87,7 @@ wheel: setup ## Build the worker's wheel into dist/
 	@$(BIN)/python -m build --wheel --outdir dist . >/dev/null && ls dist
 
 clean: ## Stop everything and forget all that ran (the environments stay)
-	@[ -z "$(call works,.venv)" ] || [ ! -x $(BIN)/qtctl ] || $(BIN)/qtctl down
+	@[ -z "$(call works,.venv)" ] || [ ! -x $(BIN)/qtctl ] || $(BIN)/qtctl down --unless-demo
 	@rm -rf var var-prove
 	@[ -z "$${QUANTUM_HOME:-}" ] || echo "QUANTUM_HOME $$QUANTUM_HOME was kept; 'qtctl demo --fresh' begins anew there"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -45,7 +46,7 @@ up = _command(
     "--json | jq .services.mlflow.url",
     statuses={
         0: "every service answers",
-        1: "failed: a service does not start, a database is damaged or the disk is full",
+        1: "failed: a service does not start, a database is damaged, the disk is full, or a demonstration is under way",
         130: "interrupted by Ctrl-C or SIGTERM; 'qtctl down' stops what was started",
     },
 )
@@ -54,7 +55,10 @@ down = _command(
     "Stop the local stack, everything it started and nothing else.",
     "",
     "--json | jq .killed",
-    statuses={0: "nothing of it runs any more", 1: "failed: another command is changing the stack"},
+    statuses={
+        0: "nothing of it runs any more",
+        1: "failed: another command is changing the stack, or a demonstration is under way and --unless-demo was given",
+    },
 )
 status = _command(
     "status",
@@ -188,7 +192,7 @@ async def _start_all(asked: dict[str, Any], services: str, *, as_json: bool) -> 
     home = home_from_environment()
     say = _mention if as_json else _say
     stack = make_stack(home, settle(home, **asked | {"replay": _absolute(asked["replay"])}), say)
-    with stack.supervisor.exclusive():
+    with stack.supervisor.exclusive("demo"), stack.supervisor.exclusive():
         stack.prepare(names)
         await stack.start_servers()
         if PREFECT in names and "prefect-worker" in names and await stack.deploy():
@@ -203,22 +207,24 @@ async def _start_all(asked: dict[str, Any], services: str, *, as_json: bool) -> 
 
 
 @down.default
-def _down(*, json: _AsJson = False) -> int:
+def _down(*, unless_demo: Annotated[bool, Parameter(negative=())] = False, json: _AsJson = False) -> int:
     """
     Stop everything that `up` or `demo` started under QUANTUM_HOME.
 
     Args:
+        unless_demo: Stop nothing, and fail, while a demonstration or another `up` is under way.
         json: Print one JSON object: what was stopped, what had to be killed, and what was mended first.
     """
-    return _run(_stop_all(as_json=json))
+    return _run(_stop_all(unless_demo=unless_demo, as_json=json))
 
 
-async def _stop_all(*, as_json: bool) -> int:
+async def _stop_all(*, unless_demo: bool, as_json: bool) -> int:
     home = home_from_environment()
     names, killed, mended = [], [], []
     if home.root.exists():
         supervisor = Supervisor(home, _mention if as_json else _say)
-        with supervisor.exclusive():
+        no_demo = supervisor.exclusive("demo") if unless_demo else contextlib.nullcontext()
+        with no_demo, supervisor.exclusive():
             mended = supervisor.load()
             names = list(supervisor.record.services)
             killed = await supervisor.stop()

@@ -8,6 +8,7 @@ import fcntl
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC
+from typing import Literal
 
 import msgspec
 import psutil
@@ -30,6 +31,11 @@ from infra.stack.services import PREFECT_WORKER, PREFERRED_PORTS, WORKER, Servic
 
 _ADOPTION_PATIENCE_S = 5.0
 _STRAY_GRACE_S = 3.0
+# Two locks, taken in this order: one for as long as somebody needs what he started, one for each change of it.
+_BUSY = {
+    "demo": "A demonstration, or another command that starts services, is under way in",
+    "stack": "Another command is at this moment working on",
+}
 
 
 class Supervisor:
@@ -53,9 +59,12 @@ class Supervisor:
         return self._record
 
     @contextlib.contextmanager
-    def exclusive(self, name: str = "stack") -> Iterator[None]:
+    def exclusive(self, name: Literal["stack", "demo"] = "stack") -> Iterator[None]:
         """
-        Hold the home's lock; the kernel lets go of it when this program ends, however it ends.
+        Hold one of the home's locks; the kernel lets go of it when this program ends, however it ends.
+
+        Lock "stack" is held while services are started or stopped. Lock "demo" is held by a demonstration for its
+        whole life, and by `up`: neither may build on services that the other is about to stop.
 
         Raises:
             StackBusyError: Another command holds it.
@@ -71,8 +80,7 @@ class Supervisor:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise StackBusyError(
-                    f"Another command is working on {self._home.root} at this moment; wait until it has ended, "
-                    "or set QUANTUM_HOME to another folder"
+                    f"{_BUSY[name]} {self._home.root}; wait until it has ended, or set QUANTUM_HOME to another folder"
                 ) from None
             yield
 

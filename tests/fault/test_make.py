@@ -88,18 +88,19 @@ def test_an_environment_whose_python_is_gone_is_made_anew(clone):
     assert "Python 3.11 is missing" in said[0]
 
 
-def test_clean_starts_over_and_waits_for_whoever_works(clone):
-    """`make clean` forgets all that ran; while another command works on it nothing is taken away."""
+@pytest.mark.parametrize("lock", ["stack", "demo"])
+def test_clean_starts_over_and_waits_for_whoever_works(clone, lock):
+    """`make clean` forgets all that ran; while a command or a demonstration works on it nothing is taken away."""
     with_environments(clone, sys.executable)
     candles = clone / "var" / "lake" / "candles.parquet"
     candles.parent.mkdir(parents=True)
     candles.touch()
-    with Supervisor(Home(clone / "var"), print).exclusive():
+    with Supervisor(Home(clone / "var"), print).exclusive(lock):
         status, said = make(clone, "clean")
         kept = candles.exists()
 
     assert status != 0
-    assert "Another command is working on" in said[0]
+    assert "wait until it has ended" in said[0]
     assert kept
     assert make(clone, "clean")[0] == 0
     assert not (clone / "var").exists()

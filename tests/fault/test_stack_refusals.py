@@ -8,6 +8,7 @@ import pytest
 
 from infra.stack.home import Home
 from infra.stack.record import read_record
+from infra.stack.supervisor import Supervisor
 from tests.stack_fixtures import qtctl
 
 
@@ -59,3 +60,28 @@ def test_what_cannot_work_starts_nothing(tmp_path, command, environment, says):
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [("up",), ("demo", "--once"), ("down", "--unless-demo")], ids=["up", "demo", "down-unless-demo"]
+)
+def test_while_a_demonstration_is_under_way_nothing_else_starts(home, command):
+    """One sentence says so at once; nothing is started, stopped or noted."""
+    with Supervisor(home, print).exclusive("demo"):
+        done = qtctl(*command, env={"QUANTUM_HOME": str(home.root)})
+
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"A demonstration, or another command that starts services, is under way in {home.root}" in done.stderr
+    assert done.stdout == ""
+    assert not home.record.exists()
+    assert not home.demo_mark.exists()
+
+
+def test_a_demonstration_can_be_stopped_from_elsewhere(home):
+    """`qtctl down` stops what runs though a demonstration holds on to it."""
+    with Supervisor(home, print).exclusive("demo"):
+        done = qtctl("down", env={"QUANTUM_HOME": str(home.root)})
+
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
