@@ -61,13 +61,7 @@ def read_recording(
         RecordingError: Nothing usable is there, or a named symbol is not.
     """
     files = _files(path)
-    offered = {source for one in files for source in _offered(one)}
-    if exchange is not None:
-        offered = {one for one in offered if one[0] == exchange}
-    chosen = timeframe or _default_timeframe(offered)
-    offered = {one for one in offered if one[2] == chosen}
-    if not offered:
-        raise RecordingError(f"{path} has no candles of {chosen or 'any timeframe'} at {exchange or 'any venue'}.")
+    chosen, offered = _choice(path, files, timeframe, exchange)
     length_ms = timeframe_ms(chosen)
     sources = _sources(offered, symbols, path)
     rows = _read_rows(files, set(sources.values()))
@@ -80,6 +74,17 @@ def read_recording(
     if not series:
         raise RecordingError(f"{path} has no usable candle of {chosen}.")
     return Recording(length_ms, tuple(series), dropped)
+
+
+def contents(path: Path) -> tuple[int, tuple[str, ...]]:
+    """
+    Return the timeframe, in milliseconds, and the instruments that a replay of a file or a folder would trade.
+
+    Raises:
+        RecordingError: Nothing there can be replayed.
+    """
+    chosen, offered = _choice(path, _files(path))
+    return timeframe_ms(chosen), tuple(_sources(offered, (), path))
 
 
 def timeframe_ms(timeframe: str) -> int:
@@ -108,6 +113,20 @@ def _files(path: Path) -> list[Path]:
     if not candles:
         raise RecordingError(f"{path} holds no Parquet or CSV file with the columns {', '.join(COLUMNS)}.")
     return candles
+
+
+def _choice(
+    path: Path, files: list[Path], timeframe: str | None = None, exchange: str | None = None
+) -> tuple[str, set[Source]]:
+    """Return the timeframe to replay and all that was recorded in it."""
+    offered = {source for one in files for source in _offered(one)}
+    if exchange is not None:
+        offered = {one for one in offered if one[0] == exchange}
+    chosen = timeframe or _default_timeframe(offered)
+    offered = {one for one in offered if one[2] == chosen}
+    if not offered:
+        raise RecordingError(f"{path} has no candles of {chosen or 'any timeframe'} at {exchange or 'any venue'}.")
+    return chosen, offered
 
 
 def _names(path: Path) -> list[str]:
