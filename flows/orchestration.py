@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.context import FlowRunContext
+from prefect.exceptions import ObjectNotFound
 from prefect.runtime import flow_run
 
 from feature_store.clock import monotonic
@@ -53,6 +54,21 @@ def named_by_version() -> str:
     """Name a flow run by the model version it works on: `shadow v3`."""
     version = flow_run.parameters.get("version")
     return f"{flow_run.flow_name} v{version}" if version else f"{flow_run.flow_name} challenger"
+
+
+def outermost_run() -> str:
+    """Return the id of the flow run that called all others of this process: it ends when the process does."""
+    return str(flow_run.root_flow_run_id)
+
+
+def is_over(run_id: str) -> bool:
+    """Tell whether a flow run has ended; of one that this Prefect server does not know, nothing is said."""
+    with get_client(sync_client=True) as client:
+        try:
+            state = client.read_flow_run(UUID(run_id)).state
+        except ObjectNotFound:
+            return False
+    return state is not None and state.is_final()
 
 
 Watcher = Callable[[str, float, str], None]

@@ -127,6 +127,18 @@ class Registry:
         with self._errors("close a run"):
             self._client.set_terminated(run_id, status="FAILED" if failed else "FINISHED")
 
+    def open_runs(self, tag: str) -> dict[str, str]:
+        """Return what a tag says of each run that is open and has it, by the run's id."""
+        with self._errors("list open runs"):
+            found = self._client.get_experiment_by_name(EXPERIMENT)
+            runs = self._client.search_runs([found.experiment_id], "attributes.status = 'RUNNING'") if found else []
+            return {run.info.run_id: run.data.tags[tag] for run in runs if tag in run.data.tags}
+
+    def kill_run(self, run_id: str) -> None:
+        """Close a run whose process died before it could."""
+        with self._errors("close a run"):
+            self._client.set_terminated(run_id, status="KILLED")
+
     def log(self, run_id: str, entry: RunLog) -> None:
         """Add values, texts and pictures to a run, open or closed."""
         entities = self._mlflow.entities

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from feature_store.clock import utc_now
 from feature_store.lake import CandleLake
 from flows.evidence import training_markdown, what_it_is
 from flows.frames import recent_frames, stored_series
-from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, named_by_series, say
+from flows.orchestration import ASKING_REGISTRY, ProgressBar, is_over, markdown, named_by_series, outermost_run, say
 from flows.outcome import TRAINING_CONFIG, TRAINING_REPORT, Candidate
 from flows.registry import Registry, RunLog
 from flows.settings import FlowSettings, TimeframeName, TrainingSize, VenueName
@@ -27,11 +28,26 @@ from flows.training.report import TrainingReport
 from flows.wording import flattened
 from inference.domain.errors import RegistryUnavailableError
 
+OWNER_TAG = "prefect.flow_run"
+"""The tag of an MLflow run that names the flow run in whose process it is filled."""
+
+
+@task(task_run_name="close-dead-mlflow-runs", **ASKING_REGISTRY)
+def close_dead_runs(settings: FlowSettings) -> None:
+    """Close the runs of trainings that were killed, and remove what they left in the folder of candidates."""
+    registry = Registry(settings.registry_address)
+    for run_id, owner in registry.open_runs(OWNER_TAG).items():
+        if is_over(owner):
+            registry.kill_run(run_id)
+            for left in settings.candidates.glob(f"{run_id}-*"):
+                shutil.rmtree(left, ignore_errors=True)
+            say("Closed run %s, whose training had been killed", run_id)
+
 
 @task(task_run_name="open-mlflow-run", **ASKING_REGISTRY)
 def open_run(settings: FlowSettings, config: TrainingConfig) -> str:
     """Open the run that everything about the candidate is logged to; before training, so that it fails early."""
-    tags = {"venue": settings.venue, "timeframe": settings.timeframe, "size": settings.size}
+    tags = {"venue": settings.venue, "timeframe": settings.timeframe, "size": settings.size, OWNER_TAG: outermost_run()}
     note = "One candidate: trained, then scored in shadow, then judged by the gates."
     name = f"candidate {settings.venue} {settings.timeframe} {config.created_at[:16]}"
     return Registry(settings.registry_address).start_run(name, tags, note)
@@ -111,11 +127,12 @@ def train(
     settings = FlowSettings.of(venue=venue, symbols=symbols, timeframe=timeframe, days=days, size=size)
     config = training_config(settings, utc_now())
     stored_series(CandleLake(settings.lake), settings)  # What cannot be trained on leaves no run in MLflow.
+    close_dead_runs(settings)
     run_id = open_run(settings, config)
     try:
         frames = load_frames(settings, config.horizon)
         settings.candidates.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=settings.candidates) as folder:
+        with tempfile.TemporaryDirectory(dir=settings.candidates, prefix=f"{run_id}-") as folder:
             bundle = Path(folder) / "bundle"
             report = fit_members(frames, config, bundle, ProgressBar("train", "Training"))
             page = log_training(settings, run_id, config, report)

@@ -7,8 +7,11 @@ import signal
 import subprocess
 import time
 
+import mlflow
 import pytest
 
+from flows.registry import Registry
+from flows.train import OWNER_TAG
 from tests.stack_fixtures import BIN, QUIET, ROOT, ask, free_port, qtctl, sandbox_venue
 
 
@@ -81,6 +84,29 @@ def test_registry_down(prefect_server, env, venue):
     assert "Traceback" not in done.stderr
     assert state["type"] == "FAILED"
     assert "does not answer" in state["message"]
+
+
+def test_the_traces_of_a_killed_training_are_closed(prefect_server, mlflow_server, env, venue, tmp_path):
+    """The next training closes the MLflow run of a flow run that died, with its folder, and leaves a live one's."""
+    registry = mlflow.MlflowClient(tracking_uri=mlflow_server.url)
+    flow = ask(f"{prefect_server.url}/api/flows/", {"name": "a-training-of-a-test"})["id"]
+    left = {}
+    for state in ("CRASHED", "RUNNING"):
+        order = {"flow_id": flow, "state": {"type": state}}
+        owner = ask(f"{prefect_server.url}/api/flow_runs/", order)["id"]
+        left[state] = Registry(mlflow_server.url).start_run(f"a {state} training", {OWNER_TAG: owner}, "For a test.")
+        (tmp_path / "candidates" / f"{left[state]}-x" / "bundle").mkdir(parents=True)
+    assert qtctl("ingest", "--days", "1", env={**env, "QT_VENUE_URL": venue}).returncode == 0
+
+    # A day is too little to train on; that does not matter here.
+    qtctl("train", "--size", "tiny", env=env)
+    states = {state: registry.get_run(run_id).info.status for state, run_id in left.items()}
+    newest = registry.search_runs([registry.get_run(left["CRASHED"]).info.experiment_id], max_results=1)[0]
+    registry.set_terminated(left["RUNNING"])
+
+    assert states == {"CRASHED": "KILLED", "RUNNING": "RUNNING"}
+    assert [folder.name for folder in (tmp_path / "candidates").iterdir()] == [f"{left['RUNNING']}-x"]
+    assert newest.data.tags[OWNER_TAG] == _newest_run(prefect_server, "train")["state_details"]["flow_run_id"]
 
 
 def test_prefect_down(env):
