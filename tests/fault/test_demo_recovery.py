@@ -21,7 +21,7 @@ import pytest
 from infra.stack import processes
 from infra.stack.home import Home
 from infra.stack.record import read_record
-from tests.stack_fixtures import ask, start_mlflow, stop_process
+from tests.stack_fixtures import ask, qtctl, start_mlflow, stop_process
 from tests.worker_bundle import make_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,7 +127,7 @@ def test_after_a_power_cut_the_dead_run_is_closed_and_ctrl_c_ends_the_next(home)
     """
     Everything is killed while it trains: the next demonstration says so, closes that run and begins exactly one other.
 
-    Ctrl-C in the middle of that training leaves no process behind, within seconds.
+    While it trains, `qtctl up` is refused. Ctrl-C in the middle of that leaves no process behind, within seconds.
     """
     first = Played(home, "quick")
     dead = first.until_it_trains()
@@ -143,6 +143,7 @@ def test_after_a_power_cut_the_dead_run_is_closed_and_ctrl_c_ends_the_next(home)
     alive = second.until_it_trains()
     runs = {run["id"]: run["state_type"] for run in retrain_runs(home)}
     members = all_of(home)
+    intruder = qtctl("up", env={"QUANTUM_HOME": str(home.root)})
     second.process.send_signal(signal.SIGINT)
     second.process.wait(PATIENCE_S)
 
@@ -156,6 +157,8 @@ def test_after_a_power_cut_the_dead_run_is_closed_and_ctrl_c_ends_the_next(home)
     assert "was killed" not in second.said
     assert "Traceback" not in second.said
     assert len(members) >= 6
+    assert intruder.returncode == 1
+    assert "A demonstration" in intruder.stderr
     assert all_of(home) == []
 
 
