@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from feature_store.candle import CandleBlock, Series
@@ -87,12 +88,13 @@ async def _ingest(
         if repair:
             repaired = tuple(await asyncio.to_thread(_set_aside_damaged, lake, series))
         ranges = await asyncio.to_thread(_wanted, lake, series, start_ms, now_ms, repair=repair)
+        await asyncio.to_thread(_keep_origin, lake, series, start_ms)
         for begin_ms, end_ms in ranges:
             async for page in _pages(exchange, series, begin_ms, end_ms, progress):
                 fetched += len(page)
                 appended += await asyncio.to_thread(lake.append, series, page)
         if ranges:
-            await asyncio.to_thread(_remember_origin, lake, series, start_ms)
+            await asyncio.to_thread(_move_origin, lake, series, start_ms)
         stored = await asyncio.to_thread(lake.read, series, start_ms, now_ms)
     except QuantumError as raised:
         error, stored = raised, CandleBlock.empty()
@@ -113,34 +115,58 @@ async def _pages(
 def _wanted(lake: CandleLake, series: Series, start_ms: int, now_ms: int, *, repair: bool) -> list[tuple[int, int]]:
     """Return the ranges that the lake lacks, oldest first."""
     step = series.timeframe.milliseconds
+    start_ms = -(-start_ms // step) * step
     end_ms = series.timeframe.floor_ms(now_ms)
     first, last = lake.first_open_time_ms(series), lake.last_open_time_ms(series)
     if first is None or last is None:
         ranges = [(start_ms, end_ms)]
     else:
-        ranges = []
         # Candles from the origin on were asked for before: what is absent there, the venue does not have.
-        if start_ms < first and (repair or start_ms < _origin_ms(lake, series, first)):
-            ranges.append((start_ms, first))
-        if repair:
-            inside = check(lake.read(series), series.timeframe).gaps
-            ranges.extend((gap.start_ms, gap.end_ms) for gap in inside if gap.end_ms > start_ms)
+        doubted_ms = last + step if repair else min(_origin_ms(lake, series, first), last + step)
+        ranges = _holes(lake, series, start_ms, doubted_ms)
         ranges.append((max(last + step, start_ms), end_ms))
     return [(begin, end) for begin, end in ranges if begin < end]
 
 
+def _holes(lake: CandleLake, series: Series, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+    if start_ms >= end_ms:
+        return []
+    stored = lake.read(series, start_ms, end_ms)
+    gaps = check(stored, series.timeframe, start_ms=start_ms, end_ms=end_ms).gaps
+    return [(gap.start_ms, gap.end_ms) for gap in gaps]
+
+
 def _origin_ms(lake: CandleLake, series: Series, default: int) -> int:
     try:
-        return int(json.loads((series_folder(lake.root, series) / "origin.json").read_bytes())["asked_from_ms"])
+        return int(json.loads(_origin_path(lake, series).read_bytes())["asked_from_ms"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return default
 
 
-def _remember_origin(lake: CandleLake, series: Series, start_ms: int) -> None:
+def _keep_origin(lake: CandleLake, series: Series, start_ms: int) -> None:
+    """Before anything is fetched, note from where on nothing is left out, lest an interruption hides a hole."""
+    first, last = lake.first_open_time_ms(series), lake.last_open_time_ms(series)
+    if first is None or last is None:
+        return
+    if start_ms > last + series.timeframe.milliseconds:
+        _write_origin(lake, series, start_ms)
+    elif start_ms < first and not _origin_path(lake, series).exists():
+        _write_origin(lake, series, first)
+
+
+def _move_origin(lake: CandleLake, series: Series, start_ms: int) -> None:
+    """After everything was fetched, note that it was asked for from `start_ms` on."""
     first = lake.first_open_time_ms(series)
     if first is not None and start_ms < _origin_ms(lake, series, first + 1):
-        content = json.dumps({"asked_from_ms": start_ms}).encode()
-        replace_bytes(series_folder(lake.root, series) / "origin.json", content)
+        _write_origin(lake, series, start_ms)
+
+
+def _write_origin(lake: CandleLake, series: Series, start_ms: int) -> None:
+    replace_bytes(_origin_path(lake, series), json.dumps({"asked_from_ms": start_ms}).encode())
+
+
+def _origin_path(lake: CandleLake, series: Series) -> Path:
+    return series_folder(lake.root, series) / "origin.json"
 
 
 def _set_aside_damaged(lake: CandleLake, series: Series) -> list[str]:

@@ -129,6 +129,43 @@ async def test_an_earlier_start_fetches_what_is_before(tmp_path):
         assert lake.read(BTC).equals(CLOSED)
 
 
+@pytest.mark.parametrize("first_run", ["whole", "interrupted"])
+async def test_an_interrupted_fetch_of_the_past_leaves_no_hole(tmp_path, first_run):
+    """The past that a broken run did not reach is fetched by the next one, and nothing else is fetched again."""
+    lake = CandleLake(tmp_path)
+    async with venue_double({"BTCUSDT": BLOCK}, NOW) as (double, exchange):
+        later_ms = T0 + 1_400 * STEP
+        breaks_at(double, later_ms + PAGE * STEP if first_run == "interrupted" else None)
+        await ingest_series(exchange, lake, [BTC], later_ms)
+        breaks_at(double, T0 + PAGE * STEP)
+        broken = await ingest_series(exchange, lake, [BTC], T0)
+        assert isinstance(broken[BTC].error, VenueDownError)
+        breaks_at(double, None)
+        done = await ingest_series(exchange, lake, [BTC], T0)
+        assert done[BTC].report.is_clean
+        assert done[BTC].fetched == (400 if first_run == "whole" else 499)
+        assert lake.read(BTC).equals(CLOSED)
+
+
+async def test_what_a_short_run_left_out_is_fetched_once_it_is_asked_for(tmp_path):
+    """A run that began after the newest candle stored leaves a hole; one that begins before it fills it."""
+    lake = CandleLake(tmp_path)
+    async with venue_double({"BTCUSDT": BLOCK}, T0 + 500 * STEP) as (double, exchange):
+        await ingest_series(exchange, lake, [BTC], T0)
+        double.now_ms = NOW
+        short = await ingest_series(exchange, lake, [BTC], T0 + 2_000 * STEP)
+        assert short[BTC].fetched == 499
+        assert (await ingest_series(exchange, lake, [BTC], T0))[BTC].fetched == 1_500
+        assert (await ingest_series(exchange, lake, [BTC], T0))[BTC].fetched == 0
+        assert lake.read(BTC).equals(CLOSED)
+
+
+def breaks_at(double, start_ms: int | None) -> None:
+    """Let the venue answer candles, but not those of the page that starts here."""
+    broken = str(start_ms)
+    double.misbehave = lambda request: web.Response(status=502) if request.query.get("startTime") == broken else None
+
+
 async def test_nothing_is_believed_only_when_it_is_repeated():
     """An empty answer may be a damaged one: it is asked for again, and then taken for what it says."""
     async with venue_double({"BTCUSDT": BLOCK[:10]}, NOW) as (double, exchange):
