@@ -46,8 +46,8 @@ endef
 	@echo "Setting up .venv (pipeline and development); a few minutes the first time"
 	@rm -f $@
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/pip install $(PIP_FLAGS) $(if $(TORCH_INDEX_URL),--index-url $(TORCH_INDEX_URL)) torch==2.13.0
-	@$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt -e '.[pipeline,api,redis,postgres,ray,dev]'
+	@$(if $(TORCH_INDEX_URL),$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt --no-deps --index-url $(TORCH_INDEX_URL) torch)
+	@$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) -e '.[pipeline,api,redis,postgres,ray,dev]'
 	@$(BIN)/python -m feature_store.features.warm
 	@touch $@
 

@@ -15,13 +15,15 @@ _EXCHANGE = {
     "ccxt.async_support": "ccxt.async_support.base.exchange",
     "ccxt.pro": "ccxt.async_support.base.exchange",
 }
+# What an `__init__` says of its package; Python asks a module for many other such names, and takes no for an answer.
+_SAID_OF_ITSELF = ("__version__", "__all__")
 
 
 class _OnDemand(ModuleType):
     """A package of ccxt that finds a name where its `__init__` would have, and runs that for any other name."""
 
     def __getattr__(self, name: str) -> Any:
-        if not name.startswith("__"):
+        if not name.startswith("__") or name in _SAID_OF_ITSELF:
             found = self._find(name)
             if found is not None:
                 return found

@@ -26,6 +26,7 @@ DECLARED = {
     "inference": BASE,
     "feature_store": BASE | {canonical(one) for one in PROJECT["optional-dependencies"]["pipeline"]},
     "flows": BASE | {canonical(one) for one in PROJECT["optional-dependencies"]["pipeline"]},
+    "mlflow": BASE | {canonical(one) for one in PROJECT["optional-dependencies"]["pipeline"]},
     "infra": BASE | {canonical(one) for one in PROJECT["optional-dependencies"]["pipeline"]},
     "tests": BASE | {canonical(one) for extra in PROJECT["optional-dependencies"].values() for one in extra},
 }

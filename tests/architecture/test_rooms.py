@@ -68,6 +68,40 @@ def test_contracts_bite(copy_of_tree, module, line):
     assert result.returncode != 0, f"{line} in {module} was not noticed"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import time\n\nNOW = time.time()",
+        "import time\n\nNOW = time.time_ns()",
+        "import time\n\nNOW = time.monotonic()",
+        "import time as clock\n\nNOW = clock.strftime('%Y')",
+        "from time import time\n\nNOW = time()",
+        "from datetime import UTC, datetime\n\nNOW = datetime.now(UTC)",
+        "import datetime as dt\n\nNOW = dt.date.today()",
+    ],
+)
+@pytest.mark.parametrize("place", ["inference/decision.py", "flows/ingest.py", "infra/sandbox/clock.py"])
+def test_only_one_module_reads_the_wall_clock(place, line):
+    """A look at the wall clock is refused by the linter anywhere but in the one module that may."""
+    program = Path(sys.executable).with_name("ruff")
+
+    def found(name: str) -> int:
+        command = [program, "check", "--quiet", "--no-cache", "--select", "TID251", "--stdin-filename", name, "-"]
+        return subprocess.run(command, cwd=ROOT, input=line, capture_output=True, text=True, check=False).returncode
+
+    assert found(place) == 1
+    assert found("feature_store/clock.py") == 0
+
+
+def test_every_exception_of_the_linter_has_its_reason():
+    """No rule is ignored without a word on why."""
+    settings = (ROOT / "pyproject.toml").read_text().split("[tool.ruff.lint]")[1].split("[tool.ruff.lint.flake8")[0]
+    rules = [line for line in settings.splitlines() if re.match(r'\s+"[A-Z]+[0-9]*",|"[^"]+" = \[.*\]', line)]
+
+    assert len(rules) > 20
+    assert [line for line in rules if not re.search(r"# \w.{6,}\.$", line)] == []
+
+
 def test_mlflow_folder_does_not_shadow_the_library():
     """`import mlflow` finds the library even from the repository root."""
     assert not (ROOT / "mlflow" / "__init__.py").exists()

@@ -72,6 +72,19 @@ def test_a_disk_too_small_for_the_environments_is_one_sentence(clone):
     assert not (clone / ".venv").exists()
 
 
+@pytest.mark.parametrize("index", ["", "https://wheels.example/cpu"], ids=["usual-index", "index-for-torch"])
+def test_every_install_is_constrained_and_one_variable_moves_the_index_of_torch(clone, index):
+    """Nothing is installed but at the pinned versions, and only what brings PyTorch asks the index that was named."""
+    status, said = make(clone, "--dry-run", "setup", f"PYTHON={sys.executable}", f"TORCH_INDEX_URL={index}")
+    installs = [line for line in said if "pip install" in line]
+
+    assert status == 0
+    assert len(installs) == (3 if index else 2)
+    assert all("-c constraints.txt" in line for line in installs)
+    assert [index in line for line in installs] == ([True, True, False] if index else [True, True])
+    assert ("--index-url" in "".join(installs)) == bool(index)
+
+
 def test_what_is_set_up_needs_no_python_of_the_system(clone):
     """With both environments there, `make setup` has nothing to do and asks for nothing."""
     with_environments(clone, sys.executable)

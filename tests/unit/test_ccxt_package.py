@@ -73,6 +73,19 @@ print(len(everything) > 150)
     assert printed == "True"
 
 
+def test_the_light_packages_say_their_version_and_names():
+    """What a package says of itself is told before anything else was asked for, as by the whole one."""
+    printed = _fresh("""
+from importlib.metadata import version
+from feature_store.venue.ccxt_package import ccxt
+print(ccxt.__version__ == ccxt.pro.__version__ == ccxt.async_support.__version__ == version("ccxt"))
+from ccxt import *
+print(issubclass(NetworkError, BaseError), isinstance(bitfinex, type))
+""")
+
+    assert printed.split() == ["True"] * 3
+
+
 def test_an_unknown_name_is_an_attribute_error():
     """A name that ccxt does not have is missing in the usual way."""
     printed = _fresh("""
