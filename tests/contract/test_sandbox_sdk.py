@@ -11,6 +11,7 @@ from binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futur
     DerivativesTradingUsdsFutures,
 )
 
+from feature_store.clock import monotonic
 from tests.sandbox_support import API_KEY, API_SECRET, running_sandbox
 
 COIN = {"symbol": "SOLUSDT"}
@@ -35,6 +36,17 @@ PRIVATE = [
     ("account_information_v2", {}),
     ("futures_account_balance_v3", {}),
     ("new_order", {**COIN, "side": "BUY", "type": "MARKET", "quantity": 5.0, "new_order_resp_type": "RESULT"}),
+    (
+        "new_order",
+        {
+            **COIN, "side": "BUY", "type": "LIMIT", "time_in_force": "GTC", "quantity": 5.0, "price": 135.0,
+            "new_client_order_id": "rest",
+        },
+    ),
+    ("query_order", {**COIN, "orig_client_order_id": "rest"}),
+    ("query_current_open_order", {**COIN, "orig_client_order_id": "rest"}),
+    ("current_all_open_orders", {}),
+    ("cancel_order", {**COIN, "orig_client_order_id": "rest"}),
     (
         "new_algo_order",
         {
@@ -84,6 +96,47 @@ async def test_every_answer_passes_the_models_of_the_sdk():
         for name, arguments in [*PUBLIC, *PRIVATE]:
             answer = await asyncio.to_thread(lambda call=name, given=arguments: getattr(rest, call)(**given).data())
             assert answer is not None, name
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+async def test_candles_page_without_a_gap():
+    """Pages asked for one after the other hold each candle of two days once."""
+    async with running_sandbox(symbols=1, history_days=2) as sandbox:
+        rest, first = sdk(sandbox).rest_api, (await sandbox.get("/sandbox/status"))["first_ms"]
+
+        def pages() -> list[int]:
+            times: list[int] = []
+            while True:
+                since = times[-1] + 1 if times else first
+                page = rest.kline_candlestick_data(symbol="BTCUSDT", interval="5m", start_time=since, limit=200).data()
+                times.extend(int(row[0]) for row in page)
+                if len(page) < 200:
+                    return times
+
+        times = await asyncio.to_thread(pages)
+
+    assert len(times) > 2 * 288
+    assert times == list(range(first, first + len(times) * 300_000, 300_000))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("speed", [1, 600])
+async def test_the_clock_runs_at_the_chosen_speed(speed):
+    """Between two answers the server's time moves by what passed here, times the speed."""
+    async with running_sandbox(symbols=1, history_days=1, speed=speed) as sandbox:
+        rest = sdk(sandbox).rest_api
+
+        def look() -> tuple[float, int, float]:
+            before = monotonic()
+            told = rest.check_server_time().data().server_time
+            return before, told, monotonic()
+
+        first = await asyncio.to_thread(look)
+        await asyncio.sleep(2)
+        second = await asyncio.to_thread(look)
+
+    # The server's clock was read somewhere between question and answer, however long those took.
+    assert (second[0] - first[2]) * speed - 2 <= (second[1] - first[1]) / 1000 <= (second[2] - first[0]) * speed + 2
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

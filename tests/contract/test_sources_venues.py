@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import asynccontextmanager
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from feature_store.candle import Series, Timeframe
 from feature_store.clock import utc_now_ms
@@ -95,3 +99,61 @@ async def test_one_setting_changes_the_venue(venue, symbol):
         wire.first + row * STEP for row in range(COUNT)
     ]
     assert all((page.values == [100.0, 102.0, 99.0, 101.0, 5.0]).all() for page in pages)
+
+
+CANDLE = {"o": "100", "c": "101", "h": "102", "l": "99", "v": "5", "x": False, "i": "5m"}
+
+
+def streamed(asked: dict, open_ms: int) -> list:
+    """Return what a venue sends once a candle stream is asked for, in its own shape."""
+    if "key" in asked:
+        accepted = {"event": "subscribed", "channel": "candles", "chanId": 7, "key": asked["key"]}
+        # Bitfinex first sends the candles so far, then each change.
+        return [accepted, [7, [[open_ms, 100, 101, 102, 99, 5]]], [7, [open_ms, 100, 101, 102, 99, 5]]]
+    candle = CANDLE | {"t": open_ms, "T": open_ms + STEP - 1, "s": "BTCUSDT"}
+    return [
+        {"result": None, "id": asked["id"]},
+        {"e": "kline", "E": open_ms + 1, "s": "BTCUSDT", "k": candle, "stream": asked["params"][0]},
+    ]
+
+
+@asynccontextmanager
+async def stream_of(open_ms: int):
+    """Serve candle streams on a free port, and say where."""
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            for answer in streamed(json.loads(message.data), open_ms):
+                await socket.send_json(answer)
+        return socket
+
+    application = web.Application()
+    application.router.add_get("/{path:.*}", serve)
+    async with TestServer(application) as server:
+        yield f"ws://{server.host}:{server.port}"
+
+
+@pytest.mark.parametrize(
+    ("venue", "symbol", "address"),
+    [
+        pytest.param("binanceusdm", "BTC/USDT:USDT", {"linear": "/ws"}, id="binance-perpetuals"),
+        pytest.param("binance", "BTC/USDT", {"spot": "/stream/ws"}, id="binance-spot"),
+        pytest.param("bitfinex", "BTC/USDT", {"public": "/ws/1"}, id="bitfinex"),
+    ],
+)
+async def test_the_streaming_client_of_every_venue_follows_candles(venue, symbol, address):
+    """Each venue's WebSocket client connects, subscribes and reads a candle in the venue's own shape."""
+    wire = Wire(utc_now_ms())
+    exchange = create_exchange(venue)
+    exchange.fetch = wire.fetch
+    async with stream_of(wire.first) as url:
+        exchange.urls["api"]["ws"] = {name: url + path for name, path in address.items()}
+        try:
+            async with asyncio.timeout(100):
+                candles = await exchange.watch_ohlcv(symbol, "5m")
+        finally:
+            await exchange.close()
+
+    assert candles[-1] == [wire.first, 100.0, 102.0, 99.0, 101.0, 5.0]

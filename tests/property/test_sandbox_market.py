@@ -23,6 +23,7 @@ from infra.sandbox.market.series import (
     open_times,
 )
 from infra.sandbox.market.synthetic import (
+    DEFAULT_EDGE,
     SyntheticMarket,
     attainable_information_coefficient,
     oracle_information_coefficient,
@@ -148,9 +149,10 @@ def test_without_edge_nothing_can_be_found(seed):
     assert abs(_correlation(returns[:, 1:], returns[:, :-1])) < 5.0 / np.sqrt(returns.shape[1] * 4)
 
 
-def test_with_edge_the_latent_predicts_as_documented():
+@pytest.mark.parametrize("edge", [0.3, DEFAULT_EDGE])
+def test_with_edge_the_latent_predicts_as_documented(edge):
     """The hidden component correlates with the next hour's return as `edge` says, and volume carries part of it."""
-    market = synthetic(0.3, 8, 30, 1)
+    market = synthetic(edge, 8, 30, 1)
     returns, volumes = _returns_and_volumes(market)
     days = range(market.first_ms // DAY_MS, START // DAY_MS)
     latent = np.concatenate([market.latent(day) for day in days], axis=1)[:, 4::5][:, 1:]
@@ -160,9 +162,9 @@ def test_with_edge_the_latent_predicts_as_documented():
         np.array([np.convolve(row, np.ones(12) / 12, "full")[: len(row)] for row in volumes])[:, 24:-12], target[:, 24:]
     )
 
-    assert found == pytest.approx(oracle_information_coefficient(0.3), abs=0.06)
+    assert found == pytest.approx(oracle_information_coefficient(edge), abs=0.06)
     assert leaked > 0.08
-    assert 0.2 < attainable_information_coefficient(0.3) < oracle_information_coefficient(0.3)
+    assert 0.8 * edge < attainable_information_coefficient(edge) < oracle_information_coefficient(edge)
     assert attainable_information_coefficient(0.0) == 0.0
 
 
@@ -175,6 +177,31 @@ def test_volatility_clusters_and_jumps():
     assert _correlation(size[:, 1:], size[:, :-1]) > 0.08
     assert float((standard**4).mean()) > 4.0
     assert np.corrcoef(returns)[0, 1] > 0.3
+
+
+def test_the_day_has_its_hours():
+    """Candles move most in the early American afternoon and least before the European morning, by half as much more."""
+    market = synthetic(0.0, 8, 30, 1)
+    returns, _ = _returns_and_volumes(market)
+    size = np.abs(np.concatenate([returns, returns[:, -1:]], axis=1))
+    days = size[:, : size.shape[1] // 288 * 288].reshape(8, -1, 24, 12)
+    hours = days.mean(axis=(0, 1, 3)) / days.mean()
+
+    assert hours[12:18].mean() > 1.4 * hours[1:7].mean()
+    assert 10 <= int(hours.argmax()) <= 19
+
+
+def test_jumps_go_either_way():
+    """Now and then a minute moves far beyond what the half hour before it would allow, up as often as down."""
+    market = synthetic(0.0, 8, 30, 1)
+    minutes = [candles_between(market, i, "1m", market.first_ms, START, now_ms=START) for i in range(8)]
+    returns = np.diff(np.log(np.array([one.close for one in minutes], float)), axis=1)
+    before = np.sqrt(np.array([np.convolve(row**2, np.ones(30) / 30, "full")[: len(row)] for row in returns]))
+    moves = returns[:, 30:] / before[:, 29:-1]
+    far = moves[np.abs(moves) > 6.0]
+
+    assert 20 < len(far) < 8 * 30
+    assert 0.25 < float((far > 0).mean()) < 0.75
 
 
 def test_replay_tells_what_was_recorded():
