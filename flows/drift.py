@@ -85,7 +85,11 @@ def drift(hours: int = 24) -> dict[str, float]:
     inputs, end_ms = compare(settings, training, hours)
     page = log_drift(settings, champion.run_id, inputs)
 
-    table("drift", [_row(one) for one in inputs], f"Inputs of version {champion.version} until {moment(end_ms)}")
+    table(
+        "drift",
+        [_row(one) for one in inputs],
+        f"Inputs of [version {champion.version}]({page}) until {moment(end_ms)}",
+    )
     drifted = [one.name for one in inputs if one.index >= DRIFTED]
     moved = [one.name for one in inputs if MOVED <= one.index < DRIFTED]
     markdown(

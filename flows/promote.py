@@ -90,10 +90,10 @@ def promote(version: str | None = None) -> Promotion:
     record(settings, ours, verdict, (training, shadow))
     replaced = move_alias(settings, ours) if verdict.passed else None
 
-    page = Registry(settings.registry_address).version_page(ours.version, settings.registry_page)
-    table("gates", gate_rows(verdict), f"Version {ours.version}: {_word(verdict)}")
-    markdown("verdict", f"## Version {ours.version}: {_word(verdict)}\n\n[Version in MLflow]({page})\n\n"
-             f"{gates_table(verdict)}", f"Version {ours.version} was {_word(verdict)}")  # fmt: skip
+    judged = f"Version {ours.version}: {_word(verdict)}"
+    pages = Registry(settings.registry_address).links(ours, settings.registry_page)
+    table("gates", gate_rows(verdict), f"{judged}. {pages}")
+    markdown("verdict", f"## {judged}\n\n{pages}\n\n{gates_table(verdict)}", judged)
     say("Version %s: %s", ours.version, _word(verdict))
     return Promotion(
         promoted=verdict.passed,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 EXPERIMENT = "quantum-trader"
 MODEL_NAME = "quantum-ensemble"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+# Which of MLflow's two menus a page shows: a stranger's browser begins with the one for prompts and traces.
+_MENU = "?workflowType=machine_learning"
 _MODEL_SCRIPT = Path(__file__).resolve().parents[1] / "mlflow" / "ensemble_model.py"
 # Read when the library is imported; what the caller's environment says wins.
 _ENVIRONMENT = {
@@ -360,11 +362,16 @@ class Registry:
         """Return the address of a run in the MLflow UI."""
         with self._errors("find the experiment"):
             experiment = self._client.get_run(run_id).info.experiment_id
-        return f"{page_url or self.url}/#/experiments/{experiment}/runs/{run_id}"
+        return f"{page_url or self.url}/#/experiments/{experiment}/runs/{run_id}{_MENU}"
 
     def version_page(self, number: str, page_url: str | None = None) -> str:
         """Return the address of a version in the MLflow UI."""
-        return f"{page_url or self.url}/#/models/{MODEL_NAME}/versions/{number}"
+        return f"{page_url or self.url}/#/models/{MODEL_NAME}/versions/{number}{_MENU}"
+
+    def links(self, version: RegisteredVersion, page_url: str | None = None) -> str:
+        """Return the way to a version's run and to the version itself, as markdown."""
+        run, page = self.run_page(version.run_id, page_url), self.version_page(version.version, page_url)
+        return f"[Run in MLflow]({run}) · [version in MLflow]({page})"
 
     @contextlib.contextmanager
     def _errors(self, action: str) -> Iterator[None]:

@@ -57,14 +57,14 @@ def retrain(
 def _publish(result: Promotion) -> None:
     settings = FlowSettings.of()
     registry = Registry(settings.registry_address)
-    table("retrain-result", [msgspec.to_builtins(result)], "How this retraining ended")
+    pages = registry.links(registry.version(result.version), settings.registry_page)
+    table("retrain-result", [msgspec.to_builtins(result)], f"How this retraining ended. {pages}")
     verdict = "promoted: it trades now" if result.promoted else "refused"
     reasons = "\n".join(f"- {reason}" for reason in result.reasons)
     markdown(
         "retrain-summary",
         f"## Version {result.version} was {verdict}\n\n{reasons}\n\n"
-        f"[Run in MLflow]({registry.run_page(result.run_id, settings.registry_page)}) · "
-        f"[version in MLflow]({registry.version_page(result.version, settings.registry_page)})\n\n"
+        f"{pages}\n\n"
         f"```json\n{json.dumps(msgspec.to_builtins(result), indent=2)}\n```",
         "What came of the retraining, with the way to its evidence",
     )

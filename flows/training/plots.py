@@ -92,7 +92,7 @@ def feature_importance(gains: Mapping[str, Mapping[str, float]], *, shown: int =
         at = np.arange(len(top)) + (place - (len(gains) - 1) / 2) * height
         axes.barh(at, [100 * shares.get(name, 0.0) for name in top], height, color=colours[place], label=member)
     axes.set_yticks(np.arange(len(top)), top)
-    axes.set(xlabel="share of total gain, %")
+    axes.set(xlabel="share of what all splits gained, %")
     axes.legend(loc="lower right")
     return _png(figure)
 

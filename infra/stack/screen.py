@@ -17,6 +17,8 @@ from infra.stack.prefect_api import Progress as Step
 
 _SECONDS_BETWEEN_LINES = 15.0
 _MOST_ROWS = 10
+# A headline, which may take two lines, three titles with their headings, and one for the cursor.
+_LINES_OF_NO_ROW = 9
 _WAITING = "waiting for the Prefect worker"
 _FORMS = {"hit_rate": ".3f", "ic": "+.3f", "net_per_trade_bps": "+.1f"}
 
@@ -110,7 +112,7 @@ class Trade:
     def show(self, worker: Mapping[str, Any], audit: Mapping[str, Any], headline: str) -> None:
         """Bring the tables, or the line, up to date."""
         if self._view is not None:
-            self._view.update(tables(worker, audit, headline))
+            self._view.update(tables(worker, audit, headline, height=self._screen.console.height))
             return
         refusals = _refusal_text(worker)
         open_positions = len(audit.get("open_positions") or [])
@@ -127,8 +129,11 @@ def _console() -> Console:
     return console if console.is_terminal else Console(highlight=False, width=140)
 
 
-def tables(worker: Mapping[str, Any], audit: Mapping[str, Any], headline: str) -> RenderableType:
-    """Return the live view: a headline, positions, the newest signals, refusals."""
+def tables(worker: Mapping[str, Any], audit: Mapping[str, Any], headline: str, *, height: int) -> RenderableType:
+    """Return the live view: a headline, positions, the newest signals, refusals; as many rows as the height holds."""
+    refused = sorted((worker.get("refusals") or {}).items())
+    # What does not fit is cut off at the end, where the refusals are.
+    shown = min(max((height - len(refused) - _LINES_OF_NO_ROW) // 2, 1), _MOST_ROWS)
     positions = _table(
         "Positions",
         ("symbol", "direction", "quantity", "entry", "stop at the venue"),
@@ -140,15 +145,15 @@ def tables(worker: Mapping[str, Any], audit: Mapping[str, Any], headline: str) -
                 row.get("entry_price"),
                 "yes" if row.get("protected") else "NO",
             )
-            for row in (audit.get("open_positions") or [])[:_MOST_ROWS]
+            for row in (audit.get("open_positions") or [])[:shown]
         ],
     )
     signals = _table(
         "Newest signals",
-        ("symbol", "direction", "confidence", "expected return", "decision"),
-        [_signal_row(row) for row in (worker.get("last_signals") or [])[:_MOST_ROWS]],
+        ("symbol", "direction", "confidence", "expected", "decision"),
+        [_signal_row(row) for row in (worker.get("last_signals") or [])[:shown]],
     )
-    refusals = _table("Refusals", ("code", "count"), sorted((worker.get("refusals") or {}).items()))
+    refusals = _table("Refusals", ("code", "count"), refused)
     return Group(headline, positions, signals, refusals)
 
 
@@ -193,7 +198,7 @@ def show_report(screen: Screen, report: Report) -> None:
             (one.name, one.role, *(_number(one.scores.get(score), _FORMS.get(score, ".5f")) for score in SCORES))
             for one in report.models
         ]
-        headings = ("model", "", "RMSE", "MAE", "R²", "right direction", "correlation", "net bps per trade")
+        headings = ("model", "", "RMSE", "MAE", "R²", "right\ndirection", "corr.", "net bps\nper trade")
         screen.console.print(
             _table(f"Scores on the {report.window} candles, version {report.model_version}", headings, rows)
         )

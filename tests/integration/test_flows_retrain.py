@@ -94,8 +94,10 @@ def test_artifacts_tell_the_story(retrained):
         retrained.artifacts
     )
     assert all(float(retrained.artifacts[key]["data"]) == 100 for key in progress)
-    for key in ("training-report", "shadow-report", "retrain-summary"):
+    for key in ("training-report", "shadow-report", "verdict", "retrain-summary"):
         assert f"runs/{retrained.result.run_id}" in retrained.artifacts[key]["data"]
+    for key in ("gates", "retrain-result"):
+        assert f"runs/{retrained.result.run_id}" in retrained.artifacts[key]["description"]
 
 
 def test_result_agrees_everywhere(retrained):

@@ -113,7 +113,9 @@ def test_the_summary_says_what_was_asked_of_it():
 def test_an_unprotected_position_shows():
     """The live table says NO where a position has no stop at the venue."""
     output = io.StringIO()
-    Console(file=output, width=160).print(tables({"last_signals": [], "refusals": {"COOLDOWN": 3}}, AUDIT, "headline"))
+    Console(file=output, width=160).print(
+        tables({"last_signals": [], "refusals": {"COOLDOWN": 3}}, AUDIT, "headline", height=40)
+    )
 
     assert "SHORT" in output.getvalue()
     assert "NO" in output.getvalue()

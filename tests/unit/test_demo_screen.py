@@ -8,8 +8,9 @@ import re
 import pytest
 from rich.console import Console
 
+from infra.stack.figures import ModelScore, Report
 from infra.stack.prefect_api import Progress
-from infra.stack.screen import Screen
+from infra.stack.screen import Screen, show_report
 
 STEPS = [
     Progress(key="progress-ingest", percent=100.0, description="Ingest"),
@@ -31,9 +32,11 @@ WORKER = {
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def screen(*, terminal: bool) -> tuple[Screen, io.StringIO]:
+def screen(*, terminal: bool, width: int = 120, height: int = 60) -> tuple[Screen, io.StringIO]:
     written = io.StringIO()
-    console = Console(file=written, force_terminal=terminal, width=120, highlight=False, legacy_windows=False)
+    console = Console(
+        file=written, force_terminal=terminal, width=width, height=height, highlight=False, legacy_windows=False
+    )
     return Screen(console), written
 
 
@@ -59,6 +62,36 @@ def test_a_terminal_gets_bars_and_tables():
     assert re.search(r"BTC/USDT:USDT +SHORT +0.5 +60000 +yes", text)
     assert re.search(r"ETH/USDT:USDT +LONG +0.610 +\+12.0 bps +ALLOWED", text)
     assert re.search(r"CONFIDENCE_TOO_LOW +3", text)
+
+
+def test_a_small_terminal_is_enough():
+    """On 80 columns and 24 lines nothing is cut: neither the codes of refusals, nor their table, nor a model's name."""
+    shown, written = screen(terminal=True, width=80, height=24)
+    codes = ("CONFIDENCE_BELOW_THRESHOLD", "EXPOSURE_ABOVE_MAXIMUM", "POSITION_OPEN", "SYMBOL_COOLING_DOWN")
+    signal = WORKER["last_signals"][0] | {"symbol": "1000SHIB/USDT:USDT", "direction": "SHORT", "code": codes[0]}
+    scores = {
+        "rmse": 0.00853,
+        "mae": 0.00657,
+        "r2": -0.52683,
+        "hit_rate": 0.583,
+        "ic": -0.238,
+        "net_per_trade_bps": -17.9,
+    }
+    with shown.live() as view:
+        view.show(
+            {"last_signals": [signal] * 20, "refusals": dict.fromkeys(codes, 1234)},
+            {"open_positions": AUDIT["open_positions"] * 20},
+            "worker trading, candles 123400, closed trades 1234 on 20 symbols, PnL +12345.67 USDT",
+        )
+    show_report(shown, Report(models=[ModelScore(name="persistence", role="baseline", scores=scores)]))
+    text = ESCAPE.sub("", written.getvalue())
+
+    assert "…" not in text
+    assert "..." not in text
+    for code in codes:
+        assert re.search(rf"{code} +1234", text)
+    assert re.search(rf"1000SHIB/USDT:USDT +SHORT +0.610 +\+12.0 bps +{codes[0]}", text)
+    assert re.search(r"persistence +baseline +0.00853 +0.00657 +-0.52683 +0.583 +-0.238 +-17.9", text)
 
 
 def test_a_terminal_is_told_what_is_waited_for():

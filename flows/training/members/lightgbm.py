@@ -35,7 +35,7 @@ class FittedLightGBM:
         return Export(kind="lightgbm", file=file, inputs=self._input_names, raw_scale=self._scale.spread)
 
     def importance(self) -> dict[str, float]:
-        """Return each input's share of the gain."""
+        """Return each input's share of what the splits gained; a leaf's line runs through inputs of its splits only."""
         gain = self._booster.feature_importance(importance_type="gain").astype(float)
         share = gain / (gain.sum() or 1.0)
         return dict(zip(self._input_names, share.tolist(), strict=True))
