@@ -26,16 +26,22 @@ class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StackRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """All processes of one home, and the mark that each carries in its environment."""
+    """
+    All processes of one home, and the mark that each carries in its environment.
+
+    `ports` are those that servers had last, also of servers that have stopped: what links to them should go on to.
+    """
 
     stack_id: str
     services: dict[str, ServiceRecord] = {}
+    ports: dict[str, int] = {}
     settings: dict[str, Any] = {}
     schema: int = 1
 
     def with_service(self, name: str, service: ServiceRecord) -> StackRecord:
         """Return the record with one service added or replaced."""
-        return msgspec.structs.replace(self, services={**self.services, name: service})
+        ports = self.ports if service.port is None else {**self.ports, name: service.port}
+        return msgspec.structs.replace(self, services={**self.services, name: service}, ports=ports)
 
     def without_service(self, name: str) -> StackRecord:
         """Return the record with one service removed."""

@@ -125,16 +125,24 @@ class Supervisor:
         ]
 
     def choose_ports(self, names: Iterable[str]) -> dict[str, int]:
-        """Keep the ports of what runs, prefer the usual ones, and say so where they are taken."""
+        """
+        Keep the ports of what runs; prefer this home's last ones, then the usual, and say so where one is taken.
+
+        Reports and artifacts link to MLflow and Prefect by address, so a home that moved once stays where it moved to.
+        """
         ports: dict[str, int] = {}
-        for name, preferred in PREFERRED_PORTS.items():
+        for name, usual in PREFERRED_PORTS.items():
             if name not in names:
                 continue
+            preferred = self._record.ports.get(name, usual)
             running = self._record.services.get(name)
             if running is not None and running.port is not None:
                 ports[name] = running.port
             elif self._reserves(preferred):
                 ports[name] = preferred
+            elif preferred != usual and self._reserves(usual):
+                ports[name] = usual
+                self._say(f"Port {preferred} is in use by {holder(preferred)}; {name} uses {usual} instead.")
             else:
                 ports[name] = next(port for port in iter(any_free, 0) if self._reserves(port))
                 self._say(f"Port {preferred} is in use by {holder(preferred)}; {name} uses {ports[name]} instead.")

@@ -265,6 +265,25 @@ def test_a_taken_port_is_replaced_and_named(home):
     assert "Port 9100 is in use by" in said[0]
 
 
+@pytest.mark.parametrize("taken", [False, True], ids=["free-again", "taken-meanwhile"])
+async def test_a_home_that_moved_to_another_port_stays_there(home, taken):
+    """Links in reports go on to work after a stop: a server comes back on its last port, unless that is taken."""
+    last = free_port()
+    supervisor = loaded(home)
+    await supervisor.up([web_service(home, last, name="mlflow")])
+    await supervisor.stop()
+    said: list[str] = []
+    with socket.socket() as other:
+        if taken:
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            other.bind(("127.0.0.1", last))
+            other.listen()
+        port = loaded(home, said).choose_ports(["mlflow"])["mlflow"]
+
+    assert (port == last) is not taken
+    assert any(f"Port {last} is in use by" in sentence for sentence in said) is taken
+
+
 def test_two_commands_do_not_race(home):
     """Whoever comes second is told so at once."""
     first, second = Supervisor(home, print), Supervisor(home, print)
