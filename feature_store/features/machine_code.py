@@ -6,16 +6,14 @@ import ctypes
 import hashlib
 import mmap
 import os
-from typing import TYPE_CHECKING
+import stat
+from pathlib import Path
 
 import msgspec
 
 from feature_store.errors import QuantumError
 from feature_store.features.linking import PAGE, Block
 from feature_store.files import replace_bytes
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 IMPORTABLE = ("log", "memcpy", "memset", "sqrt")
 """What code may call: functions of the C library that numba's own code calls, too."""
@@ -24,6 +22,7 @@ _MAGIC = b"QTKERNEL1\n"
 _DIGEST = 32
 _LENGTH = 4
 _MAX_BYTES = 4 * 2**20
+_ROOT = 0
 
 
 class MachineCodeError(QuantumError):
@@ -50,13 +49,16 @@ def write(path: Path, block: Block, *, made_from: str) -> None:
 
 def read(path: Path, *, made_from: str) -> Block:
     """
-    Return the block of a file that is whole and was made from the same source.
+    Return the block of a file that is whole, was made from the same source, and by somebody who may change that.
+
+    The digest in the file finds damage, not malice: whoever can write the file can write a digest.
 
     Raises:
-        MachineCodeError: It is absent, damaged or was made from something else; the message says which.
+        MachineCodeError: It is absent, damaged, somebody else's or made from something else; the message says which.
     """
     try:
         with path.open("rb") as file:
+            _check_owner(path, os.fstat(file.fileno()))
             content = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise MachineCodeError(f"{path}: {error.strerror}") from error
@@ -79,6 +81,16 @@ def read(path: Path, *, made_from: str) -> Block:
     if not inside or not set(block.imports) <= set(IMPORTABLE):
         raise MachineCodeError(f"{path} names places or functions that it cannot have")
     return block
+
+
+def _check_owner(path: Path, status: os.stat_result) -> None:
+    """Refuse code that others than the program's own owners could have written."""
+    trusted = {_ROOT, os.geteuid(), Path(__file__).stat().st_uid}
+    if status.st_uid not in trusted or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise MachineCodeError(
+            f"{path} belongs to user {status.st_uid} with mode {stat.S_IMODE(status.st_mode):o}: expected a file of"
+            " this program's owner that nobody else may write; delete it, it is made anew"
+        )
 
 
 class LoadedCode:

@@ -156,9 +156,13 @@ def made_from() -> str:
 
 
 def files() -> list[Path]:
-    """Return where machine code may be kept: first what QUANTUM_KERNEL_FOLDER names, then beside the source."""
+    """
+    Return where machine code may be kept: beside the source, then what QUANTUM_KERNEL_FOLDER names.
+
+    What set-up kept comes first: a service may write to the folder, and not to its own program.
+    """
     named = os.environ.get(FOLDER_VARIABLE)
-    folders = [*([Path(named)] if named else []), _HERE / "__pycache__"]
+    folders = [_HERE / "__pycache__", *([Path(named)] if named else [])]
     return [folder / f"kernel-{made_from()[:16]}.code" for folder in folders]
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from feature_store.candle import Timeframe
 from feature_store.errors import BadInputError
-from feature_store.features import native
+from feature_store.features import machine_code, native
 from feature_store.features.engine import FeatureEngine, model_inputs
 from feature_store.features.linking import Block, LinkError, link
 from feature_store.features.machine_code import LoadedCode, MachineCodeError, read, write
@@ -72,7 +72,7 @@ def test_damaged_code_is_compiled_again(tmp_path):
     for package in ("feature_store", "tests"):
         names = shutil.ignore_patterns("__pycache__", "integration", "browser", "fault", "golden")
         shutil.copytree(REPOSITORY / package, tree / package, ignore=names)
-    path = tree / "feature_store" / "features" / "__pycache__" / native.files()[-1].name
+    path = tree / "feature_store" / "features" / "__pycache__" / native.files()[0].name
     path.parent.mkdir()
     whole = next(file for file in native.files() if file.exists()).read_bytes()
     path.write_bytes(whole[:-1])
@@ -119,6 +119,37 @@ def test_code_of_another_source_is_refused(tmp_path, kept):
     """Code made from another kernel, or by another numba, is not used."""
     with pytest.raises(MachineCodeError, match="was made from ffffffffffff, this program needs eeeeeeeeeeee"):
         read(tmp_path / "a.code", made_from="e" * 64)
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646], ids=["by-group", "by-all"])
+def test_code_that_others_may_write_is_refused(tmp_path, kept, mode):
+    """A whole file with a right digest is not run where others could have written both."""
+    path = tmp_path / "a.code"
+    path.chmod(mode)
+
+    with pytest.raises(MachineCodeError, match="nobody else may write; delete it"):
+        read(path, made_from="f" * 64)
+
+
+def test_code_of_another_user_is_refused(tmp_path, kept):
+    """Root, this process' user and the owner of the program are trusted, and nobody else."""
+    path = tmp_path / "a.code"
+    ours = path.stat()
+    stranger = max(os.geteuid(), Path(machine_code.__file__).stat().st_uid) + 1
+    machine_code._check_owner(path, ours)
+
+    with pytest.raises(MachineCodeError, match=f"belongs to user {stranger}"):
+        machine_code._check_owner(path, os.stat_result((*ours[:4], stranger, *ours[5:])))
+
+
+def test_what_set_up_kept_comes_before_the_folder_that_a_service_may_write_to(tmp_path, monkeypatch):
+    """A file in QUANTUM_KERNEL_FOLDER is read only where none lies beside the source."""
+    monkeypatch.setenv(native.FOLDER_VARIABLE, str(tmp_path))
+
+    first, second = native.files()
+
+    assert first.parent == Path(native.__file__).parent / "__pycache__"
+    assert second == tmp_path / first.name
 
 
 @pytest.mark.parametrize(
