@@ -1,0 +1,81 @@
+"""A proof's comparison of journal and venue finds what was lost, doubled, bare or never intended."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from inference.domain.events import FillBooked, OrderIntended, OrderReported
+from inference.domain.order import Purpose
+from infra.prove.record import closed_in, history_differences, standing_differences, versions_decided
+from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_approved, make_executor
+
+BTC = "BTC/USDT:USDT"
+
+
+@pytest.fixture
+async def story():
+    """Return the events of one protected position, and what the venue says of it."""
+    clock, journal = FakeClock(), MemoryJournal()
+    gateway = FakeGateway(clock, marks={BTC: Decimal(50_000)})
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+    for one in gateway.trades:
+        executor.on_fill(one)
+    audit = {
+        "open_positions": [{"symbol": "BTCUSDT", "quantity": str(gateway.held[BTC])}],
+        "open_algo_orders": 2,
+        "fills": len(gateway.trades),
+        "trades": [],
+    }
+    return journal.events(), audit
+
+
+async def test_what_agrees_has_no_differences(story):
+    """A position with its stop and target, told alike by both, is nothing to report."""
+    events, audit = story
+
+    assert standing_differences(events, audit) == []
+    assert history_differences(events, audit) == []
+    assert closed_in(events) == 0
+    assert versions_decided(events) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"open_positions": []}, "positions at the venue {}"),
+        ({"open_positions": [{"symbol": "BTCUSDT", "quantity": "0.08"}]}, "positions at the venue"),
+        ({"open_algo_orders": 1}, "1 stops and targets rest at the venue, 2 in the journal"),
+        ({"trades": [{"entry_client_ids": ["qt-other-E1"]}]}, "without an intent in the journal: ['qt-other-E1']"),
+    ],
+    ids=["lost", "doubled", "bare", "never-intended"],
+)
+async def test_what_the_venue_says_otherwise_is_found(story, change, says):
+    """Whatever the venue holds more or less than the journal is named."""
+    events, audit = story
+
+    assert any(says in one for one in standing_differences(events, audit | change))
+
+
+async def test_an_order_whose_fate_was_never_learned_is_found(story):
+    """A journal that ends between the sending of a stop and its answer does not count as agreeing."""
+    events, audit = story
+    cut = [one for one in events if not (isinstance(one, OrderReported) and "-S" in one.report.client_order_id)]
+    stops = [one.intent for one in events if isinstance(one, OrderIntended) and one.intent.purpose is Purpose.STOP]
+
+    assert len(stops) == 1
+    assert any(stops[0].client_order_id in one for one in standing_differences(cut, audit))
+
+
+async def test_an_execution_that_the_journal_lacks_is_found(story):
+    """Every execution and every round trip of the venue is in the journal, or it is reported."""
+    events, audit = story
+    without = [one for one in events if not isinstance(one, FillBooked)]
+
+    assert len(history_differences(without, audit)) == 2
+    assert history_differences(events, audit | {"trades": [{"entry_client_ids": []}]}) == [
+        "1 round trips at the venue, 0 in the journal"
+    ]
