@@ -195,6 +195,35 @@ async def test_venue_that_is_down_is_waited_for_and_outlived(tmp_path, bundle):
     assert all(one["protected"] for one in audit["open_positions"])
 
 
+async def test_clock_that_jumps_and_keys_that_are_refused_stop_nothing(tmp_path, bundle):
+    """While it trades, the venue's clock jumps ten minutes and later its keys are refused: it says so and goes on."""
+    async with running_sandbox(symbols=4, speed=60, seed=8, state=tmp_path / "s") as sandbox:
+        async with worker(tmp_path / "home", "--venue-url", sandbox.url, "--bundle", str(bundle)) as running:
+            first = await running.until(lambda one: one["positions"])
+            await sandbox.ctl(op="skew", ms=600_000)
+            jumped = await running.until(lambda one: one["batches_processed"] >= first["batches_processed"] + 2)
+            await sandbox.ctl(op="clear")
+            for path in ("/fapi/v3/account", "/fapi/v1/order", "/fapi/v1/algoOrder", "/fapi/v1/listenKey"):
+                await sandbox.ctl(op="fault", path=path, p=1, action="status", status=401, code=-2015)
+            refused = await running.until(lambda one: "QT_API_KEY" in one["reason"])
+            later = await running.until(lambda one: one["batches_processed"] >= refused["batches_processed"] + 2)
+            await sandbox.ctl(op="clear")
+            again = await running.until(
+                lambda one: (
+                    one["trading_state"] == "ACTIVE"
+                    and any(p["entry_time_ms"] > later["venue_time_ms"] for p in one["positions"])
+                )
+            )
+            assert await running.end(signal.SIGTERM) == 0
+        audit = await sandbox.get("/sandbox/audit")
+
+    assert [one["state"] for one in (first, jumped, refused, later, again)] == ["trading"] * 5
+    assert "no new entries" in refused["reason"]
+    assert audit["duplicate_client_ids"] == []
+    assert all(one["protected"] for one in audit["open_positions"])
+    assert verify(tmp_path / "home/journal/journal.jsonl", tmp_path / "home/journal/journal.head").is_whole
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "status", "said"),
     [
