@@ -172,7 +172,9 @@ class _Run:
         self._begin_services()
 
     async def until_stopped(self) -> None:
-        """Report until somebody asks to stop."""
+        """Report until somebody asks to stop; who was asked before it stood ready never says that it is."""
+        if self._stop.is_set():
+            return
         self._manager.ready("following candles")
         while not self._stop.is_set():
             self._report()

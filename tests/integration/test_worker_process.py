@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -173,6 +174,28 @@ async def test_worker_without_a_model_idles_and_says_why(tmp_path):
         assert "QT_MLFLOW_URL" in status["reason"]
         assert audit["orders"] == 0
         assert running.process.returncode == 0
+
+
+async def test_service_manager_hears_ready_only_from_a_worker_that_is(tmp_path):
+    """Stopped while its venue is down it says that it stops; that follows candles it says once it does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind("")  # The system chooses an abstract name.
+        manager.settimeout(120)
+        settings = {"NOTIFY_SOCKET": manager.getsockname().decode().replace("\0", "@")}
+        async with worker(tmp_path / "down", "--venue-url", f"http://127.0.0.1:{free_port()}", **settings) as running:
+            await running.until(lambda one: "waiting for the venue" in one["reason"])
+            assert await running.end(signal.SIGTERM) == 0
+        first = manager.recv(256)
+        async with (
+            running_sandbox(symbols=1, speed=60, seed=1, state=tmp_path / "s") as sandbox,
+            worker(tmp_path / "up", "--venue-url", sandbox.url, **settings) as running,
+        ):
+            said = [await asyncio.to_thread(manager.recv, 256) for _ in range(2)]
+            assert await running.end(signal.SIGTERM) == 0
+
+    assert first == b"STOPPING=1"
+    assert said[0] == b"READY=1\nSTATUS=following candles"
+    assert said[1].startswith(b"WATCHDOG=1\n")
 
 
 async def test_venue_that_is_down_is_waited_for_and_outlived(tmp_path, bundle):
