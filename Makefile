@@ -8,7 +8,7 @@ PYTHON ?= python3.11
 TORCH_INDEX_URL ?=
 ARGS ?=
 SIZE ?= full
-# --report-speed fails for bars of correctness only, as CI does on a machine that others share.
+# --report-speed fails for bars of correctness only, for a machine that others keep busy.
 PROVE_FLAGS ?=
 TESTS ?= tests
 REQUIRE_ALL ?=
