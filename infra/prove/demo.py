@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from infra.prove.demonstration import play
+from infra.prove.demonstration import play, play_fresh_clone
 from infra.prove.proof import Proof, Size
 
 MAX_SECONDS = 15 * 60
@@ -11,9 +11,13 @@ MIN_SYMBOLS = 5
 MAX_UNPROTECTED_MS = 250.0
 
 
-def prove(_size: Size) -> Proof:
-    """Play it at its full size: twenty symbols, thirty days, twenty closed trades."""
-    played = play("demo")
+def prove(size: Size) -> Proof:
+    """
+    Play it at its full size: twenty symbols, thirty days, twenty closed trades.
+
+    In full it is `make demo` in a fresh clone with its own environments; in CI, which is a fresh clone, in this one.
+    """
+    played = play_fresh_clone("demo") if size is Size.FULL else play("demo")
     trades = played.trading.get("closed_trades", 0)
     symbols = len(played.trading.get("symbols", []))
     unprotected = played.trading.get("max_unprotected_ms")
@@ -25,6 +29,7 @@ def prove(_size: Size) -> Proof:
         and unprotected is not None
         and unprotected <= MAX_UNPROTECTED_MS
         and played.report.get("journal_verified") is True
+        and not played.left_behind
     )
     return Proof(
         name="demo",

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import dataclass
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+import psutil
 
 from feature_store.clock import monotonic
 from infra.prove.stage import QTCTL, ROOT, Stage
@@ -19,6 +23,9 @@ class Played:
     seconds: float
     report: dict[str, Any]
     tail: str
+    # In a fresh clone: how long the set-up took, and what still ran after the end.
+    set_up: float | None = None
+    left_behind: tuple[str, ...] = ()
 
     @property
     def trading(self) -> dict[str, Any]:
@@ -36,6 +43,10 @@ class Played:
         seconds = self.report.get("seconds", {})
         steps = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())
         lines = [f"exit {self.status} after {self.seconds:.0f} s ({steps})", f"outcome: {self.report.get('outcome')}"]
+        if self.set_up is not None:
+            lines.append(
+                f"in a fresh clone, set up in {self.set_up:.0f} s before; still running after: {self.left_behind}"
+            )
         if reasons := self.report.get("gate_reasons"):
             lines += [f"gates: {reason}" for reason in str(reasons).splitlines()]
         for model in self.report.get("models", []):
@@ -51,21 +62,47 @@ def play(name: str, *options: str, timeout: float = 1500) -> Played:
     with Stage(name) as stage:
         report = stage.home / "report.json"
         log = stage.home / "demo.log"
+        command = [str(QTCTL), "demo", "--once", "--fresh", "--report", str(report), *options]
+        return _played(command, ROOT, stage.environment, report, log, timeout)
+
+
+def play_fresh_clone(name: str, *, timeout: float = 1500) -> Played:
+    """Clone HEAD, set it up, and play `make demo` there as a newcomer does; the set-up is not counted."""
+    with Stage(name) as stage, tempfile.TemporaryDirectory(prefix="fresh-demo-") as folder:
+        clone = Path(folder) / "quantum-trader"
+        subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
+        environment = {k: v for k, v in stage.environment.items() if k not in {"QUANTUM_HOME", "VIRTUAL_ENV"}}
         began = monotonic()
-        with log.open("wb") as out:
-            done = subprocess.run(
-                [QTCTL, "demo", "--once", "--fresh", "--report", str(report), *options],
-                cwd=ROOT,
-                env=stage.environment,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                timeout=timeout,
-                check=False,
-            )
-        seconds = monotonic() - began
-        return Played(
-            status=done.returncode,
-            seconds=seconds,
-            report=json.loads(report.read_text()) if report.exists() else {},
-            tail=log.read_text(errors="replace")[-4000:],
+        subprocess.run(["make", "setup"], cwd=clone, env=environment, timeout=timeout, check=True)
+        setup = monotonic() - began
+        report, log = stage.home / "report.json", stage.home / "demo.log"
+        command = ["make", "demo", f"ARGS=--once --report {report}"]
+        played = _played(command, clone, environment, report, log, timeout)
+        left = sorted({name for process in psutil.process_iter() if (name := _name_below(process, clone))})
+        subprocess.run([".venv/bin/qtctl", "down"], cwd=clone, env=environment, capture_output=True, check=False)
+        return replace(played, set_up=setup, left_behind=tuple(left))
+
+
+def _name_below(process: psutil.Process, folder: Path) -> str | None:
+    """Return the name of a process that runs from a folder, or in it."""
+    try:
+        told = [*process.cmdline(), process.cwd()]
+        return process.name() if any(str(folder) in one for one in told) else None
+    except psutil.Error:
+        return None
+
+
+def _played(
+    command: list[str], folder: Path, environment: dict[str, str], report: Path, log: Path, timeout: float
+) -> Played:
+    began = monotonic()
+    with log.open("wb") as out:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, stdout=out, stderr=subprocess.STDOUT, timeout=timeout, check=False
         )
+    return Played(
+        status=done.returncode,
+        seconds=monotonic() - began,
+        report=json.loads(report.read_text()) if report.exists() else {},
+        tail=log.read_text(errors="replace")[-4000:],
+    )
