@@ -101,6 +101,7 @@ async def start_sandbox(**options: object) -> SandboxProcess:
         if process.returncode is None:
             process.kill()
         error = (await process.stderr.read()).decode()
+        await process.wait()
         raise SandboxFailedError(f"The sandbox did not start with {arguments}: {error}")
     ready = json.loads(line)
     return SandboxProcess(ready["url"], ready["ws"], process)
