@@ -137,7 +137,7 @@ def train(
             report = fit_members(frames, config, bundle, ProgressBar("train", "Training"))
             page = log_training(settings, run_id, config, report)
             candidate = register(settings, run_id, bundle, report)
-    except BaseException:
+    except BaseException:  # Stopped or failed, the run in MLflow must not look as if it went on; then raise on.
         with contextlib.suppress(RegistryUnavailableError):
             Registry(settings.registry_address).finish_run(run_id, failed=True)
         raise

@@ -78,18 +78,18 @@ def play_fresh_clone(name: str, *, timeout: float = 1500) -> Played:
         report, log = stage.home / "report.json", stage.home / "demo.log"
         command = ["make", "demo", f"ARGS=--once --report {report}"]
         played = _played(command, clone, environment, report, log, timeout)
-        left = sorted({name for process in psutil.process_iter() if (name := _name_below(process, clone))})
+        left = sorted({_name_below(process, clone) for process in psutil.process_iter()} - {""})
         subprocess.run([".venv/bin/qtctl", "down"], cwd=clone, env=environment, capture_output=True, check=False)
         return replace(played, set_up=setup, left_behind=tuple(left))
 
 
-def _name_below(process: psutil.Process, folder: Path) -> str | None:
-    """Return the name of a process that runs from a folder, or in it."""
+def _name_below(process: psutil.Process, folder: Path) -> str:
+    """Return the name of a process that runs from a folder, or in it; of any other, nothing."""
     try:
         told = [*process.cmdline(), process.cwd()]
-        return process.name() if any(str(folder) in one for one in told) else None
+        return process.name() if any(str(folder) in one for one in told) else ""
     except psutil.Error:
-        return None
+        return ""  # It ended, or is somebody else's: not one that we left.
 
 
 def _played(

@@ -159,7 +159,7 @@ class LocalStack:
             try:
                 async with asyncio.timeout(_DEPLOY_DEADLINE_S):
                     code = await process.wait()
-            except BaseException:
+            except BaseException:  # Nothing that we started outlives us, cancelled or late; then raise on.
                 process.kill()
                 await process.wait()
                 raise

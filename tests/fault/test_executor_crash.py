@@ -10,7 +10,8 @@ from inference.domain.events import TradeClosed
 from inference.domain.order import Side
 from inference.domain.trade import ExitReason
 from inference.execution.book import Book
-from tests.worker_support import Crash, FakeClock, FakeGateway, MemoryJournal, make_approved, make_executor
+from tests.worker_support import Crash, FakeClock, FakeGateway, MemoryJournal, make_executor
+from tests.worker_values import make_approved
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 # Enough to lie beyond the last await and the last journal line of each story below.

@@ -7,7 +7,7 @@ from inference.domain.signal import Direction
 from inference.journal.codec import GENESIS, chained, entry_of, event_data, event_of, line_of
 from inference.journal.replay import replay_decisions
 from tests.property.test_decision_invariants import NOW
-from tests.worker_support import make_candidate, make_snapshot
+from tests.worker_values import make_candidate, make_snapshot
 
 # (310.001 to the stop + 0.0007 of both prices in costs) * 0.039 = 14.8124 at risk.
 GOLDEN = (

@@ -20,7 +20,8 @@ from inference.journal.reader import read_entries
 from inference.journal.verify import verify
 from inference.journal.writer import JournalWriter
 from tests.sandbox_support import API_KEY, API_SECRET, running_sandbox
-from tests.worker_support import FEE, make_approved
+from tests.worker_support import FEE
+from tests.worker_values import make_approved
 
 BTC = "BTC/USDT:USDT"
 

@@ -34,8 +34,8 @@ def environment(home: Home) -> dict[str, str]:
     return clean | {"QUANTUM_HOME": str(home.root), "PYTHONUNBUFFERED": "1"}
 
 
-def qtctl(home: Home, *arguments: str, expect: int | None = 0) -> str:
-    done = subprocess.run(
+def called(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", CALL, *arguments],
         cwd=ROOT,
         env=environment(home),
@@ -44,20 +44,18 @@ def qtctl(home: Home, *arguments: str, expect: int | None = 0) -> str:
         timeout=280,
         check=False,
     )
+
+
+def qtctl(home: Home, *arguments: str, expect: int | None = 0) -> str:
+    done = called(home, *arguments)
     assert expect is None or done.returncode == expect, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 def printed_by(home: Home, *arguments: str) -> str:
-    return subprocess.run(
-        [sys.executable, "-c", CALL, *arguments],
-        cwd=ROOT,
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=True,
-    ).stdout
+    done = called(home, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def record_of(home: Home) -> StackRecord:

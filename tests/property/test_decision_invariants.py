@@ -16,7 +16,8 @@ from inference.domain.position import Account, Position
 from inference.domain.signal import Direction
 from inference.risk.refusal import Refusal
 from inference.risk.sizing import loss_per_unit, quantity_for_risk
-from tests.worker_support import FIVE_MINUTES_MS, T0, make_candidate, make_instrument, make_snapshot
+from tests.worker_support import FIVE_MINUTES_MS
+from tests.worker_values import T0, make_candidate, make_instrument, make_snapshot
 
 NAMES = [f"S{number:02}/USDT:USDT" for number in range(30)]
 directions = st.sampled_from(list(Direction))

@@ -25,7 +25,7 @@ from inference.domain.policy import Policy
 from inference.domain.trade import ExitReason, TradePlan, TradeResult
 from inference.journal.writer import JournalWriter
 from tests.worker_bundle import make_bundle
-from tests.worker_support import T0, make_candidate, make_snapshot
+from tests.worker_values import T0, make_candidate, make_snapshot
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 TRACE = f"trace-{BTC}"

@@ -15,7 +15,8 @@ from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, 
 from inference.domain.trade import ExitReason
 from inference.execution.book import Book
 from inference.execution.next_step import MAX_REFUSALS, Place, next_step
-from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_approved, make_executor
+from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_executor
+from tests.worker_values import make_approved
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 

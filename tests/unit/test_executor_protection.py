@@ -9,7 +9,8 @@ from inference.domain.errors import JournalError
 from inference.domain.order import OrderStatus, OrderType, Purpose
 from inference.domain.trade import ExitReason
 from inference.execution.book import Book
-from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_approved, make_executor
+from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_executor
+from tests.worker_values import make_approved
 
 BTC = "BTC/USDT:USDT"
 

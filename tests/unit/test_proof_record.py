@@ -9,7 +9,8 @@ import pytest
 from inference.domain.events import FillBooked, OrderIntended, OrderReported
 from inference.domain.order import Purpose
 from infra.prove.record import closed_in, history_differences, standing_differences, versions_decided
-from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_approved, make_executor
+from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_executor
+from tests.worker_values import make_approved
 
 BTC = "BTC/USDT:USDT"
 

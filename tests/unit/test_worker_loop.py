@@ -22,7 +22,8 @@ from inference.journal.writer import JournalWriter
 from inference.models.registry import BundleCache
 from inference.supervision.model_watch import ModelWatch
 from inference.worker import Worker, WorkerPlan
-from tests.worker_support import T0, FakeClock, FakeGateway, make_approved, make_executor, make_instrument
+from tests.worker_support import FakeClock, FakeGateway, make_executor
+from tests.worker_values import T0, make_approved, make_instrument
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 STEP = Timeframe.M5.milliseconds
