@@ -108,7 +108,7 @@ def end(stack_id: str, service: str, grace_s: float) -> list[int]:
     alive = marked(stack_id, [service])
     children = _children_among(alive)
     _signal(children, signal.SIGKILL)
-    _wait(alive, _PARENT_PATIENCE_S if children else 0.0)
+    _wait(alive, _PARENT_PATIENCE_S)  # Also for one without children: on a busy machine saying goodbye takes longer.
     deaf = marked(stack_id, [service])
     _signal(deaf, signal.SIGKILL)
     _wait(deaf, 5.0)
