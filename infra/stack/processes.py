@@ -18,7 +18,7 @@ MARK = "QT_STACK_ID"
 SERVICE = "QT_STACK_SERVICE"
 # Creation times are read with clock ticks of 10 ms; a corrected wall clock moves them together by more.
 _CREATE_TIME_TOLERANCE_S = 2.0
-_PARENT_PATIENCE_S = 2.0
+_PARENT_PATIENCE_S = 7.0
 
 
 def start(command: Sequence[str], *, environment: Mapping[str, str], directory: Path, log: Path) -> int:
