@@ -12,6 +12,8 @@ SIZE ?= full
 PROVE_FLAGS ?=
 TESTS ?= tests
 REQUIRE_ALL ?=
+# Processes that run the tests, file by file; 1 runs them in one, as a debugger needs it.
+WORKERS ?= 2
 
 BIN := .venv/bin
 WORKER_BIN := .venv-worker/bin
@@ -23,7 +25,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup demo test check format lint types imports prove clean constraints wheel
+.PHONY: help setup demo test check format lint types imports prove soak bench clean constraints wheel
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-26s %s\n", $$1, $$2}'
@@ -47,8 +49,9 @@ endef
 	@rm -f $@
 	@$(PYTHON) -m venv .venv
 	@$(if $(TORCH_INDEX_URL),$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt --no-deps --index-url $(TORCH_INDEX_URL) torch)
-	@$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) -e '.[pipeline,api,redis,postgres,ray,dev]'
+	@$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) -e '.[pipeline,s3,api,redis,postgres,ray,dev]'
 	@$(BIN)/python -m feature_store.features.warm
+	@$(BIN)/python -m flows.replay.warm
 	@touch $@
 
 .venv-worker/.ready: pyproject.toml constraints.txt
@@ -63,8 +66,8 @@ endef
 demo: setup ## Train, promote and trade on embedded defaults; ARGS="--once" ends by itself
 	@$(BIN)/qtctl demo $(ARGS)
 
-test: setup ## Run the tests; REQUIRE_ALL=1 deselects nothing
-	@REQUIRE_ALL=$(REQUIRE_ALL) $(BIN)/pytest $(TESTS) $(ARGS)
+test: setup ## Run the tests; REQUIRE_ALL=1 deselects nothing, WORKERS=1 runs them in one process
+	@REQUIRE_ALL=$(REQUIRE_ALL) $(BIN)/pytest $(if $(filter-out 0 1,$(WORKERS)),-n $(WORKERS) --dist loadfile) $(TESTS) $(ARGS)
 
 check: setup format lint types imports ## Format, lint, types and import contracts, as CI does
 
@@ -80,6 +83,12 @@ types:
 imports:
 	@$(BIN)/lint-imports --no-cache
 
+soak: setup ## Let the worker trade for a day while requests fail; ARGS="--hours 8" is another time
+	@$(BIN)/python -m infra.prove.soak $(ARGS)
+
+bench: setup ## Measure what the sandbox exchange carries on one core
+	@$(BIN)/python -m infra.prove flow --size $(SIZE) $(PROVE_FLAGS)
+
 constraints: .venv/.ready ## Resolve constraints.txt anew; ARGS=--upgrade takes the newest versions allowed
 	@$(BIN)/python -m infra.tools.constraints $(ARGS)
 
@@ -91,9 +100,55 @@ clean: ## Stop everything and forget all that ran (the environments stay)
 	@rm -rf var var-prove
 	@[ -z "$${QUANTUM_HOME:-}" ] || echo "QUANTUM_HOME $$QUANTUM_HOME was kept; 'qtctl demo --fresh' begins anew there"
 
-PROOFS := footprint decision-latency hot-reload kill-worker null-market real-candles demo readme fresh-clone-tests
+# One line for each, and a row in README.md.
+PROOFS := \
+  footprint \
+  decision-latency \
+  hot-reload \
+  live-shadow \
+  kill-worker \
+  exactly-once \
+  crash-points \
+  faults \
+  stream-death \
+  wire-parity \
+  soak \
+  flow \
+  order-latency \
+  stateful \
+  null-market \
+  real-candles \
+  learning-real \
+  quality \
+  ingest \
+  feature-parity \
+  no-lookahead \
+  lookahead \
+  feature-oracle \
+  feature-speed \
+  feature-scale \
+  feature-latency \
+  lake \
+  psi \
+  training-time \
+  drift-alarms \
+  retrain-crash \
+  training-on-ray \
+  null-gate \
+  power \
+  tuning \
+  bundle-tamper \
+  determinism \
+  backtest-speed \
+  demo \
+  readme \
+  fresh-clone-tests
+# Those that can show something on some machines only, or that settle a question once; `make prove` leaves them out.
+EXTRA_PROOFS := \
+  gpu-parity \
+  warm-start
 prove: setup ## Run every proof; SIZE=ci is the smaller, stated size
 	@$(BIN)/python -m infra.prove $(PROOFS) --size $(SIZE) $(PROVE_FLAGS)
 
-$(addprefix prove-,$(PROOFS)): prove-%: setup ## Run one proof; the figure is printed last
+$(addprefix prove-,$(PROOFS) $(EXTRA_PROOFS)): prove-%: setup ## Run one proof; the figure is printed last
 	@$(BIN)/python -m infra.prove $* --size $(SIZE)

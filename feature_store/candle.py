@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
@@ -19,6 +20,8 @@ COLUMNS = ("open", "high", "low", "close", "volume")
 OPEN, HIGH, LOW, CLOSE, VOLUME = range(5)
 
 _MINUTE_MS = 60_000
+_VENUE = re.compile(r"[a-z0-9_]+")
+_SYMBOL = re.compile(r"[^/:\x00-\x1f\x7f]+/[^/:\x00-\x1f\x7f]+(?::[^/:\x00-\x1f\x7f]+)?")
 
 
 class Timeframe(StrEnum):
@@ -184,6 +187,21 @@ class CandleBlock:
         return np.array_equal(self.open_time_ms, other.open_time_ms) and np.array_equal(self.values, other.values)
 
 
+def require_named(series: Series) -> None:
+    """
+    Check that venue and symbol are names under which candles can be kept: what lies outside the lake has none.
+
+    Raises:
+        BadInputError: They are not.
+    """
+    if not _VENUE.fullmatch(series.venue):
+        raise BadInputError(
+            f"Expected a venue in small letters, digits and underscores, as binance, found {series.venue!r}"
+        )
+    if not _SYMBOL.fullmatch(series.symbol):
+        raise BadInputError(f"Expected a symbol as BTC/USDT or BTC/USDT:USDT, found {series.symbol!r}")
+
+
 def validate(block: CandleBlock, timeframe: Timeframe) -> CandleBlock:
     """
     Return the block if it could have come from a market, oldest first and each candle once.
@@ -219,5 +237,7 @@ def broken_rows(block: CandleBlock) -> npt.NDArray[np.bool_]:
 
 def _refuse(block: CandleBlock, row: int, expected: str) -> None:
     time_ms, values = int(block.open_time_ms[row]), block.values[row].tolist()
-    message = f"Unusable candle at row {row} (open time {time_ms} ms, {values}): {expected}. Fetch the series again."
+    message = (
+        f"Unusable candle at row {row} (open time {time_ms} ms, {values}): {expected}. Get it again from its source."
+    )
     raise BadInputError(message)

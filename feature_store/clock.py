@@ -19,3 +19,8 @@ def utc_now_ms() -> int:
 def monotonic() -> float:
     """Return seconds on a clock that never steps back; only differences mean anything."""
     return time.monotonic()
+
+
+def uptime() -> float:
+    """Return seconds on a clock that never steps back and runs on while the machine sleeps."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

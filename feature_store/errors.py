@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 
 class QuantumError(Exception):
@@ -28,10 +27,10 @@ class UnknownVenueError(BadInputError):
 class UnknownSymbolError(BadInputError):
     """The venue, or the lake, has no such symbol."""
 
-    def __init__(self, symbol: str, venue: str, examples: Iterable[str] = ()) -> None:
+    def __init__(self, symbol: str, venue: str, examples: Iterable[str] = (), *, setting: str = "QT_SYMBOLS") -> None:
         shown = ", ".join(list(examples)[:5])
         hint = f", for example: {shown}" if shown else " (form: BTC/USDT:USDT)"
-        super().__init__(f"Venue {venue!r} has no symbol {symbol!r}; set QT_SYMBOLS to unified names it lists{hint}")
+        super().__init__(f"Venue {venue!r} has no symbol {symbol!r}; set {setting} to unified names it lists{hint}")
         self.symbol = symbol
 
 
@@ -46,9 +45,22 @@ class UnknownTimeframeError(BadInputError):
 class CorruptFileError(QuantumError):
     """A file on disk cannot be read whole; nothing was changed."""
 
-    def __init__(self, path: Path, found: str, remedy: str) -> None:
+    def __init__(self, path: object, found: str, remedy: str) -> None:
         super().__init__(f"Cannot read {path}: {found}. {remedy}")
         self.path = path
+        self.found = found
+
+
+class NotAllowedError(QuantumError):
+    """A file is there, and this user may not read it."""
+
+    def __init__(self, path: object) -> None:
+        super().__init__(f"Cannot read {path}: permission denied; let the user who runs this read and write the lake")
+        self.path = path
+
+
+class LakeUnavailableError(QuantumError):
+    """The object store that holds the lake does not answer as it should; what is stored stays."""
 
 
 class FingerprintMismatchError(QuantumError):
@@ -60,6 +72,17 @@ class FingerprintMismatchError(QuantumError):
         )
         self.expected = expected
         self.found = found
+
+
+class LakeNotWritableError(QuantumError):
+    """The lake cannot be written, for want of room or of leave; what it holds stays."""
+
+    def __init__(self, what: str, lake: object, error: OSError) -> None:
+        super().__init__(
+            f"Cannot write {what} to {lake}: {error.strerror or error}. "
+            "What was stored stays, also of a file or series that is not yet whole; make room, and run the same "
+            "command again to complete it"
+        )
 
 
 class VenueUnavailableError(QuantumError):

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from feature_store import clock
-from feature_store.candle import CandleBlock, Series, validate
+from feature_store.candle import CandleBlock, Series, require_named, validate
 from feature_store.partitions import (
+    AnyPlace,
+    Appended,
     Rows,
-    locked,
     months_between,
+    months_in,
     months_of,
     read_partition,
     series_folder,
     series_in,
-    write_partition,
+    update_partition,
 )
+from feature_store.storage import ObjectPlace, Place, storage_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     import numpy.typing as npt
 
@@ -46,38 +49,51 @@ class CandleLake:
     """
     Candles under `root/exchange=…/timeframe=…/symbol=…/YYYY-MM.parquet`.
 
-    Writers hold a lock for each partition and replace it as a whole; readers take no lock and see whole files.
-    Appending twice changes nothing. A candle that differs from the stored one is kept beside it as a new revision.
+    Writers replace a month as a whole, one at a time; readers wait for nobody and see whole files. Appending twice
+    changes nothing. A candle that differs from the stored one is kept beside it as a new revision.
+
+    Args:
+        root: The lake's folder.
+        place: Where the candles lie instead, in an object store; the folder then holds what only this machine needs.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, place: ObjectPlace | None = None) -> None:
         self.root = root
+        self.place: Place = root if place is None else place
 
-    def append(self, series: Series, block: CandleBlock, *, available_at_ms: int | None = None) -> int:
+    def append(
+        self, series: Series, block: CandleBlock, *, available_at_ms: int | npt.NDArray[np.int64] | None = None
+    ) -> int:
         """
         Merge closed candles and return how many rows are new, corrections included.
 
         Args:
             series: Where they belong.
             block: Closed candles, oldest first.
-            available_at_ms: When they could be known. Without it a new candle counts as known shortly after its
-                close, and a correction from now on.
+            available_at_ms: When they could be known, all at once or each. Without it a new candle counts as known
+                shortly after its close, and a correction from now on.
 
         Raises:
-            BadInputError: A candle is impossible, unsorted or off the grid; nothing was written.
+            BadInputError: A candle is impossible, unsorted or off the grid, or the series has no usable name; nothing
+                was written.
             CorruptFileError: The partition on disk is damaged; it was left as it is.
         """
+        return self.merge(series, block, available_at_ms=available_at_ms).rows
+
+    def merge(
+        self, series: Series, block: CandleBlock, *, available_at_ms: int | npt.NDArray[np.int64] | None = None
+    ) -> Appended:
+        """Append, as `append` does, and tell corrections apart."""
+        require_named(series)
         validate(block, series.timeframe)
-        added = 0
+        rows_added, corrections, folder = 0, 0, series_folder(self.place, series)
         for month, rows in months_of(block):
-            path = series_folder(self.root, series) / f"{month}.parquet"
-            with locked(path):
-                stored = read_partition(path)
-                fresh = _fresh_rows(stored, block[rows], series, available_at_ms)
-                if len(fresh):
-                    write_partition(path, _merged(stored, fresh))
-            added += len(fresh)
-        return added
+            each = available_at_ms[rows] if isinstance(available_at_ms, np.ndarray) else available_at_ms
+            merge = _Merge(series, block[rows], each)
+            update_partition(folder / f"{month}.parquet", merge)
+            rows_added += merge.added
+            corrections += merge.corrections
+        return Appended(rows_added, corrections)
 
     def read(
         self,
@@ -96,16 +112,16 @@ class CandleLake:
 
     def read_rows(self, series: Series, start_ms: int | None = None, end_ms: int | None = None) -> Rows:
         """Return every revision of the candles that open in `[start_ms, end_ms)`."""
-        months = months_between(start_ms, end_ms, self._months(series))
+        paths = {path.stem: path for path in self.paths(series)}
+        months = months_between(start_ms, end_ms, list(paths))
         if not months:
             return Rows.empty()
-        folder = series_folder(self.root, series)
-        parts = [read_partition(folder / f"{month}.parquet") for month in months]
+        parts = [read_partition(paths[month]) for month in months]
         rows = parts[0].concat(*parts[1:])
         times = rows.block.open_time_ms
         begin = 0 if start_ms is None else int(np.searchsorted(times, start_ms))
         end = len(times) if end_ms is None else int(np.searchsorted(times, end_ms))
-        return rows.take(np.arange(begin, end))
+        return rows.part(begin, end)
 
     def read_many(
         self, series: Iterable[Series], start_ms: int | None = None, end_ms: int | None = None
@@ -115,18 +131,16 @@ class CandleLake:
 
     def last_open_time_ms(self, series: Series) -> int | None:
         """Return the open time of the newest stored candle, or None."""
-        folder = series_folder(self.root, series)
-        for month in reversed(self._months(series)):
-            rows = read_partition(folder / f"{month}.parquet")
+        for path in reversed(self.paths(series)):
+            rows = read_partition(path)
             if len(rows):
                 return rows.block.last_open_time_ms
         return None
 
     def first_open_time_ms(self, series: Series) -> int | None:
         """Return the open time of the oldest stored candle, or None."""
-        folder = series_folder(self.root, series)
-        for month in self._months(series):
-            rows = read_partition(folder / f"{month}.parquet")
+        for path in self.paths(series):
+            rows = read_partition(path)
             if len(rows):
                 return rows.block.first_open_time_ms
         return None
@@ -141,29 +155,47 @@ class CandleLake:
 
     def series(self) -> list[Series]:
         """Return the stored series, in order."""
-        return [one for one in series_in(self.root) if self._months(one)]
+        return series_in(self.place)
 
-    def paths(self, series: Series) -> list[Path]:
+    def paths(self, series: Series) -> list[Any]:
         """Return the files of a series, oldest first."""
-        folder = series_folder(self.root, series)
-        return [folder / f"{month}.parquet" for month in self._months(series)]
+        return months_in(self.place, series)
 
-    def read_path(self, path: Path) -> Rows:
+    def read_path(self, path: Place) -> Rows:
         """Return every row of one file."""
         return read_partition(path)
 
-    def set_aside(self, path: Path) -> Path:
+    def set_aside(self, path: AnyPlace, why: str = "") -> AnyPlace:
         """Rename a damaged file out of the way, so that its month can be fetched again; return its new name."""
-        with locked(path):
-            aside = path.with_name(f"{path.name}.corrupt-{clock.utc_now():%Y%m%dT%H%M%S%f}")
-            path.rename(aside)
+        because = f"-{why}" if why else ""
+        name = f"{path.name}.corrupt{because}-{clock.utc_now():%Y%m%dT%H%M%S%f}"
+        aside: AnyPlace = storage_of(path).rename(path, name)
         return aside
 
-    def _months(self, series: Series) -> list[str]:
-        return sorted(path.stem for path in series_folder(self.root, series).glob("????-??.parquet"))
+    def remove(self, path: Place) -> None:
+        """Forget a month; who appends to it meanwhile begins it anew."""
+        storage_of(path).remove(path)
 
 
-def _fresh_rows(stored: Rows, block: CandleBlock, series: Series, available_at_ms: int | None) -> Rows:
+@dataclass(slots=True)
+class _Merge:
+    """Adds candles to a month; it may be asked again, of newer rows."""
+
+    series: Series
+    block: CandleBlock
+    available_at_ms: int | npt.NDArray[np.int64] | None
+    added: int = 0
+    corrections: int = 0
+
+    def __call__(self, stored: Rows) -> Rows | None:
+        fresh = _fresh_rows(stored, self.block, self.series, self.available_at_ms)
+        self.added, self.corrections = len(fresh), int((fresh.revision > 0).sum())
+        return _merged(stored, fresh) if len(fresh) else None
+
+
+def _fresh_rows(
+    stored: Rows, block: CandleBlock, series: Series, available_at_ms: int | npt.NDArray[np.int64] | None
+) -> Rows:
     """Return the rows of a block that say something new."""
     newest = stored.latest()
     at = np.searchsorted(newest.block.open_time_ms, block.open_time_ms)
@@ -183,13 +215,13 @@ def _available(
     known: npt.NDArray[np.bool_],
     previous_ms: npt.NDArray[np.int64],
     series: Series,
-    available_at_ms: int | None,
+    available_at_ms: int | npt.NDArray[np.int64] | None,
 ) -> npt.NDArray[np.int64]:
     close_ms = block.open_time_ms + series.timeframe.milliseconds
-    arrived = clock.utc_now_ms() if available_at_ms is None else available_at_ms
+    arrived = np.broadcast_to(clock.utc_now_ms() if available_at_ms is None else available_at_ms, close_ms.shape)
     # Nothing is known before it happened, and a correction not before what it corrects.
     available = close_ms + BACKFILL_DELAY_MS if available_at_ms is None else np.maximum(close_ms, arrived)
-    available[known] = np.maximum(previous_ms + 1, arrived)
+    available[known] = np.maximum(previous_ms + 1, arrived[known])
     return available
 
 

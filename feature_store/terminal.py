@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,11 @@ from cyclopts import App, CycloptsError
 
 from feature_store.errors import BadInputError, QuantumError
 
-OK, FAILED, BAD_USAGE, REFUSED, INTERRUPTED = 0, 1, 2, 3, 130
-"""Exit statuses. A refusal is an answer, not a failure; 130 is what shells call Ctrl-C."""
+OK, FAILED, BAD_USAGE, REFUSED, HELD, INTERRUPTED, READER_GONE = 0, 1, 2, 3, 4, 130, 141
+"""
+Exit statuses. A refusal, and a model that is held back until there is more evidence, are answers and no failures;
+shells call Ctrl-C 130, and a pipe that nobody reads 141.
+"""
 
 JSON_OPTION = "--json"
 _WIDTH = 79
@@ -61,6 +65,10 @@ def run(app: App, arguments: Sequence[str]) -> int:
         return tell(str(error), FAILED, as_json=as_json)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output (`| head`) has enough; what Python still holds of it must not fail at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
     return result if isinstance(result, int) else OK
 
 

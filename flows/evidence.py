@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from flows.replay.report import ShadowReport
-from flows.training.gates import Verdict
-from flows.training.report import TrainingReport
+from flows.replay.report import ShadowReport, WorkerReplay
+from flows.training.importance import told_distances
+from flows.training.report import WORKER_FIGURES, TrainingReport
+from flows.training.tripwires import TripwireError
+from flows.training.verdict import Decision, Finding, Verdict
 from flows.wording import figure, markdown_table, moment
 from inference.models.manifest import TimeWindow
 
+# What the column of MLflow's database holds; PostgreSQL refuses more.
+_MAX_DESCRIPTION = 5000
+_DAY_MS = 86_400_000
 _SCORES = ("rmse", "mae", "r2", "hit_rate", "ic", "rmse_skill")
 _HEADER = ("who", "RMSE", "MAE", "R²", "directional accuracy", "correlation", "skill against zero")
 _TRADE_FIGURES = (
@@ -22,15 +27,30 @@ _TRADE_HEADER = ("rule", "trades", "net bps per trade", "95 % from", "to", "winn
 def training_markdown(report: TrainingReport, run_page: str) -> str:
     """Say what was trained on what, and how each member compares with the naive baselines."""
     windows = report.windows
-    members = [(one.name, figure(one.weight, 3), f"{one.file_bytes / 1024:.0f} KiB") for one in report.members]
+    members = [
+        (
+            one.name,
+            figure(one.weight, 3) if one.weight else "none: compared with",
+            one.consumes,
+            f"{one.draws} files" if one.draws > 1 else one.file,
+            f"{one.file_bytes / 1024:.0f} KiB",
+            one.device,
+        )
+        for one in (*report.members, *report.compared)
+    ]
     return "\n\n".join(
         [
             f"## Candidate {report.bundle_digest[:12]}",
             f"{what_it_is(report)}\n\n[Run in MLflow]({run_page})",
             "### Members",
-            markdown_table(("member", "weight", "file"), members),
+            f"Mode {report.mode}, weighed by {report.weighting}.",
+            markdown_table(("member", "weight", "reads", "file", "size", "trained on"), members),
+            *heads_told(report.metrics, "calibration"),
+            *_learned_elsewhere(report.metrics),
             "### Out of sample, on the calibration window",
-            scores_table(report.metrics, "calibration", [*_members(report), "ensemble"], report.baselines),
+            scores_table(report.metrics, "calibration", [*_members(report), "ensemble"], _beside(report)),
+            "### Out of fold, with cheap refits",
+            folds_table(report.metrics),
             "### Windows",
             markdown_table(
                 ("window", "from", "to"),
@@ -41,6 +61,18 @@ def training_markdown(report: TrainingReport, run_page: str) -> str:
                     ("shadow (seen by no member)", *_span(windows.shadow)),
                 ],
             ),
+        ]
+    )
+
+
+def stopped_markdown(error: TripwireError) -> str:
+    """Say which tripwires stopped a training, with figures and bounds, and what to do."""
+    rows = [(trip.wire, trip.told, figure(trip.value), figure(trip.bound), trip.remedy) for trip in error.trips]
+    return "\n\n".join(
+        [
+            f"## Training was stopped: {', '.join(error.wires)}",
+            "Nothing was registered, no alias moved, and what traded goes on trading.",
+            markdown_table(("tripwire", "what was found", "figure", "bound", "what to do"), rows),
         ]
     )
 
@@ -62,6 +94,7 @@ def shadow_markdown(report: ShadowReport, run_page: str) -> str:
             *report.notes,
             "### Trades",
             markdown_table(_TRADE_HEADER, [(name, *_trades(report.metrics, name)) for name in rules]),
+            *_worker(report),
             "### Earned more than",
             markdown_table(
                 ("compared with", "bps per slot", "95 % from", "to"),
@@ -76,8 +109,38 @@ def shadow_markdown(report: ShadowReport, run_page: str) -> str:
             ),
             "### Predictions",
             scores_table(report.metrics, "shadow", ["ensemble", *members], [one for one in rules if one != "ensemble"]),
+            *heads_told(report.metrics, "shadow"),
         ]
     )
+
+
+def _worker(report: ShadowReport) -> list[str]:
+    """Say what the worker's own decisions would have made of the same candles, and show its account day by day."""
+    if report.worker is None:
+        return []
+    rows = [
+        (text, *(figure(report.metrics.get(f"shadow/worker/{name}{end}")) for end in ("", "_low", "_high")))
+        for name, text in WORKER_FIGURES
+    ]
+    days = account_by_day(report.worker)
+    return [
+        "### What the worker would have made of it",
+        (
+            f"Its own decisions, with stops, limits, fees, spread and funding, from {report.worker.balance} of the "
+            f"quote, by policy {report.worker.policy_fingerprint[:12]}."
+        ),
+        markdown_table(("figure", "value", "95 % from", "to"), rows),
+        markdown_table(("its account at", "equity"), [(moment(at), f"{equity:,.2f}") for at, equity in days]),
+    ]
+
+
+def account_by_day(replay: WorkerReplay) -> list[tuple[int, float]]:
+    """Return the account at the start, at the last mark of each UTC day, and at the end."""
+    if not replay.time_ms:
+        return []
+    day = [(at - 1) // _DAY_MS for at in replay.time_ms]
+    last = [place for place in range(len(day)) if place + 1 == len(day) or day[place + 1] > day[place]]
+    return [(replay.time_ms[place], replay.equity[place]) for place in dict.fromkeys([0, *last])]
 
 
 def _trades(metrics: Mapping[str, float], who: str) -> list[str]:
@@ -94,11 +157,42 @@ def what_it_is(report: TrainingReport) -> str:
     )
 
 
+def description(card: str, judged: str) -> str:
+    """Return what a registered version says of itself: its card and how it was judged, as much as MLflow keeps."""
+    whole = f"{card}\n\n## Gates\n\n{judged}"
+    if len(whole) <= _MAX_DESCRIPTION:
+        return whole
+    rest = "\n\nThe rest is in the run: reports/card.md and reports/gates.md."
+    return whole[: _MAX_DESCRIPTION - len(rest)].rpartition("\n")[0] + rest
+
+
+_GATE_WORDS = {Finding.HELD: "yes", Finding.FAILED: "**no**", Finding.MISSING: "not yet"}
+
+
+def verdict_word(verdict: Verdict) -> str:
+    """Return what the tag `gate_verdict` says, by which the worker knows what may trade: passed, held or refused."""
+    return "passed" if verdict.passed else verdict.decision.value
+
+
+def reasons_of(verdict: Verdict) -> tuple[str, ...]:
+    """Return every gate that was not held; of a version that passed, that all were."""
+    unmet = tuple(
+        f"{check.name} was {figure(check.value)}, bound {figure(check.bound)}. {check.reason}"
+        for check in verdict.refusals
+    )
+    return unmet or (f"all {len(verdict.checks)} gates held",)
+
+
 def how_it_was_judged(verdict: Verdict) -> str:
     """Describe a judgement: the verdict, and every gate with its figure."""
     held = sum(check.passed for check in verdict.checks)
-    headline = "passed" if verdict.passed else "refused"
-    return f"**{headline}**: {held} of {len(verdict.checks)} gates of mlflow/gates.yaml held.\n\n{gates_table(verdict)}"
+    lacks = ""
+    if verdict.decision is Decision.HELD:
+        lacks = f" Missing: {', '.join(check.name for check in verdict.missing)}."
+    return (
+        f"**{verdict_word(verdict)}**: {held} of {len(verdict.checks)} gates of mlflow/gates.yaml held.{lacks}\n\n"
+        f"{gates_table(verdict)}"
+    )
 
 
 def gates_table(verdict: Verdict) -> str:
@@ -106,7 +200,7 @@ def gates_table(verdict: Verdict) -> str:
     return markdown_table(
         ("gate", "held", "value", "bound", "why"),
         [
-            (check.name, "yes" if check.passed else "**no**", figure(check.value), figure(check.bound), check.reason)
+            (check.name, _GATE_WORDS[check.finding], figure(check.value), figure(check.bound), check.reason)
             for check in verdict.checks
         ],
     )
@@ -118,6 +212,7 @@ def gate_rows(verdict: Verdict) -> list[dict[str, object]]:
         {
             "gate": check.name,
             "held": check.passed,
+            "finding": check.finding.value,
             "value": figure(check.value),
             "bound": figure(check.bound),
             "why": check.reason,
@@ -133,8 +228,49 @@ def scores_table(metrics: Mapping[str, float], window: str, ours: Sequence[str],
     return markdown_table(_HEADER, rows)
 
 
+def folds_table(metrics: Mapping[str, float]) -> str:
+    """Write what walk-forward folds and the histories of combinatorial ones say of each refit, one row each."""
+    rows = []
+    for scheme, count, what in (("walk_forward", "folds", "walk-forward"), ("cpcv", "paths", "combinatorial, purged")):
+        told = f"{what}, {metrics.get(f'{scheme}/{count}', 0):.0f} {count}"
+        ending = "/ic_mean"
+        for name in sorted(key for key in metrics if key.startswith(f"{scheme}/") and key.endswith(ending)):
+            place = name.removesuffix(ending)
+            figures = ("ic_mean", "ic_std", "net_per_slot_bps_mean", "sharpe_mean", "net_per_slot_bps_negative_share")
+            rows.append((told, place.split("/")[1], *(figure(metrics.get(f"{place}/{one}"), 3) for one in figures)))
+    header = ("folds", "refit", "correlation", "its spread", "net bps per slot", "Sharpe", "share that lost")
+    return markdown_table(header, rows) if rows else "The stretch was too short for folds."
+
+
 def _scores(metrics: Mapping[str, float], window: str, who: str) -> list[str]:
     return [figure(metrics.get(f"{window}/{who}/{score}")) for score in _SCORES]
+
+
+def _beside(report: TrainingReport) -> list[str]:
+    return [*(one.name for one in report.compared), *report.baselines]
+
+
+def heads_told(metrics: Mapping[str, float], window: str) -> list[str]:
+    """Say how well a bundle answers beside the expected return in a window; nothing where it answers nothing more."""
+    found = {name.removeprefix(f"{window}/"): value for name, value in metrics.items() if name.startswith(f"{window}/")}
+    said = []
+    if "quantile/asked" in found:
+        ends = [figure(found.get(f"quantile/coverage{end}"), 3) for end in ("", "_low", "_high")]
+        said.append(
+            f"Its interval held {ends[0]} (95 % from {ends[1]} to {ends[2]}) of outcomes where "
+            f"{figure(found.get('quantile/asked'), 3)} was asked, {figure(found.get('quantile/width_bps'))} bps wide."
+        )
+    if "direction/brier" in found:
+        said.append(
+            f"Its probability of a rise has a Brier score of {figure(found.get('direction/brier'))}, "
+            f"the ensemble's own of {figure(found.get('ensemble/brier'))}."
+        )
+    return said
+
+
+def _learned_elsewhere(metrics: Mapping[str, float]) -> list[str]:
+    found = [f"{name} {figure(value, 3)}" for name, value in told_distances(metrics).items()]
+    return [f"Learned from other inputs than the champion (0 none of it, 1 all): {', '.join(found)}."] if found else []
 
 
 def _members(report: TrainingReport) -> list[str]:

@@ -39,7 +39,7 @@ def features(
         timeframe: Duration of a candle. Left empty: QT_TIMEFRAME, by default 5m.
     """
     settings = FlowSettings.of(venue=venue, symbols=symbols, timeframe=timeframe)
-    lake, store = CandleLake(settings.lake), FeatureStore(settings.features)
+    lake, store = settings.candle_lake(), FeatureStore(settings.features)
     series = stored_series(lake, settings)
     bar = ProgressBar("features", f"Features of {len(series)} series")
     done = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.artifacts import Artifact, MarkdownArtifact, ProgressArtifact, TableArtifact
+from prefect.artifacts import Artifact, ImageArtifact, MarkdownArtifact, ProgressArtifact, TableArtifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactUpdate
@@ -59,6 +60,11 @@ def named_by_version() -> str:
 def outermost_run() -> str:
     """Return the id of the flow run that called all others of this process: it ends when the process does."""
     return str(flow_run.root_flow_run_id)
+
+
+def this_run() -> str:
+    """Return the id of the flow run that is running."""
+    return str(flow_run.id)
 
 
 def is_over(run_id: str) -> bool:
@@ -130,6 +136,12 @@ def table(key: str, rows: Sequence[dict[str, Any]], description: str) -> None:
 def markdown(key: str, text: str, description: str) -> None:
     """Publish a text as a markdown artifact of the running flow."""
     _create(MarkdownArtifact(key=key, description=description, markdown=text))
+
+
+def picture(key: str, png: bytes, description: str) -> None:
+    """Publish a PNG picture as an image artifact of the running flow; the artifact holds the picture itself."""
+    address = f"data:image/png;base64,{b64encode(png).decode()}"
+    _create(ImageArtifact(key=key, description=description, image_url=address))
 
 
 def _create(artifact: Artifact) -> UUID:

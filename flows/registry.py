@@ -8,22 +8,32 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from feature_store.errors import QuantumError
+from flows.model_tensors import example, input_tensors, output_tensors
+from flows.registered import MODEL_NAME, RegisteredVersion, RegistryError, RunLog, RunSummary
 from inference.domain.errors import NothingPromotedError, RegistryUnavailableError
 
 if TYPE_CHECKING:
     import mlflow
-    from mlflow.entities import Run
     from mlflow.entities.model_registry import ModelVersion
 
+__all__ = [
+    "CHALLENGER",
+    "CHAMPION",
+    "EXPERIMENT",
+    "MODEL_NAME",
+    "PREVIOUS",
+    "RegisteredVersion",
+    "Registry",
+    "RegistryError",
+    "RunLog",
+]
+
 EXPERIMENT = "quantum-trader"
-MODEL_NAME = "quantum-ensemble"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 # Which of MLflow's two menus a page shows: a stranger's browser begins with the one for prompts and traces.
 _MENU = "?workflowType=machine_learning"
@@ -43,36 +53,6 @@ _ENVIRONMENT = {
 _REQUIREMENTS = ["quantum-trader", "numpy", "onnxruntime", "xgboost-cpu", "lightgbm", "msgspec"]
 
 
-class RegistryError(QuantumError):
-    """The registry answered, but refused or lacks what was asked; the message says what to do."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegisteredVersion:
-    """One version of the registered model, with the run that explains it."""
-
-    version: str
-    run_id: str
-    aliases: tuple[str, ...]
-    tags: Mapping[str, str]
-
-    @property
-    def bundle_digest(self) -> str:
-        """SHA-256 of the bundle's manifest, as it was tagged at registration."""
-        return self.tags.get("bundle_digest", "")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunLog:
-    """What one step has to say to a run: flat values, and texts and pictures by their path in its artifacts."""
-
-    params: Mapping[str, Any] | None = None
-    metrics: Mapping[str, float] | None = None
-    tags: Mapping[str, str] | None = None
-    texts: Mapping[str, str] | None = None
-    images: Mapping[str, bytes] | None = None
-
-
 def _library() -> Any:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -85,12 +65,7 @@ class Registry:
     """The experiment and the registered model on one MLflow server."""
 
     def __init__(self, url: str | None) -> None:
-        """
-        Connect lazily: nothing is asked of the server yet.
-
-        Raises:
-            RegistryUnavailableError: No address is known.
-        """
+        """Connect lazily, asking nothing of the server; `RegistryUnavailableError` where no address is known."""
         if not url:
             raise RegistryUnavailableError(
                 "No MLflow server is known; start one with 'qtctl up', or set QT_MLFLOW_URL to its address"
@@ -145,7 +120,9 @@ class Registry:
         """Add values, texts and pictures to a run, open or closed."""
         entities = self._mlflow.entities
         with self._errors("log to a run"):
-            metrics = [entities.Metric(key, float(value), 0, 0) for key, value in (entry.metrics or {}).items()]
+            at, step = entry.time_ms, entry.time_ms // 60_000
+            metrics = [entities.Metric(key, float(value), at, step) for key, value in (entry.metrics or {}).items()]
+            metrics += [entities.Metric(one.key, one.value, one.time_ms, one.step) for one in entry.points or ()]
             params = [entities.Param(key, str(value)[:6000]) for key, value in (entry.params or {}).items()]
             tags = [entities.RunTag(key, str(value)) for key, value in (entry.tags or {}).items()]
             # The server takes a thousand entries, a hundred of them parameters, in one batch.
@@ -171,8 +148,25 @@ class Registry:
     def metrics(self, run_id: str) -> dict[str, float]:
         """Return the last value of every metric of a run."""
         with self._errors("read a run"):
-            run: Run = self._client.get_run(run_id)
-            return dict(run.data.metrics)
+            return dict(self._client.get_run(run_id).data.metrics)
+
+    def run_tags(self, run_id: str) -> dict[str, str]:
+        """Return all tags of a run."""
+        with self._errors("read a run"):
+            return dict(self._client.get_run(run_id).data.tags)
+
+    def runs_tagged(self, tags: Mapping[str, str]) -> list[RunSummary]:
+        """Return every run of the experiment that has these tags, newest first."""
+        asked = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        with self._errors("list the runs"):
+            found = self._client.get_experiment_by_name(EXPERIMENT)
+            runs: list[RunSummary] = []
+            page: str | None = None
+            while found is not None and (page is None or page):
+                some = self._client.search_runs([found.experiment_id], asked, max_results=1000, page_token=page)
+                runs += [RunSummary(one.info.run_id, dict(one.data.tags), dict(one.data.metrics)) for one in some]
+                page = some.token or ""
+            return runs
 
     def read_text(self, run_id: str, path: str) -> str:
         """
@@ -194,13 +188,14 @@ class Registry:
             self._mlflow.set_tracking_uri(self.url)
             self._mlflow.set_registry_uri(self.url)
             with self._mlflow.start_run(run_id=run_id), warnings.catch_warnings():
-                # It would like type hints and an example; the signature below says the same in full.
+                # It would like type hints; the signature below says the same in full.
                 warnings.simplefilter("ignore", UserWarning)
                 logged = self._mlflow.pyfunc.log_model(
                     name="ensemble",
                     python_model=str(_MODEL_SCRIPT),
                     artifacts={"bundle": str(named)},
-                    signature=self._signature(),
+                    signature=self._signature(named),
+                    input_example=example(named),
                     pip_requirements=_REQUIREMENTS,
                 )
             self._ensure_model()
@@ -216,14 +211,13 @@ class Registry:
             self._client.set_registered_model_alias(MODEL_NAME, CHALLENGER, number)
         return self.version(number)
 
-    def _signature(self) -> Any:
-        spec, float32 = self._mlflow.types.TensorSpec, np.dtype("float32")
-        inputs = [
-            spec(float32, (-1, -1), "inputs"),
-            spec(float32, (-1, 64, -1), "windows"),
-            spec(float32, (-1, 64), "returns"),
-        ]
-        return self._mlflow.models.ModelSignature(inputs=self._mlflow.types.Schema(inputs))
+    def _signature(self, bundle: Path) -> Any:
+        types = self._mlflow.types
+        inputs, outputs = (
+            types.Schema([types.TensorSpec(np.dtype(dtype), shape, name) for dtype, shape, name in tensors])
+            for tensors in (input_tensors(bundle), output_tensors(bundle))
+        )
+        return self._mlflow.models.ModelSignature(inputs=inputs, outputs=outputs)
 
     def _ensure_model(self) -> None:
         if self._client.search_registered_models(f"name = '{MODEL_NAME}'"):
@@ -236,8 +230,8 @@ class Registry:
                 "It predicts the log return over the horizon and a calibrated probability of its direction.\n\n"
                 "Alias `champion` trades, `challenger` is the newest candidate, `previous` is what a rollback "
                 "restores. Flows move them by the gates in mlflow/gates.yaml; each version's tag `gate_verdict` "
-                "says how it was judged. Moving `champion` by hand changes what trades: the worker labels such a "
-                "version ungated."
+                "says how it was judged: passed, held or refused. Moving `champion` by hand changes what trades: the "
+                "worker labels such a version ungated."
             ),
         )
 
@@ -307,39 +301,23 @@ class Registry:
         """
         Point `champion` at a version and `previous` at the one it replaces, which is returned.
 
-        `previous` moves first: at no moment do the aliases lack the version that a rollback must find.
+        `previous` moves first: at no moment do the aliases lack the version that a rollback must find. It does not
+        move to a version that a rollback set aside, and such a version keeps its tag.
         """
         before, oldest = self.champion(), self.by_alias(PREVIOUS)
         if before is not None and before.version == number:
+            self.tag(number, {"status": "active"})  # A promotion that was cut off may not have come to that.
             return before
-        if before is not None:
+        rests = before is not None and not before.is_rejected
+        if before is not None and rests:
             self.set_alias(PREVIOUS, before.version)
         self.set_alias(CHAMPION, number)
         self.tag(number, {"status": "active"})
-        if before is not None:
+        if before is not None and rests:
             self.tag(before.version, {"status": "standby"})
-        if oldest is not None and oldest.version != number:
-            self.tag(oldest.version, {"status": "retired"})
+            if oldest is not None and oldest.version not in (number, before.version) and not oldest.is_rejected:
+                self.tag(oldest.version, {"status": "retired"})
         return before
-
-    def rollback(self) -> tuple[RegisteredVersion, RegisteredVersion]:
-        """
-        Exchange `champion` and `previous`; return the version that trades now and the one that was set aside.
-
-        Raises:
-            NothingPromotedError: There is no previous version.
-        """
-        champion, previous = self.champion(), self.by_alias(PREVIOUS)
-        if champion is None or previous is None:
-            raise NothingPromotedError(
-                f"Nothing to roll back to: {MODEL_NAME} has no alias '{PREVIOUS}'. Promote a second version first, "
-                f"or move the alias '{CHAMPION}' by hand at {self.url}"
-            )
-        self.set_alias(CHAMPION, previous.version)
-        self.set_alias(PREVIOUS, champion.version)
-        self.tag(champion.version, {"status": "rejected"})
-        self.tag(previous.version, {"status": "active"})
-        return self.version(previous.version), self.version(champion.version)
 
     def download_bundle(self, number: str, into: Path) -> Path:
         """Download the bundle of a version below a folder and return where it lies."""

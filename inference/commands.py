@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from feature_store.terminal import help_end
-from inference.settings import VENUES, Mode, Settings, load_settings
+from inference.domain.errors import SettingsError
+from inference.settings import VENUES, Mode, Settings, load_settings, load_shadow_settings
 from inference.telemetry import logs
+
+if TYPE_CHECKING:
+    from inference.telemetry.model_reference import Places
 
 _NO_JOURNAL = "there is no journal, or it cannot be read"
 
@@ -20,15 +24,21 @@ worker = App(
     help="""Follow closed candles and trade them with the champion.
 
 Reads QT_VENUE_URL, QT_MLFLOW_URL, QT_API_KEY and QT_API_SECRET from the environment; options win over it.
+QT_BIAS_MODE=enforce refuses entries on a side to which more than QT_BIAS_SHARE (0.7) of the signals of the newest
+QT_BIAS_WINDOW (20) candles lean; by default that is observed only.
+One worker trades an account: a second one ends with the name of the first, or waits with QT_LEASE_WAIT=true. Workers of
+several homes share the lease that QT_LEASE_URL names; a worker that cannot renew it for QT_LEASE_SECONDS (10) sends
+nothing more.
 Stops cleanly on SIGTERM and Ctrl-C, leaving every stop at the venue.""",
     help_format="plaintext",
     help_epilogue=help_end(
         "qtctl worker --venue-url http://127.0.0.1:9100 --bundle var/bundles/3f9a1c02",
         "qtctl worker --symbols BTC/USDT:USDT,ETH/USDT:USDT --policy policy.toml",
+        "qtctl worker --shadow --mlflow-url http://127.0.0.1:5000",
         "qtctl worker --log-format json --log-level warning",
         statuses={
             0: "stopped as asked, by SIGTERM or Ctrl-C",
-            1: "failed: the venue, the journal or the clock keeps it from trading",
+            1: "failed: the venue, the journal, the clock or another worker of the account keeps it from trading",
             2: "bad usage: an unknown option, or settings that are unknown or contradict",
             130: "interrupted by Ctrl-C before it had begun",
         },
@@ -47,11 +57,12 @@ audit = App(
 )
 models = App(
     name="models",
-    help="Look at the model bundles that this worker keeps.",
+    help="Look at model bundles: those that this worker keeps, and those of the registry.",
     help_format="plaintext",
     help_epilogue=help_end(
         "qtctl models ls",
-        "qtctl models verify var/bundles/3f9a1c02",
+        "qtctl models verify champion",
+        "qtctl models diff previous champion",
         statuses={0: "answered", 1: "a bundle cannot be read or trusted"},
         as_json=True,
     ),
@@ -66,7 +77,16 @@ Journal = Annotated[Path | None, Parameter(help="Journal file; by default journa
 Lines = Annotated[int, Parameter(help="How many entries.")]
 Subject = Annotated[str, Parameter(help="A symbol (BTC/USDT:USDT) or a trace id, as the journal shows them.")]
 Digest = Annotated[str, Parameter(help="The bundle's digest, or its first digits.")]
-Folder = Annotated[Path, Parameter(help="The bundle's folder.")]
+Reference = Annotated[
+    str,
+    Parameter(help="A version's number, an alias, a bundle's folder, or the first digits of a kept bundle's digest."),
+]
+Mlflow = Annotated[
+    str | None,
+    Parameter(help="Address of MLflow; by default QT_MLFLOW_URL, else that of the stack in the home folder."),
+]
+_NOT_TRUSTED = "the bundle cannot be trusted, and the message names the file; or MLflow does not answer"
+_NO_SUCH_BUNDLE = "bad usage: an unknown option, or a name that no bundle can have"
 
 
 @worker.default
@@ -84,27 +104,49 @@ def run(
         Path | None, Parameter(help="TOML file with trading rules; by default the built-in ones.")
     ] = None,
     bundle: Annotated[Path | None, Parameter(help="Folder of a bundle to trade; by default the champion.")] = None,
+    shadow: Annotated[
+        bool,
+        Parameter(
+            negative="", help="Trade nothing, need no keys: score the challenger beside the champion, journal it."
+        ),
+    ] = False,
     journal: Journal = None,
     home: Home = None,
     log_format: Annotated[Literal["console", "json"], Parameter(help="Form of log lines.")] = "console",
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Least level shown.")] = "info",
 ) -> int:
     """Run the worker until it is stopped."""
-    from inference.bootstrap.policy_file import read_policy  # noqa: PLC0415 - only who runs it pays for its imports
     from inference.bootstrap.wiring import Order, run_worker  # noqa: PLC0415 - as above
+    from inference.policy.policy_file import read_policy  # noqa: PLC0415 - only who runs it pays for its imports
 
     logs.configure(as_json=log_format == "json", level=log_level)
-    settings = load_settings(
-        venue_url=venue_url,
-        mlflow_url=mlflow_url,
-        mode=mode,
-        venue=venue,
-        symbols=symbols,
-        timeframe=timeframe,
-        home=home,
-    )
+    chosen: dict[str, object] = {
+        "venue_url": venue_url,
+        "mlflow_url": mlflow_url,
+        "mode": mode,
+        "venue": venue,
+        "symbols": symbols,
+        "timeframe": timeframe,
+        "home": home,
+    }
+    if shadow:
+        return _shadow(chosen, policy, bundle=bundle, journal=journal)
+    settings = load_settings(**chosen)
     order = Order(settings=settings, policy=read_policy(policy), environment=os.environ, bundle=bundle, journal=journal)
     return asyncio.run(run_worker(order))
+
+
+def _shadow(chosen: dict[str, object], policy: Path | None, *, bundle: Path | None, journal: Path | None) -> int:
+    from inference.bootstrap.shadow_process import ShadowOrder, run_shadow  # noqa: PLC0415 - as above
+    from inference.policy.policy_file import read_policy  # noqa: PLC0415 - as above
+
+    if bundle is not None or journal is not None:
+        raise SettingsError(
+            "--shadow follows the challenger in MLflow and keeps a journal of its own: leave out --bundle and --journal"
+        )
+    settings = load_shadow_settings(**chosen)
+    order = ShadowOrder(settings=settings, policy=read_policy(policy), environment=os.environ)
+    return asyncio.run(run_shadow(order))
 
 
 @audit.command(
@@ -154,6 +196,23 @@ def trades(*, journal: Journal = None, home: Home = None, json: Json = False) ->
 
 @audit.command(
     help_epilogue=help_end(
+        "qtctl audit slippage",
+        "qtctl audit slippage --json | jq '.rows[].mean_bp'",
+        statuses={0: "printed", 1: _NO_JOURNAL},
+        as_json=True,
+    )
+)
+def slippage(*, journal: Journal = None, home: Home = None, json: Json = False) -> int:
+    """Print what executions cost against the price known when their order was sent, by purpose and type."""
+    from inference.telemetry import audit_commands, slippage_command  # noqa: PLC0415 - as above
+
+    path = _journal(journal, home)
+    audit_commands.require(path)
+    return slippage_command.slippage(path, as_json=json)
+
+
+@audit.command(
+    help_epilogue=help_end(
         "qtctl audit why BTC/USDT:USDT",
         "qtctl audit why 6f0c52d1a7e34b18 --home var --json",
         statuses={0: "told", 1: "there is no journal, or it holds no decision on the subject"},
@@ -185,6 +244,21 @@ def list_models(*, home: Home = None, json: Json = False) -> int:
 
 @models.command(
     help_epilogue=help_end(
+        "qtctl models versions",
+        "qtctl models versions --json | jq '.[] | select(.is_active == 1) | .metrics'",
+        statuses={0: "listed", 1: "MLflow does not answer, or nothing was ever registered"},
+        as_json=True,
+    ),
+)
+def versions(*, mlflow_url: Mlflow = None, home: Home = None, json: Json = False) -> int:
+    """List the registered versions: which is active, which in shadow, their labels and verdicts."""
+    from inference.telemetry import model_versions  # noqa: PLC0415 - as above
+
+    return model_versions.list_versions(_places(mlflow_url, home), as_json=json)
+
+
+@models.command(
+    help_epilogue=help_end(
         "qtctl models show 3f9a1c02",
         "qtctl models show 3f9a1c02 --json | jq .metrics",
         statuses={
@@ -205,17 +279,56 @@ def show(digest: Digest, /, *, home: Home = None, json: Json = False) -> int:
 @models.command(
     name="verify",
     help_epilogue=help_end(
+        "qtctl models verify champion",
+        "qtctl models verify 3 --json | jq .data_fingerprint",
         "qtctl models verify var/bundles/3f9a1c02",
-        "qtctl models verify /tmp/bundle --json",
-        statuses={0: "the worker would trade it", 1: "it cannot be trusted; the message names the file"},
+        statuses={0: "the worker would trade it", 1: _NOT_TRUSTED, 2: _NO_SUCH_BUNDLE},
         as_json=True,
     ),
 )
-def verify_bundle(path: Folder, /, *, json: Json = False) -> int:
-    """Check a bundle's digests, feature fingerprint and golden outputs, as the worker does before it trades."""
-    from inference.telemetry import model_commands  # noqa: PLC0415 - as above
+def verify_bundle(bundle: Reference, /, *, mlflow_url: Mlflow = None, home: Home = None, json: Json = False) -> int:
+    """Check a bundle's digests, fingerprint, files and golden outputs, as the worker does before it trades."""
+    from inference.telemetry import model_judging  # noqa: PLC0415 - as above
 
-    return model_commands.verify(path, as_json=json)
+    return model_judging.verify(bundle, _places(mlflow_url, home), as_json=json)
+
+
+@models.command(
+    help_epilogue=help_end(
+        "qtctl models diff previous champion",
+        "qtctl models diff 3 4 --json | jq '.changes[] | select(.section == \"members\")'",
+        statuses={0: "compared, whatever differs", 1: _NOT_TRUSTED, 2: _NO_SUCH_BUNDLE},
+        as_json=True,
+    ),
+)
+def diff(
+    before: Reference, after: Reference, /, *, mlflow_url: Mlflow = None, home: Home = None, json: Json = False
+) -> int:
+    """Show what changed between two bundles: data, windows, inputs, members, weights, thresholds, metrics."""
+    from inference.telemetry import model_judging  # noqa: PLC0415 - as above
+
+    return model_judging.diff(before, after, _places(mlflow_url, home), as_json=json)
+
+
+@models.command(
+    help_epilogue=help_end(
+        "qtctl models card champion",
+        "qtctl models card var/bundles/3f9a1c02 --json | jq -r .card",
+        statuses={0: "written", 1: _NOT_TRUSTED, 2: _NO_SUCH_BUNDLE},
+        as_json=True,
+    ),
+)
+def card(bundle: Reference, /, *, mlflow_url: Mlflow = None, home: Home = None, json: Json = False) -> int:
+    """Write a bundle's model card as Markdown: what it is, what it learned from, how it did, its limits."""
+    from inference.telemetry import model_judging  # noqa: PLC0415 - as above
+
+    return model_judging.card(bundle, _places(mlflow_url, home), as_json=json)
+
+
+def _places(mlflow_url: str | None, home: Path | None) -> Places:
+    from inference.telemetry.model_reference import Places  # noqa: PLC0415 - as above
+
+    return Places.of(home=home, mlflow_url=mlflow_url)
 
 
 def _home(given: Path | None) -> Path:

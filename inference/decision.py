@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from itertools import pairwise
+from operator import itemgetter
 
 from inference.domain.decision import Approved, Candidate, Decision, Denied, DenyCode, Snapshot
 from inference.domain.market import Quote
@@ -12,6 +14,7 @@ from inference.domain.position import Position
 from inference.domain.signal import Direction
 from inference.exits.barriers import barriers, is_held_too_long
 from inference.portfolio.exposure import PortfolioLoad, portfolio_load
+from inference.risk.bias import bias_refusal
 from inference.risk.constraints import constraint_refusal
 from inference.risk.limits import drawdown_refusal, exposure_refusal, heat_refusal, trading_state_refusal
 from inference.risk.refusal import Refusal, refuse
@@ -27,7 +30,7 @@ def decide(snapshot: Snapshot, policy: Policy, now_ms: int) -> tuple[Decision, .
     """
     load = portfolio_load(positions=snapshot.positions, in_flight=snapshot.in_flight, heat=snapshot.heat)
     decisions: list[Decision] = []
-    for candidate in sorted(snapshot.candidates, key=lambda one: _rank(one, snapshot, policy)):
+    for candidate in _ranked(snapshot, policy):
         decision = _decide_one(candidate, snapshot=snapshot, policy=policy, load=load, now_ms=now_ms)
         if isinstance(decision, Approved):
             notional = decision.quantity * decision.reference_price
@@ -53,6 +56,12 @@ def due_exits(
     )
 
 
+def is_confident(candidate: Candidate, policy: Policy) -> bool:
+    """Return whether a signal has a side and is as sure of it as the policy, or else its bundle, asks."""
+    signal = candidate.signal
+    return signal.direction is not Direction.FLAT and signal.confidence >= _threshold(candidate, policy)
+
+
 def expected_net_edge(candidate: Candidate, quote: Quote | None, policy: Policy) -> Decimal:
     """
     Return the expected return in the signal's direction, less what a round trip costs, as a fraction of notional.
@@ -71,11 +80,18 @@ def round_trip_costs(quote: Quote | None, policy: Policy) -> Decimal:
     return 2 * (policy.taker_fee + policy.slippage) + spread
 
 
-def _rank(candidate: Candidate, snapshot: Snapshot, policy: Policy) -> tuple[Decimal, str, str, str]:
+def _ranked(snapshot: Snapshot, policy: Policy) -> list[Candidate]:
+    ranked = sorted(((_rank(one, snapshot, policy), one) for one in snapshot.candidates), key=itemgetter(0))
+    if any(one[0] == other[0] for one, other in pairwise(ranked)):
+        # Two candidates of one symbol and one signal: spelt out, which is slow, so that no permutation shows.
+        ranked.sort(key=lambda one: (one[0], repr(one[1])))
+    return [candidate for _, candidate in ranked]
+
+
+def _rank(candidate: Candidate, snapshot: Snapshot, policy: Policy) -> tuple[Decimal, str, str]:
     signal = candidate.signal
     edge = expected_net_edge(candidate, snapshot.quotes.get(signal.symbol), policy)
-    # The last term orders even two candidates of one symbol and one signal, so that no permutation shows.
-    return -edge, signal.symbol, signal.trace_id, repr(candidate)
+    return -edge, signal.symbol, signal.trace_id
 
 
 def _decide_one(
@@ -87,6 +103,7 @@ def _decide_one(
         or _staleness_refusal(candidate, snapshot, policy, now_ms)
         or _confidence_refusal(candidate, policy)
         or _edge_refusal(candidate, snapshot, policy)
+        or bias_refusal(candidate.signal, snapshot)
         or constraint_refusal(candidate.signal.symbol, snapshot=snapshot, load=load, policy=policy, now_ms=now_ms)
         or _sized(candidate, snapshot=snapshot, policy=policy, load=load)
     )
@@ -123,17 +140,19 @@ def _staleness_refusal(candidate: Candidate, snapshot: Snapshot, policy: Policy,
 
 
 def _confidence_refusal(candidate: Candidate, policy: Policy) -> Refusal | None:
-    threshold = candidate.threshold if policy.confidence_threshold is None else policy.confidence_threshold
-    signal = candidate.signal
-    if signal.direction is not Direction.FLAT and signal.confidence >= threshold:
+    if is_confident(candidate, policy):
         return None
 
     return refuse(
         DenyCode.CONFIDENCE_BELOW_THRESHOLD,
-        direction=signal.direction,
-        confidence=signal.confidence,
-        threshold=threshold,
+        direction=candidate.signal.direction,
+        confidence=candidate.signal.confidence,
+        threshold=_threshold(candidate, policy),
     )
+
+
+def _threshold(candidate: Candidate, policy: Policy) -> float:
+    return candidate.threshold if policy.confidence_threshold is None else policy.confidence_threshold
 
 
 def _edge_refusal(candidate: Candidate, snapshot: Snapshot, policy: Policy) -> Refusal | None:

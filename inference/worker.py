@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
-import numpy as np
-
-from feature_store.candle import CLOSE, Timeframe
-from feature_store.errors import BadInputError, QuantumError
-from feature_store.features.definition import INDEX
-from feature_store.features.live import LatestFeatures, LiveFeatures
+from feature_store.candle import Timeframe
+from feature_store.errors import QuantumError
+from feature_store.extensions.live import ViewedFeatures
+from feature_store.features import native
+from feature_store.features.live import LiveFeatures
 from feature_store.venue.errors import VenueError
 from inference.decision import decide, due_exits
+from inference.domain.bias import BiasRules
 from inference.domain.decision import Approved, Candidate, Decision, Denied, Snapshot, TradingState
 from inference.domain.errors import JournalError
-from inference.domain.events import AccountMarked, CandlesDecided, Event, Noted
+from inference.domain.events import AccountMarked, CandlesDecided, Event, FeaturesUsed, Noted
 from inference.domain.market import Instrument, Quote
 from inference.domain.policy import Policy
 from inference.domain.position import Account
@@ -29,16 +29,20 @@ from inference.exchange.ccxt_gateway import CcxtGateway
 from inference.exchange.venue_clock import VenueClock
 from inference.execution.executor import Executor
 from inference.feed.batches import CandleBatch
+from inference.feed.followed import FollowedFeatures, Known
+from inference.feed.rebuilding import Behind, History, Rebuilds
 from inference.journal.writer import JournalWriter
-from inference.signals.scoring import signals
+from inference.models.opinions import opinions
+from inference.signals.used_features import UsedFeatures
 from inference.supervision.account_marks import marked
 from inference.supervision.latency import Latencies
+from inference.supervision.model_supervisor import ModelSupervisor
 from inference.supervision.model_watch import ActiveModel, ModelWatch
+from inference.supervision.shadow import Shadow, ShadowScene
 from inference.supervision.standing import Standing
 from inference.telemetry.logs import logger
 
 _log = logger("worker")
-_ATR = INDEX["atr_14"]
 # Entries at once: more would delay each other's stops, and a position must not wait for its stop.
 _ENTRIES_AT_ONCE = 3
 
@@ -53,6 +57,7 @@ class WorkerPlan:
     timeframe: Timeframe
     policy: Policy
     status_file: Path
+    bias: BiasRules = field(default_factory=BiasRules)
 
 
 @dataclass(slots=True)
@@ -67,15 +72,14 @@ class Counters:
 
 
 @dataclass(frozen=True, slots=True)
-class _LastRow:
-    atr: float
-    close: float
-
-
-@dataclass(frozen=True, slots=True)
 class _Opinion:
-    candidates: tuple[Candidate, ...]
-    incomplete: Mapping[str, str]
+    known: Known
+    candidates: tuple[Candidate, ...] = ()
+    used: FeaturesUsed | None = None
+
+    @property
+    def incomplete(self) -> Mapping[str, str]:
+        return self.known.incomplete
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,9 @@ class Worker:
         clock: VenueClock,
         instruments: Mapping[str, Instrument],
         last_mark: tuple[AccountMarked | None, int],
+        history: History,
         monotonic: Callable[[], float],
+        shadow: Shadow | None = None,
     ) -> None:
         self.plan = plan
         self.executor = executor
@@ -115,13 +121,23 @@ class Worker:
         self.latencies = Latencies()
         self.account: AccountMarked | None = last_mark[0]
         self._account_at_ms = last_mark[1]
+        self.shadow = shadow
+        self.supervisor = ModelSupervisor(plan.bias, plan.policy, timeframe=plan.timeframe, on_event=self.note)
         self._features = features
         self._gateway = gateway
         self._journal = journal
         self._clock = clock
         self._instruments = instruments
         self._monotonic = monotonic
-        self._rows: dict[str, _LastRow] = {}
+        self._used = UsedFeatures(
+            plan.symbols,
+            venue=plan.venue,
+            timeframe=plan.timeframe.value,
+            code=native.made_from()[:16],
+            viewed=features if isinstance(features, ViewedFeatures) else None,
+        )
+        self._followed = FollowedFeatures(features, keep=self._used.keep)
+        self._rebuilds = Rebuilds(history, note=self.note)
         self._entries: set[asyncio.Task[None]] = set()
         self._asked: _Asked | None = None
         self._computing: asyncio.Task[_Opinion] | None = None
@@ -131,6 +147,11 @@ class Worker:
     def now_ms(self) -> int:
         """The venue's time."""
         return self._clock.now_ms(self._monotonic())
+
+    @property
+    def stale(self) -> Mapping[str, str]:
+        """Series that wait to be rebuilt since candles behind them have changed, and why."""
+        return self._rebuilds.stale
 
     async def run(self, batches: asyncio.Queue[CandleBatch]) -> None:
         """Process batches until cancelled."""
@@ -161,17 +182,23 @@ class Worker:
         asked = self._answers(batch.close_time_ms)
         self._swap_model()
         model = self.model
+        behind = self._rebuilds.behind(batch.changed)
         # In a thread, so that stops and fills are attended to meanwhile.
-        self._computing = asyncio.create_task(asyncio.to_thread(self._opinion, batch, model))
+        self._computing = asyncio.create_task(asyncio.to_thread(self._opinion, batch, model, behind))
         opinion = await asyncio.shield(self._computing)
+        self._rebuilds.settle(behind)
+        horizon = 1 if model is None else model.bundle.horizon
+        self.supervisor.watch(opinion.candidates, close_ms=batch.close_time_ms, horizon=horizon)
         snapshot = self._snapshot(batch, opinion, account=await asked.account, quotes=await asked.quotes)
         now_ms = self.now_ms
         decisions = () if model is None else decide(snapshot, self.plan.policy, now_ms)
         self.latencies.add(self._monotonic() - started)
 
         if model is not None:
-            self._carry_out(snapshot, decisions, now_ms=now_ms)
+            self._carry_out(snapshot, decisions, now_ms=now_ms, used=opinion.used)
         self._journal.sync()
+        if self.shadow is not None:
+            self.shadow.offer(self._scene(snapshot, opinion, model, now_ms=now_ms))
 
     def note(self, event_type: str, detail: Mapping[str, str]) -> None:
         """Journal what the shell did or saw, and log it; a journal that cannot be written halts trading."""
@@ -184,8 +211,14 @@ class Worker:
             _log.error("halted", reason=reason)
             self._record(Noted(event_type="health.halted", detail={"reason": reason[:500]}))
 
+    @property
+    def is_entering(self) -> bool:
+        """Whether an order is on its way, or the stop that follows it."""
+        return bool(self._entries)
+
     async def stop(self) -> None:
         """Let entries that are under way end, and the thread that advances features: they are saved next."""
+        await self._rebuilds.stop()
         if self._entries:
             await asyncio.wait(self._entries, timeout=5.0)
         if self._computing is not None:
@@ -202,19 +235,6 @@ class Worker:
         quotes = asyncio.create_task(self._read_quotes())
         return _Asked(close_time_ms, quotes, asyncio.create_task(self._read_account()))
 
-    def _advance(self, batch: CandleBatch) -> None:
-        for symbol, block in batch.blocks.items():
-            try:
-                computed = self._features.advance(symbol, block)
-            except BadInputError as error:
-                # Its features stay behind, and what is behind is not traded; the others go on.
-                _log.warning("candle_unusable", symbol=symbol, error=str(error)[:300])
-                continue
-            self.counters.candles += len(computed)
-            if len(computed):
-                self._rows[symbol] = _LastRow(atr=float(computed[-1, _ATR]), close=float(block.values[-1, CLOSE]))
-        self.counters.batches += 1
-
     def _swap_model(self) -> None:
         offered = self.models.take()
         if offered is not None:
@@ -230,48 +250,45 @@ class Worker:
             self.note("model.unloaded", {"version": self.model.version, "reason": self.models.reason[:300]})
             self.model = None
 
-    def _opinion(self, batch: CandleBatch, model: ActiveModel | None) -> _Opinion:
-        self._advance(batch)
-        latest = self._features.latest()
-        ready = [
-            row
-            for row, symbol in enumerate(latest.symbols)
-            if latest.ready[row] and (last := self._rows.get(symbol)) is not None and np.isfinite(last.atr)
-        ]
-        chosen = {latest.symbols[row] for row in ready}
-        incomplete = {symbol: self._why_incomplete(symbol, batch) for symbol in latest.symbols if symbol not in chosen}
-        if model is None or not ready:
-            return _Opinion((), incomplete)
+    def _opinion(self, batch: CandleBatch, model: ActiveModel | None, behind: Behind) -> _Opinion:
+        known = self._followed.advance(batch, behind)
+        self.counters.candles += known.candles
+        self.counters.batches += 1
+        if model is None or not known.ready:
+            return _Opinion(known)
+        scored = opinions(
+            model.bundle,
+            model.version,
+            known.latest,
+            known.ready,
+            venue=self.plan.venue,
+            timeframe_ms=self.plan.timeframe.milliseconds,
+        )
+        rows = self._followed.rows
         candidates = tuple(
             Candidate(
                 signal=signal,
-                atr=self._rows[signal.symbol].atr,
-                close=self._rows[signal.symbol].close,
+                atr=rows[signal.symbol].atr,
+                close=rows[signal.symbol].close,
                 threshold=model.bundle.threshold,
             )
-            for signal in self._score(model, latest, ready)
+            for signal in scored
         )
-        return _Opinion(candidates, incomplete)
+        used = self._used.record(
+            known.latest, known.ready, continuity=self._features.continuity, candle_close_ms=batch.close_time_ms
+        )
+        return _Opinion(known, candidates, used)
 
-    def _score(self, model: ActiveModel, latest: LatestFeatures, ready: list[int]) -> tuple[SignalScore, ...]:
-        bundle = model.bundle
-        scores = bundle.score(
-            latest.model_inputs[ready], latest.windows[ready], latest.returns[ready].astype(np.float32)
+    def _scene(self, snapshot: Snapshot, opinion: _Opinion, model: ActiveModel | None, *, now_ms: int) -> ShadowScene:
+        signals = tuple(candidate.signal for candidate in opinion.candidates)
+        return ShadowScene(
+            candle_close_ms=snapshot.candle_close_ms,
+            now_ms=now_ms,
+            latest=opinion.known.latest,
+            rows=tuple(opinion.known.ready),
+            quotes=snapshot.quotes,
+            champion=None if model is None else (model, signals),
         )
-        length = self.plan.timeframe.milliseconds
-        return signals(
-            scores,
-            symbols=[latest.symbols[row] for row in ready],
-            feature_times_ms=[int(latest.open_time_ms[row]) + length for row in ready],
-            venue=self.plan.venue,
-            model_version=f"{model.version}:{bundle.digest[:12]}",
-            weights=bundle.weights,
-        )
-
-    def _why_incomplete(self, symbol: str, batch: CandleBatch) -> str:
-        if symbol in batch.late:
-            return "its newest candle did not arrive in time"
-        return f"warming up, {self._features.continuity(symbol).candles} candles seen"
 
     def _snapshot(
         self, batch: CandleBatch, opinion: _Opinion, *, account: Account, quotes: Mapping[str, Quote]
@@ -291,11 +308,12 @@ class Worker:
             last_entry_ms=dict(book.last_entry_ms),
             incomplete=opinion.incomplete,
             timeframe_ms=self.plan.timeframe.milliseconds,
+            bias=self.supervisor.enforced,
         )
 
     def _judge_standing(self) -> None:
-        if self.executor.failure is not None:
-            self.halt(f"execution failed: {self.executor.failure}")
+        if trouble := self.executor.trouble:
+            self.halt(trouble)
         if self.executor.is_reconciled:
             self.standing.lift("reconcile")
         else:
@@ -303,7 +321,7 @@ class Worker:
 
     async def _read_quotes(self) -> dict[str, Quote]:
         try:
-            return await self._gateway.quotes()
+            return self.executor.know(await self._gateway.quotes())
         except VenueError as error:
             # Without a quote every candidate is denied, with its code.
             _log.warning("quotes_not_read", error=str(error)[:200])
@@ -335,12 +353,16 @@ class Worker:
         for symbol in due:
             self._in_background("leave", self.executor.request_exit(symbol, ExitReason.TIME_BARRIER))
 
-    def _carry_out(self, snapshot: Snapshot, decisions: tuple[Decision, ...], *, now_ms: int) -> None:
+    def _carry_out(
+        self, snapshot: Snapshot, decisions: tuple[Decision, ...], *, now_ms: int, used: FeaturesUsed | None
+    ) -> None:
         approved = tuple(one for one in decisions if isinstance(one, Approved))
         denied = tuple(one for one in decisions if isinstance(one, Denied))
         event = CandlesDecided(
             now_ms=now_ms, policy=self.plan.policy, snapshot=snapshot, approved=approved, denied=denied
         )
+        if used is not None:
+            self._journal.record(used, timestamp_ms=now_ms)
         self._journal.record(event, timestamp_ms=now_ms)
         self._remember(decisions)
         for approval in approved:

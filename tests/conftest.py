@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,6 +32,7 @@ AVAILABLE = {
 }
 
 _deselected: dict[str, int] = {}
+_REFUSED = pytest.StashKey[str]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -44,10 +46,34 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             _deselected[name] = _deselected.get(name, 0) + 1
     if drop and os.environ.get("REQUIRE_ALL"):
         wants = "; ".join(f"{name}: {absent[name]}" for name in _deselected)
-        raise pytest.UsageError(f"REQUIRE_ALL is set, but some tests cannot run here ({wants})")
+        reason = f"REQUIRE_ALL is set, but some tests cannot run here ({wants})"
+        if not hasattr(config, "workerinput"):
+            raise pytest.UsageError(reason)
+        # One of several processes cannot refuse the run in words: its tests say it.
+        for item in drop:
+            item.stash[_REFUSED] = reason
+        return
     if drop:
         config.hook.pytest_deselected(items=drop)
         items[:] = keep
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail a test that cannot run where all are required."""
+    if _REFUSED in item.stash:
+        pytest.fail(item.stash[_REFUSED], pytrace=False)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell the process that prints the summary what this one left out."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["deselected"] = dict(_deselected)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of tests left out; all of them collect the same."""
+    _deselected.update(getattr(node, "workeroutput", {}).get("deselected", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

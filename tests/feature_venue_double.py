@@ -41,7 +41,9 @@ class VenueDouble:
 
     def _klines(self, request: web.Request) -> list[list[object]]:
         block = self.candles[request.query["symbol"]].until(self.now_ms)
-        block = block.since(int(request.query["startTime"]))[: int(request.query["limit"])]
+        limit = int(request.query["limit"])
+        since = request.query.get("startTime")
+        block = block[-limit:] if since is None else block.since(int(since))[:limit]
         return [
             [candle.open_time_ms, *map(str, row), candle.open_time_ms + 299_999, "0", 1, "0", "0", "0"]
             for candle, row in zip(block.candles(), block.values.tolist(), strict=True)

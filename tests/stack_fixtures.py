@@ -11,9 +11,11 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ from flows.training.config import TrainingConfig, TreeConfig
 from flows.training.dataset import FrameSet
 from flows.training.pipeline import train_candidate
 from flows.training.report import TrainingReport
-from tests.training_support import make_candle_frames, silent
+from tests.training_support import FEW_FOLDS, LOOSE, make_candle_frames, silent
+from tests.warm_process import warm_process
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
+# Only the environment of a server that the session itself started names this.
+_DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
 QUIET = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -149,15 +154,8 @@ def prefect_worker(server: Server, env: Mapping[str, str], pool: str = "quantum"
 
 def prefect_command(server: Server, *arguments: str, env: Mapping[str, str] | None = None) -> str:
     """Run one prefect command against the server and return its output; fail with it where it fails."""
-    result = subprocess.run(
-        [str(BIN / "prefect"), "--no-prompt", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **QUIET, **server.env, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    code = "import sys; from prefect.cli import app; sys.argv[0] = 'prefect'; app()"
+    result = python_code(code, "--no-prompt", *arguments, env={**server.env, **(env or {})})
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
 
@@ -181,12 +179,13 @@ def sandbox_venue(home: Path, **options: object) -> Iterator[str]:
 
 
 def qtctl(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run one qtctl command as a person would."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "QT_", "QUANTUM_"))}
+    """Run one qtctl command as a person would; against the session's Prefect server its imports are taken for done."""
+    if _DATABASE in env:
+        return python_code("from inference.cli import main; main()", *arguments, env=env)
     return subprocess.run(
         [str(BIN / "qtctl"), *arguments],
         cwd=ROOT,
-        env={**clean, **QUIET, **env},
+        env={**_clean(), **QUIET, **env},
         capture_output=True,
         text=True,
         timeout=280,
@@ -194,20 +193,55 @@ def qtctl(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProces
     )
 
 
+def python_code(code: str, *arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, in which what flows need is imported already."""
+    # As qtctl sets it before it imports Prefect, which is imported already here.
+    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", **QUIET}
+    started = {**_clean(), **quiet, **{name: value for name, value in env.items() if name.startswith("PREFECT_")}}
+    return warm_process(tuple(sorted(started.items()))).run(code, arguments, {**started, **env})
+
+
+def _clean() -> dict[str, str]:
+    # pytest names the running test in the environment: with it each test would start a warm process of its own.
+    ours = ("PREFECT_", "QT_", "QUANTUM_", "PYTEST_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
 def ask(url: str, body: object | None = None) -> Any:
     """GET a JSON document, or POST one and return the answer."""
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as answer:
-        return json.loads(answer.read())
+    return json.loads(_answer(urllib.request.Request(url, data=data, headers={"Content-Type": "application/json"})))
+
+
+def newest_artifacts(server: Server) -> dict[str, dict[str, Any]]:
+    """
+    Return the newest artifact of each key.
+
+    Flows of other tests publish under the same keys, and Prefect lists artifacts in no order of time unless asked.
+    """
+    found = ask(f"{server.url}/api/artifacts/latest/filter", {})
+    return {one["key"]: one for one in found}
+
+
+def _answer(request: urllib.request.Request) -> bytes:
+    """Ask again while the server says that it is busy, as Prefect's own client does: its SQLite file may be locked."""
+    for patience in range(30, -1, -1):
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return answer.read()
+        except urllib.error.HTTPError as error:
+            if error.code != HTTPStatus.SERVICE_UNAVAILABLE or patience == 0:
+                raise
+        time.sleep(1)
+    raise AssertionError("unreachable")
 
 
 def forget_deployments(server: Server) -> None:
     """Take away what other tests of the session deployed: who deploys next finds a server that was just set up."""
-    for one in ask(f"{server.url}/api/deployments/filter", {}):
-        request = urllib.request.Request(f"{server.url}/api/deployments/{one['id']}", method="DELETE")
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            assert answer.status == 204
+    url = f"{server.url}/api/deployments"
+    for one in ask(f"{url}/filter", {}):
+        _answer(urllib.request.Request(f"{url}/{one['id']}", method="DELETE"))
+    assert ask(f"{url}/filter", {}) == []
 
 
 @dataclass(frozen=True)
@@ -232,6 +266,8 @@ def real_candidate(tmp_path_factory) -> RealCandidate:
         xgboost=trees,
         lightgbm=trees,
         bootstrap_samples=50,
+        folds=FEW_FOLDS,
+        tripwires=LOOSE,
     )
     folder = tmp_path_factory.mktemp("candidate") / "bundle"
     return RealCandidate(folder, train_candidate(frames, config, folder, silent), config, frames)

@@ -16,15 +16,23 @@ from feature_store.candle import CandleBlock, Series, Timeframe
 from feature_store.features.definition import INDEX
 from feature_store.features.engine import FeatureEngine, model_inputs
 from feature_store.store import TrainingFrame as StoreFrame
-from flows.training.config import NetConfig, TrainingConfig, TreeConfig
+from flows.training.config import FoldConfig, NetConfig, TrainingConfig, TreeConfig
 from flows.training.dataset import FrameSet, TrainingFrame
 from flows.training.pipeline import train_candidate
 from flows.training.report import MemberReport, ReliabilityCurve, TrainingReport
+from flows.training.traded import TradedCandles
+from flows.training.tripwire_bounds import TripwireBounds
 from inference.models.manifest import TimeWindow, TrainingWindows
 
 FIVE_MINUTES_MS = 300_000
 START_MS = 1_735_689_600_000
 INPUT_NAMES = ("last_return", "momentum_12", "momentum_48", "volatility_20", "volume_ratio", "hidden_state", "regime")
+# Hundreds of candles and edges that no market has; the defaults of production stop on both.
+LOOSE = TripwireBounds(
+    independent_outcomes=2, next_candle_ic=0.6, input_ic=0.9, score_ic=0.9, score_r2=0.9, score_hit_rate=0.95,
+    audits=False,
+)  # fmt: skip
+FEW_FOLDS = FoldConfig(walk_forward=2, groups=4, rounds=5, most_rows=1_000)
 FINGERPRINT = hashlib.sha256(b"inputs made for tests").hexdigest()
 
 
@@ -70,7 +78,14 @@ def _series(symbol: str, common: np.ndarray, edge: float, rng: np.random.Generat
     ).astype(np.float32)
     inputs[:48] = np.nan
     times = START_MS + FIVE_MINUTES_MS * np.arange(candles, dtype=np.int64)
-    return TrainingFrame(symbol, times, inputs, returns, close)
+    return TrainingFrame(symbol, times, inputs, returns, close, traded=priced(times, close))
+
+
+def priced(times: np.ndarray, close: np.ndarray) -> TradedCandles:
+    """Return candles that open where the last one closed and go nowhere else, with a range over a day's quarter."""
+    opened = np.append(close[0], close[:-1])
+    values = np.stack([opened, np.maximum(opened, close), np.minimum(opened, close), close, np.ones(len(close))], 1)
+    return TradedCandles(block=CandleBlock(times, values), atr=_moving_sum(np.abs(close - opened), 72) / 72, tick=0.001)
 
 
 def make_candle_frames(*, series: int = 20, candles: int = 8640, edge: float = 1.0, seed: int = 1) -> FrameSet:
@@ -138,11 +153,14 @@ def small_config(**changes: object) -> TrainingConfig:
         "lightgbm": TreeConfig(rounds=40, min_leaf_rows=40, linear_leaves=True),
         "nhits": NetConfig(max_steps=30, learning_rate=2e-3, hidden=16),
         "patchtst": NetConfig(max_steps=20, learning_rate=2e-3, hidden=16),
+        "compared": (),
         "nhits_inputs": ("hidden_state", "momentum_12"),
         "summarised_inputs": ("last_return",),
         "summary_lengths": (8, 32),
         "bootstrap_samples": 200,
         "parity_rows": 64,
+        "folds": FEW_FOLDS,
+        "tripwires": LOOSE,
     }
     return TrainingConfig(**(sizes | changes))  # type: ignore[arg-type]
 

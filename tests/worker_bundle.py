@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import xgboost
 
-from feature_store.features.definition import MODEL_INPUT_NAMES, WINDOW, fingerprint
+from feature_store.extensions.view import FeatureView
+from feature_store.features.definition import WINDOW
 from inference.models import manifest as manifests
 from inference.models.bundle import GOLDEN_NAME, golden_outputs
 from inference.models.ensemble import assemble
@@ -24,15 +25,18 @@ from inference.models.manifest import (
     TimeWindow,
     TrainingWindows,
 )
+from inference.regime.market import RegimeThresholds
 
 _DAY_MS = 86_400_000
 
 
-def make_bundle(folder: Path, *, seed: int = 1, threshold: float = 0.51) -> Path:
+def make_bundle(folder: Path, *, seed: int = 1, threshold: float = 0.51, view: FeatureView | None = None) -> Path:
     """Write a bundle whose opinions differ from candle to candle, and return its folder."""
     folder.mkdir(parents=True)
+    read = view or FeatureView()
+    names = read.input_names
     rng = np.random.default_rng(seed)
-    inputs = rng.normal(0, 1, (400, len(MODEL_INPUT_NAMES))).astype(np.float32)
+    inputs = rng.normal(0, 1, (400, len(names))).astype(np.float32)
     label = 0.002 * np.tanh(inputs[:, :8].sum(axis=1)) + 0.0005 * rng.standard_normal(400)
     booster = xgboost.train(
         {"max_depth": 3, "eta": 0.3, "seed": seed, "nthread": 1}, xgboost.DMatrix(inputs, label), num_boost_round=20
@@ -44,7 +48,7 @@ def make_bundle(folder: Path, *, seed: int = 1, threshold: float = 0.51) -> Path
         file=_write(folder, "xgboost.ubj", content),
         weight=1.0,
         scale=1.0,
-        inputs=MODEL_INPUT_NAMES,
+        inputs=names,
     )
     calibration = CalibrationTable(
         method="logistic", expected_return=(-0.01, 0.0, 0.01), probability_up=(0.05, 0.5, 0.95)
@@ -55,7 +59,7 @@ def make_bundle(folder: Path, *, seed: int = 1, threshold: float = 0.51) -> Path
         scale=1.0,
         calibration=calibration,
         max_abs_expected_return=0.5,
-        model_inputs=MODEL_INPUT_NAMES,
+        model_inputs=names,
         window=WINDOW,
     )
     golden = _golden(folder, ensemble, inputs[:16], rng)
@@ -64,8 +68,8 @@ def make_bundle(folder: Path, *, seed: int = 1, threshold: float = 0.51) -> Path
         schema_version=SCHEMA_VERSION,
         created_at="2026-01-01T00:00:00Z",
         code_version=f"test-{seed}",
-        feature_fingerprint=fingerprint(),
-        model_inputs=MODEL_INPUT_NAMES,
+        feature_fingerprint=read.fingerprint(),
+        model_inputs=names,
         window=WINDOW,
         timeframe="5m",
         horizon=12,
@@ -85,13 +89,14 @@ def make_bundle(folder: Path, *, seed: int = 1, threshold: float = 0.51) -> Path
         max_abs_expected_return=0.5,
         golden=golden,
         metrics={},
+        regime=RegimeThresholds(efficiency=0.3, volatility=(0.0005, 0.002), by_symbol={}),
     )
     (folder / MANIFEST_NAME).write_bytes(manifests.encode(manifest))
     return folder
 
 
 def _golden(folder, ensemble, inputs, rng) -> Golden:
-    windows = rng.normal(0, 1, (len(inputs), WINDOW, len(MODEL_INPUT_NAMES))).astype(np.float32)
+    windows = rng.normal(0, 1, (len(inputs), WINDOW, inputs.shape[1])).astype(np.float32)
     windows[:, -1] = inputs
     returns = rng.normal(0, 0.001, (len(inputs), WINDOW)).astype(np.float32)
     outputs = golden_outputs(ensemble.score(inputs, windows, returns))

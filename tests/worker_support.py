@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -17,85 +16,26 @@ from feature_store.venue.errors import (
     RetryableError,
     VenueDownError,
 )
-from inference.domain.events import Event
+from inference.domain.market import Quote
 from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, OrderType, Side
 from inference.execution.book import Book
 from inference.execution.executor import Executor
 from inference.execution.ports import Recorder, VenuePosition
 from inference.execution.submission import ExecutionSettings
-from inference.journal.codec import GENESIS, Entry, chained, event_of
+from infra.prove.virtual import Crash, MemoryJournal, VirtualClock, abandon_everything, shuffled
 from tests.worker_values import T0
+
+__all__ = ["Crash", "MemoryJournal", "abandon_everything", "shuffled"]
 
 FIVE_MINUTES_MS = 300_000
 FEE = Decimal("0.0005")
 
 
-class FakeClock:
-    """Wall seconds that pass only in `sleep`, and the venue's time that follows them."""
+class FakeClock(VirtualClock):
+    """A virtual clock that begins where the tests' values do."""
 
     def __init__(self) -> None:
-        self.seconds = 1000.0
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._count = 0
-
-    def monotonic(self) -> float:
-        """Return the wall seconds."""
-        return self.seconds
-
-    def now_ms(self) -> int:
-        """Return the venue's time."""
-        return T0 + round((self.seconds - 1000.0) * 1000)
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait in virtual time: `drive` lets it pass once nothing else can run."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._count += 1
-        self._sleepers.append((self.seconds + max(seconds, 0.001), self._count, future))
-        await future
-
-    async def drive(self, awaitable: Any, *, limit_seconds: float = 600.0) -> Any:
-        """Run to the end, letting virtual time jump to the next sleeper whenever everything waits."""
-        task = asyncio.ensure_future(awaitable)
-        end = self.seconds + limit_seconds
-        while not task.done():
-            await asyncio.sleep(0)
-            # Time stands still while anything can run.
-            if task.done() or asyncio.get_running_loop()._ready:  # type: ignore[attr-defined]
-                continue
-            self._sleepers = sorted(one for one in self._sleepers if not one[2].done())
-            assert self._sleepers, "everything waits for something that never comes"
-            at, _, future = self._sleepers.pop(0)
-            self.seconds = max(self.seconds, at)
-            assert self.seconds < end, "did not come to an end in virtual time"
-            future.set_result(None)
-        return await task
-
-
-@dataclass
-class MemoryJournal:
-    """A journal of entries in memory, encoded and chained like the real one; it outlives the executor."""
-
-    entries: list[Entry] = field(default_factory=list)
-    fail: BaseException | None = None
-    # Called before and after each append; raising here is a crash at that moment.
-    moment: Callable[[], None] = lambda: None
-
-    def record(self, event: Event, *, timestamp_ms: int, trace_id: str = "", durable: bool = False) -> Entry:
-        """Append, or fail as told."""
-        if self.fail is not None:
-            raise self.fail
-        previous = self.entries[-1].digest if self.entries else GENESIS
-        entry = chained(
-            event, seq=len(self.entries) + 1, timestamp_ms=timestamp_ms, trace_id=trace_id, previous=previous
-        )
-        self.moment()
-        self.entries.append(entry)
-        self.moment()
-        return entry
-
-    def events(self) -> list[Event]:
-        """Return what was recorded, decoded from its text."""
-        return [event_of(entry) for entry in self.entries]
+        super().__init__(T0)
 
 
 @dataclass
@@ -151,6 +91,18 @@ class FakeGateway:
     async def equity(self) -> Decimal:
         """See the port."""
         return self.wallet
+
+    has_countdown = False
+
+    async def set_countdown(self, symbol: str, seconds: float) -> None:
+        """See the port; this venue has none."""
+        raise OrderRefusedError("no such path", code=-5000)
+
+    async def quote(self, symbol: str) -> Quote:
+        """See the port; bid and ask are the mark."""
+        await self._request()
+        mark = self.marks[symbol]
+        return Quote(symbol=symbol, bid=mark, ask=mark, event_time_ms=self.clock.now_ms())
 
     async def submit(self, intent: OrderIntent) -> OrderReport:
         """See the port; takes the next of `faults`."""
@@ -393,10 +345,6 @@ class FakeGateway:
         return str(self._ids)
 
 
-class Crash(BaseException):
-    """The process is killed here."""
-
-
 def make_executor(gateway: FakeGateway, journal: Recorder, *, book: Book | None = None, **settings: float) -> Executor:
     clock = gateway.clock
     executor = Executor(
@@ -420,15 +368,3 @@ def make_executor(gateway: FakeGateway, journal: Recorder, *, book: Book | None 
 
     gateway.stream = stream
     return executor
-
-
-def shuffled(seed: int) -> Callable[[list[Any]], list[Any]]:
-    """Return a reordering that also repeats and drops nothing but the order's meaning."""
-
-    def reorder(batch: list[Any]) -> list[Any]:
-        chaos = random.Random(seed)
-        doubled = batch + [one for one in batch if chaos.random() < 0.5]
-        chaos.shuffle(doubled)
-        return doubled
-
-    return reorder

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
-KERNEL_VERSION = 1
+KERNEL_VERSION = 3
 """Raised whenever the kernel may give other bits for the same candles."""
 
 TAIL = 64

@@ -15,10 +15,19 @@ from feature_store.errors import QuantumError
 from feature_store.features.linking import PAGE, Block
 from feature_store.files import replace_bytes
 
-IMPORTABLE = ("log", "memcpy", "memset", "sqrt")
+IMPORTABLE = ("log", "memcpy", "memmove", "memset", "sqrt")
 """What code may call: functions of the C library that numba's own code calls, too."""
 
-_MAGIC = b"QTKERNEL1\n"
+LEVELS = {"1": "x86-64", "3": "x86-64-v3", "4": "x86-64-v4"}
+"""Levels of the x86-64 processor that code is kept for, by LLVM's names; the first is any."""
+
+_NEEDED = {
+    "3": {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"},
+    "4": {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"},
+}
+_CPU_INFO = Path("/proc/cpuinfo")
+
+_MAGIC = b"QTKERNEL2\n"
 _DIGEST = 32
 _LENGTH = 4
 _MAX_BYTES = 4 * 2**20
@@ -33,6 +42,21 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     made_from: str
     entries: dict[str, int]
     imports: dict[str, int]
+
+
+def processor_levels(cpu_info: Path = _CPU_INFO) -> list[str]:
+    """Return the levels of code that this processor runs, the fastest first."""
+    try:
+        text = cpu_info.read_text()
+    except OSError:
+        text = ""
+    flags = next((line.partition(":")[2].split() for line in text.splitlines() if line.startswith("flags")), [])
+    levels = ["1"]
+    for level, needed in _NEEDED.items():
+        if not needed <= set(flags):
+            break
+        levels.insert(0, level)
+    return levels
 
 
 def write(path: Path, block: Block, *, made_from: str) -> None:

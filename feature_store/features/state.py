@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import tokenize
 import zipfile
+import zlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -21,6 +23,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _REMEDY = "Remove it and run: qtctl features"
+# One flipped bit may ask for a password, a compression that nobody knows, or a header that is half a statement.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    SyntaxError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+)
 
 
 def state_path(root: Path, series: Series) -> Path:
@@ -66,7 +82,7 @@ def restore(content: bytes) -> tuple[Series, SeriesState]:
             found = {name: stored[name] for name in wanted}
         series = Series(meta["venue"], meta["symbol"], Timeframe.parse(meta["timeframe"]))
         made_with, digest = str(meta["fingerprint"]), str(meta["digest"])
-    except (zipfile.BadZipFile, ValueError, KeyError, TypeError, EOFError, OSError) as error:
+    except _UNREADABLE as error:
         raise BadInputError(
             f"Expected a feature state, found bytes that cannot be read ({error}). {_REMEDY}"
         ) from error

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from feature_store.clock import monotonic
 from feature_store.features import native
-from feature_store.features.compiling import portable_block
 from feature_store.features.linking import LinkError
 from feature_store.features.machine_code import write
 
@@ -17,6 +17,11 @@ def keep() -> str:
         return "compiled by each process for itself: machine code is kept on Linux x86-64 only"
     if native.kept_addresses() is not None:
         return "kept already"
+    # Numba shall only translate, for any processor; it reads these when it is imported. What a processor can do is made
+    # use of afterwards, for each level of code.
+    os.environ.update(NUMBA_OPT="0", NUMBA_CPU_NAME="x86-64", NUMBA_CPU_FEATURES="")
+    from feature_store.features.compiling import portable_block  # noqa: PLC0415 - see above
+
     try:
         block = portable_block()
     except LinkError as error:

@@ -9,6 +9,7 @@ import numpy as np
 
 from feature_store.candle import CandleBlock, Series, validate
 from feature_store.errors import BadInputError, UnknownSymbolError
+from feature_store.sources.plausible import refuse_future, refuse_other_units
 from feature_store.venue.async_time import venue_time_ms
 from feature_store.venue.errors import RetryableError
 from feature_store.venue.retry import retrying
@@ -16,12 +17,16 @@ from feature_store.venue.retry import retrying
 PAGE = 1_000
 """Candles asked for at once: the most that ccxt passes on for Binance."""
 
+# Bitfinex allows few requests and gives much with each.
+_LONGER_PAGES = {"bitfinex": 10_000}
+
 Progress = Callable[[int], None]
 
 _MAKES_NO_SENSE = (BadInputError, IndexError, KeyError, TypeError, ValueError, AttributeError)
 
 # ccxt reads an HTML page or half a JSON document with status 200 as "no candles": only a repeated answer is believed.
 _EMPTY_ANSWERS = 3
+_NEWEST = 5
 
 
 async def fetch_candles(
@@ -55,8 +60,8 @@ async def fetch_candles(
     end_ms = closed_ms if end_ms is None else min(end_ms, closed_ms)
     since_ms = -(-start_ms // timeframe.milliseconds) * timeframe.milliseconds
     while since_ms < end_ms:
-        limit = min(PAGE, (end_ms - since_ms) // timeframe.milliseconds + 1)
-        page = await _page(exchange, series, since_ms, limit)
+        limit = min(page_of(series), (end_ms - since_ms) // timeframe.milliseconds + 1)
+        page = await _page(exchange, series, since_ms, limit, closed_ms)
         if len(page) == 0:
             return
         wanted = page.until(end_ms)
@@ -65,6 +70,11 @@ async def fetch_candles(
                 progress(len(wanted))
             yield wanted
         since_ms = int(page.open_time_ms[-1]) + timeframe.milliseconds
+
+
+def page_of(series: Series) -> int:
+    """Return how many candles of a series are asked for at once."""
+    return _LONGER_PAGES.get(series.venue, PAGE)
 
 
 async def require_symbol(exchange: Any, series: Series) -> None:
@@ -79,14 +89,21 @@ async def require_symbol(exchange: Any, series: Series) -> None:
         raise UnknownSymbolError(series.symbol, series.venue, sorted(markets))
 
 
-async def _page(exchange: Any, series: Series, since_ms: int, limit: int) -> CandleBlock:
+async def _page(exchange: Any, series: Series, since_ms: int, limit: int, closed_ms: int) -> CandleBlock:
     empty = 0
 
     async def ask() -> CandleBlock:
         nonlocal empty
         try:
             rows = await exchange.fetch_ohlcv(series.symbol, str(series.timeframe), since=since_ms, limit=limit)
-            page = validate(_in_order(CandleBlock.from_rows(rows)), series.timeframe).since(since_ms)
+            answer = CandleBlock.from_rows(rows)
+            refuse_other_units(series.symbol, answer.open_time_ms)
+            page = validate(_in_order(answer), series.timeframe).since(since_ms)
+            # One that opened since the clock was read is looked at again: the clock has moved on too.
+            if len(page) and page.open_time_ms[-1] > closed_ms:
+                refuse_future(series.symbol, page.open_time_ms, await venue_time_ms(exchange))
+            if len(page) == 0 and empty + 1 >= _EMPTY_ANSWERS:
+                await _refuse_unreadable(exchange, series, closed_ms)
         except _MAKES_NO_SENSE as error:
             # A page that makes no sense was damaged on its way more often than at its source.
             raise RetryableError(f"Venue {series.venue!r} sent unusable candles of {series.symbol}: {error}") from error
@@ -96,6 +113,23 @@ async def _page(exchange: Any, series: Series, since_ms: int, limit: int) -> Can
         return page
 
     return await retrying(ask, exchange=exchange)
+
+
+async def _refuse_unreadable(exchange: Any, series: Series, closed_ms: int) -> None:
+    """
+    Look at the newest candles before "none" is believed.
+
+    ccxt drops rows from before `since`, and with them any whose times are seconds.
+
+    Raises:
+        BadInputError: Their times are no milliseconds, or a symbol that has long been listed has no candle at all.
+    """
+    rows = await exchange.fetch_ohlcv(series.symbol, str(series.timeframe), limit=_NEWEST)
+    newest = CandleBlock.from_rows(rows)
+    refuse_other_units(series.symbol, newest.open_time_ms)
+    listed_ms = exchange.markets[series.symbol].get("created")
+    if len(newest) == 0 and listed_ms is not None and listed_ms + _NEWEST * series.timeframe.milliseconds < closed_ms:
+        raise BadInputError("not even its newest candles could be read; the answer may be no JSON")
 
 
 def _in_order(block: CandleBlock) -> CandleBlock:

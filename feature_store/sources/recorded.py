@@ -20,7 +20,13 @@ NEEDED = ("exchange", "symbol", "timeframe", "ts", *COLUMNS)
 _QUOTES = ("USDT", "USDC", "BUSD", "USD", "BTC", "ETH", "EUR")
 _SWAP_VENUES = ("binance_usdm", "binanceusdm")
 
+ENDINGS = (".parquet", ".csv")
+
 Naming = Callable[[str, str], tuple[str, str]]
+
+
+class LacksColumnsError(BadInputError):
+    """A recording does not have all of the columns that a recording has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +47,7 @@ def unified_name(exchange: str, symbol: str) -> tuple[str, str]:
         BadInputError: The symbol does not end in a quote currency that we know.
     """
     if "/" in symbol:
-        return exchange, symbol
+        return ("binanceusdm" if exchange in _SWAP_VENUES else exchange), symbol
     quote = next((one for one in _QUOTES if symbol.endswith(one) and len(symbol) > len(one)), None)
     if quote is None:
         raise BadInputError(f"Cannot tell base and quote of {symbol!r}; write it as BASE/QUOTE in the file")
@@ -91,7 +97,8 @@ def read_file(path: Path) -> Iterator[tuple[Series, CandleBlock]]:
     Yield each series of a recorded file under its recorded names, oldest first.
 
     Raises:
-        BadInputError: A column is missing, or the ending is neither .parquet nor .csv.
+        LacksColumnsError: A column is missing.
+        BadInputError: A row says no number, or the ending is neither .parquet nor .csv.
         CorruptFileError: The file cannot be read.
     """
     reader = {".parquet": "recorded_parquet", ".csv": "recorded_csv"}.get(path.suffix)
@@ -100,13 +107,26 @@ def read_file(path: Path) -> Iterator[tuple[Series, CandleBlock]]:
     table = _table(path, reader)
     missing = [name for name in NEEDED if name not in table.column_names]
     if missing:
-        raise BadInputError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(NEEDED)}")
+        raise LacksColumnsError(f"{path} lacks the columns {', '.join(missing)}; expected {', '.join(NEEDED)}")
+    empty = [name for name in NEEDED[:4] if table[name].null_count]
+    if empty:
+        raise BadInputError(f"{path} has rows without {' and '.join(empty)}; every row needs them")
     keys = list(zip(*(table[name].to_pylist() for name in NEEDED[:3]), strict=True))
     for begin, end in runs(keys):
         part = table.slice(begin, end - begin)
-        values = np.column_stack([part[name].to_numpy().astype(np.float64) for name in COLUMNS])
+        try:
+            values = np.column_stack([part[name].to_numpy().astype(np.float64) for name in COLUMNS])
+        except (TypeError, ValueError) as error:
+            raise BadInputError(f"{path} holds something else than numbers in a price or volume: {error}") from error
         venue, symbol, timeframe = keys[begin]
         yield Series(venue, symbol, Timeframe.parse(timeframe)), CandleBlock(part["ts"].to_numpy(), values)
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that may be recordings, in order."""
+    if path.is_file():
+        return [path.resolve()]
+    return sorted(one for one in path.resolve().rglob("*") if one.is_file() and one.suffix in ENDINGS)
 
 
 def _table(path: Path, reader: str) -> Any:
@@ -116,7 +136,9 @@ def _table(path: Path, reader: str) -> Any:
         try:
             return connection.sql(query(reader), params={"path": str(path)}).to_arrow_table()
         except duckdb.BinderException as error:
-            raise BadInputError(f"{path} lacks a column ({str(error)[:200]}); expected {', '.join(NEEDED)}") from error
+            raise LacksColumnsError(
+                f"{path} lacks a column; expected {', '.join(NEEDED)}; 'qtctl ingest' takes others with --columns"
+            ) from error
         except duckdb.Error as error:
             raise CorruptFileError(path, str(error).splitlines()[0][:200], "Get the file again.") from error
 

@@ -1,6 +1,7 @@
 -- The 49 features of the table or view `candles` (series, open_time_ms, open, high, low, close, volume).
 -- The readable reference of features/kernel.py and its independent oracle: windows, and one recursive CTE for what
 -- has no end of memory. NULL during warm-up. Series must have no gap of more than 64 candles.
+-- ln(a / b) is written 2 * atanh((a - b) / (a + b)), which does not round a / b: near 1 that costs half of the digits.
 WITH RECURSIVE
 
 numbered AS (
@@ -15,7 +16,7 @@ moves AS (
     SELECT
         *,
         close - lag(close) OVER by_time AS change,
-        ln(close / lag(close) OVER by_time) AS log_return,
+        2 * atanh((close - lag(close) OVER by_time) / (close + lag(close) OVER by_time)) AS log_return,
         greatest(
             high - low,
             abs(high - lag(close) OVER by_time),
@@ -24,7 +25,7 @@ moves AS (
         high - lag(high) OVER by_time AS up,
         lag(low) OVER by_time - low AS down,
         typical - lag(typical) OVER by_time AS typical_change,
-        volume * (close / lag(close) OVER by_time - 1) AS vpt_step,
+        volume * (close - lag(close) OVER by_time) / lag(close) OVER by_time AS vpt_step,
         max(high) OVER last_14 AS top_14,
         min(low) OVER last_14 AS bottom_14,
         max(high) OVER last_11 AS top_11,
@@ -199,12 +200,12 @@ SELECT
     close,
     volume,
     change AS price_change_1,
-    close / lag(close) OVER by_time - 1 AS simple_return_1,
-    close / lag(close, 3) OVER by_time - 1 AS simple_return_3,
-    close / lag(close, 12) OVER by_time - 1 AS simple_return_12,
+    change / lag(close) OVER by_time AS simple_return_1,
+    (close - lag(close, 3) OVER by_time) / lag(close, 3) OVER by_time AS simple_return_3,
+    (close - lag(close, 12) OVER by_time) / lag(close, 12) OVER by_time AS simple_return_12,
     log_return AS log_return_1,
-    ln(close / lag(close, 6) OVER by_time) AS log_return_6,
-    ln(close / lag(close, 24) OVER by_time) AS log_return_24,
+    2 * atanh((close - lag(close, 6) OVER by_time) / (close + lag(close, 6) OVER by_time)) AS log_return_6,
+    2 * atanh((close - lag(close, 24) OVER by_time) / (close + lag(close, 24) OVER by_time)) AS log_return_24,
     CASE WHEN n >= 14 THEN CASE WHEN gain + loss > 1e-12 * close THEN 100 * gain / (gain + loss) ELSE 0 END END AS rsi_14,
     CASE WHEN n >= 33 THEN ema_12 - ema_26 END AS macd,
     CASE WHEN n >= 33 THEN signal END AS macd_signal,
@@ -236,8 +237,8 @@ SELECT
         AS trend_direction,
     CASE WHEN n >= 10 THEN coalesce(last_pivot_low, bottom_11) END AS support_level,
     CASE WHEN n >= 10 THEN coalesce(last_pivot_high, top_11) END AS resistance_level,
-    100 * (close / lag(close, 10) OVER by_time - 1) AS roc_10,
-    100 * (close / lag(close, 48) OVER by_time - 1) AS roc_48,
+    100 * (close - lag(close, 10) OVER by_time) / lag(close, 10) OVER by_time AS roc_10,
+    100 * (close - lag(close, 48) OVER by_time) / lag(close, 48) OVER by_time AS roc_48,
     CASE
         WHEN n < 19 THEN NULL
         WHEN typical_deviation > 1e-12 * typical_mean THEN (typical - typical_mean) / (0.015 * typical_deviation)
@@ -251,12 +252,12 @@ SELECT
     CASE WHEN n >= 14 THEN CASE WHEN moving > 0 THEN 100 * rising / moving ELSE 0 END END AS mfi_14,
     CASE
         WHEN n < 60 THEN NULL
-        WHEN hv_60 > 1e-12 THEN ln(close / lag(close, 12) OVER by_time) / (hv_60 * sqrt(12))
+        WHEN hv_60 > 1e-12 THEN 2 * atanh((close - lag(close, 12) OVER by_time) / (close + lag(close, 12) OVER by_time)) / (hv_60 * sqrt(12))
         ELSE 0
     END AS relative_momentum_12,
     CASE
         WHEN n < 60 THEN NULL
-        WHEN hv_60 > 1e-12 THEN ln(close / lag(close, 48) OVER by_time) / (hv_60 * sqrt(48))
+        WHEN hv_60 > 1e-12 THEN 2 * atanh((close - lag(close, 48) OVER by_time) / (close + lag(close, 48) OVER by_time)) / (hv_60 * sqrt(48))
         ELSE 0
     END AS relative_momentum_48
 FROM measured

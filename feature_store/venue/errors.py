@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from typing import Any
 
 import aiohttp
 
 from feature_store.errors import QuantumError, VenueUnavailableError
+from feature_store.venue.answers import Answer, answer_of, banned_for_s, plain_number
 from feature_store.venue.ccxt_package import ccxt
+from feature_store.venue.reactions import Failure, Family, Reaction, reaction_to
 
 LOCAL_OPTION = "isLocalExchange"
 """Our note among a client's options: whether QT_VENUE_URL says where it sends its requests."""
 
 _CODE = re.compile(r'"code"\s*:\s*"?(-?\d+)')
 _STATUS = re.compile(r"https?://\S+ (\d{3})\b")
-_BANNED_UNTIL = re.compile(r"banned until (\d{13})")
+# Spot has one code for every new order that it refuses, one whose id is taken among them.
+_NEW_ORDER_REJECTED, _DUPLICATE_WORDS = -2010, "duplicate order"
 
-_DEFAULT_RETRY_AFTER_SECONDS = {"429": 5.0, "418": 120.0}
-_FORBIDDEN = {"403", "451"}
-_OVERLOADED = -1008  # "Server is currently overloaded": proved not executed.
-_WRONG_KEY = {-1002, -1022, -2008, -2014, -2015}
-_DUPLICATE_ID = -4116  # The order is there already.
-_REDUCE_ONLY_MODE = -4400
+_DEFAULT_RETRY_AFTER_SECONDS = {429: 5.0, 418: 120.0}
+_REFUSES_WITH_5XX = "bitfinex"
+_LONGEST_BAN_SECONDS = 3 * 86_400.0
+# Of a connection that was never made, nothing can have been sent.
+_NOT_CONNECTED = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    ConnectionRefusedError,
+    socket.gaierror,
+)
 
 
 class VenueError(QuantumError):
-    """The venue, or the way to it, failed; `code` is the venue's own number where it gave one."""
+    """The venue, or the way to it, failed; `code` is its own number where it gave one, a word where we refused."""
 
-    def __init__(self, message: str, *, code: int | None = None) -> None:
+    def __init__(self, message: str, *, code: int | str | None = None) -> None:
         super().__init__(message)
         self.code = code
 
@@ -78,6 +86,31 @@ class OutcomeUnknownError(VenueError):
     """The order may exist. Query it; resend only once it provably cannot execute."""
 
 
+_MEANINGS: dict[Reaction, tuple[type[VenueError], str]] = {
+    Reaction.RETRY: (RetryableError, "The venue gave no usable answer, and nothing happened; ask again later"),
+    Reaction.REFUSED: (RequestRefusedError, "The venue refused the request"),
+    Reaction.NOT_FOUND: (OrderNotFoundError, "The venue does not know the order"),
+    Reaction.UNKNOWN: (OutcomeUnknownError, "No proof either way, the order may exist; query it"),
+    Reaction.ACCOUNT: (
+        AccountError,
+        "The venue refuses this key, its rights or this address; check QT_API_KEY, QT_API_SECRET and their rights",
+    ),
+    Reaction.CLOCK: (ClockError, "The venue refused our timestamp; measure the clock offset again"),
+}
+
+
+class NotSentError(ccxt.ExchangeNotAvailable):  # type: ignore[misc]  # ccxt has no types
+    """
+    A request of ours that we kept back ourselves: nothing was sent, and `ours` says why.
+
+    It is one of ccxt's, since it is raised inside ccxt: whoever calls ccxt is ready for those.
+    """
+
+    def __init__(self, ours: VenueError) -> None:
+        super().__init__(str(ours))
+        self.ours = ours
+
+
 def translate(error: BaseException, *, sending: bool = False, exchange: Any = None) -> QuantumError:
     """
     Return our error for one that ccxt, or the network below it, raised.
@@ -89,47 +122,58 @@ def translate(error: BaseException, *, sending: bool = False, exchange: Any = No
     """
     if isinstance(error, QuantumError):
         return error
+    if isinstance(error, NotSentError):
+        return error.ours
     text = str(error) or type(error).__name__
-    code, status = _number(_CODE, text), _first(_STATUS, text)
-    if code in _WRONG_KEY or status in _FORBIDDEN:
-        return AccountError(
-            f"The venue refuses this key or address ({text[:300]}); check QT_API_KEY, QT_API_SECRET and their rights",
-            code=code,
-        )
-    if isinstance(error, ccxt.DDoSProtection | ccxt.RateLimitExceeded):
-        wait = _retry_after_seconds(text, status, exchange)
-        return RateLimitedError(
-            f"Asked too often, wait {wait:.0f} s ({text[:300]})", code=code, retry_after_seconds=wait
-        )
-    if isinstance(error, ccxt.ExchangeError):
-        return _refusal(error, text, code, sending=sending)
-    return _failure(error, text, code, sending=sending, way=_way_to(exchange))
+    found = failure_of(error, sending=sending, exchange=exchange)
+    reaction = reaction_to(found)
+    code, said = found.code, text[:300]
+    if reaction is Reaction.RATE_LIMIT:
+        wait = _retry_after_seconds(text, error, found.status, exchange)
+        return RateLimitedError(f"Asked too often, wait {wait:.0f} s ({said})", code=code, retry_after_seconds=wait)
+    if reaction is Reaction.DOWN:
+        return VenueDownError(f"The venue does not answer; {_way_to(exchange)} ({said})", code=code)
+    if reaction is Reaction.REFUSED and sending:
+        return OrderRefusedError(f"The venue refused the order ({said})", code=code)
+    make, sentence = _MEANINGS[reaction]
+    return make(f"{sentence} ({said})", code=code)
 
 
-def _refusal(error: ccxt.ExchangeError, text: str, code: int | None, *, sending: bool) -> VenueError:
-    if sending and code == _DUPLICATE_ID:
-        return OutcomeUnknownError(f"An order with this client order id exists; query it ({text[:300]})", code=code)
-    if isinstance(error, ccxt.AuthenticationError) and not (sending and code == _REDUCE_ONLY_MODE):
-        return AccountError(f"The venue refuses the account ({text[:300]}); check the key and its rights", code=code)
-    if isinstance(error, ccxt.OrderNotFound):
-        return OrderNotFoundError(f"The venue does not know the order ({text[:300]})", code=code)
-    if sending:
-        return OrderRefusedError(f"The venue refused the order ({text[:300]})", code=code)
-    return RequestRefusedError(f"The venue refused the request ({text[:300]})", code=code)
+def failure_of(error: BaseException, *, sending: bool = False, exchange: Any = None) -> Failure:
+    """Return what is known of a request from the error that ccxt, or the network below it, raised."""
+    text = str(error) or type(error).__name__
+    answer = answer_of(error)
+    told = _first(_STATUS, text)
+    code = _number(_CODE, text)
+    return Failure(
+        family=_family_of(error),
+        code=code,
+        status=answer.status if answer is not None else (None if told is None else int(told)),
+        sending=sending,
+        left=not _never_connected(error),
+        is_duplicate=code == _NEW_ORDER_REJECTED and _DUPLICATE_WORDS in text.lower(),
+        refuses_with_5xx=str(getattr(exchange, "id", "")).startswith(_REFUSES_WITH_5XX),
+    )
 
 
-def _failure(error: BaseException, text: str, code: int | None, *, sending: bool, way: str) -> VenueError:
-    if isinstance(error, ccxt.ChecksumError):
-        return RetryableError(f"The order book did not add up; wait a moment and subscribe again ({text[:300]})")
-    if isinstance(error, ccxt.InvalidNonce):
-        return ClockError(f"The venue refused our timestamp; measure the clock offset again ({text[:300]})", code=code)
-    if code == _OVERLOADED:
-        return RetryableError(f"The venue is overloaded and did nothing ({text[:300]})", code=code)
-    if sending and not _never_connected(error):
-        return OutcomeUnknownError(f"No proof either way, the order may exist; query it ({text[:300]})", code=code)
-    if isinstance(error, ccxt.NetworkError | OSError | asyncio.TimeoutError | aiohttp.ClientError):
-        return VenueDownError(f"The venue does not answer; {way} ({text[:300]})", code=code)
-    return RetryableError(f"The venue gave no usable answer ({text[:300]})", code=code)
+def _family_of(error: BaseException) -> Family:
+    if isinstance(error, ccxt.ExchangeError) and isinstance(error.__cause__, aiohttp.ClientError):
+        # An answer that broke off: ccxt calls it a refusal, and it proves nothing.
+        return Family.NO_ANSWER
+    return next((family for kinds, family in _families() if isinstance(error, kinds)), Family.UNCLEAR)
+
+
+def _families() -> tuple[tuple[Any, Family], ...]:
+    # The first that fits: of ccxt's classes some stand below others.
+    return (
+        ((ccxt.DDoSProtection, ccxt.RateLimitExceeded), Family.RATE),
+        (ccxt.AuthenticationError, Family.AUTHENTICATION),
+        (ccxt.OrderNotFound, Family.NOT_FOUND),
+        (ccxt.ExchangeError, Family.REFUSAL),
+        (ccxt.ChecksumError, Family.BOOK),
+        (ccxt.InvalidNonce, Family.NONCE),
+        ((ccxt.NetworkError, OSError, asyncio.TimeoutError, aiohttp.ClientError), Family.NO_ANSWER),
+    )
 
 
 def _way_to(exchange: Any) -> str:
@@ -140,18 +184,18 @@ def _way_to(exchange: Any) -> str:
 
 
 def _never_connected(error: BaseException) -> bool:
-    return isinstance(error.__cause__ or error, aiohttp.ClientConnectorError | ConnectionRefusedError)
+    return isinstance(error.__cause__ or error, _NOT_CONNECTED)
 
 
-def _retry_after_seconds(text: str, status: str | None, exchange: Any) -> float:
-    headers = getattr(exchange, "last_response_headers", None) or {}
-    for name, value in headers.items():
-        if name.lower() == "retry-after" and str(value).replace(".", "", 1).isdigit():
-            return float(value)
-    until_ms = _number(_BANNED_UNTIL, text)
-    if until_ms is not None and exchange is not None:
-        return max(1.0, (until_ms - float(exchange.milliseconds())) / 1000)
-    return _DEFAULT_RETRY_AFTER_SECONDS.get(status or "", 5.0)
+def _retry_after_seconds(text: str, error: BaseException, status: int | None, exchange: Any) -> float:
+    answer = answer_of(error) or Answer(0, getattr(exchange, "last_response_headers", None) or {})
+    told = plain_number(answer.header("Retry-After"))
+    if told is not None:
+        return min(told, _LONGEST_BAN_SECONDS)
+    banned = None if exchange is None else banned_for_s(text, float(exchange.milliseconds()))
+    if banned is not None:
+        return min(banned, _LONGEST_BAN_SECONDS)
+    return _DEFAULT_RETRY_AFTER_SECONDS.get(status or 0, 5.0)
 
 
 def _first(pattern: re.Pattern[str], text: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from feature_store.errors import BadInputError, UnknownVenueError
+from feature_store.venue.answers import keep_answers
 from feature_store.venue.ccxt_package import ccxt
 from feature_store.venue.errors import LOCAL_OPTION
 
@@ -14,6 +15,10 @@ RECV_WINDOW_MS = 2_000
 """How long the venue may accept a request of ours: short, so that an unknown outcome is soon decided."""
 
 _KEEP_ALIVE_MS = 15_000  # ccxt's 180 s would notice a dead connection after minutes.
+
+
+# ccxt keeps a thousand candles of each series that it follows, 30 MB of a hundred; we read the newest at once.
+_CANDLES_KEPT = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ def create_exchange(
             # Signed spot calls before the clock is synchronised would fail on a skewed clock.
             "fetchCurrencies": False,
             "ws": {"keepAlive": _KEEP_ALIVE_MS},
+            "OHLCVLimit": _CANDLES_KEPT,
         },
     }
     if api_key and api_secret:
@@ -87,7 +93,9 @@ def create_exchange(
 
 def _client(ccxt_id: str, config: dict[str, Any], *, pro: bool) -> Any:
     library = ccxt.pro if pro else ccxt.async_support
-    return getattr(library, ccxt_id)(config)
+    exchange = getattr(library, ccxt_id)(config)
+    keep_answers(exchange)
+    return exchange
 
 
 def _point(exchange: Any, url: str) -> None:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from flows.training.report import NetCurve, ShadowReport
+from flows.training.report import NetCurve, ShadowReport, WorkerReplay
 
-__all__ = ["NetCurve", "ShadowReport"]
+__all__ = ["NetCurve", "ShadowReport", "WorkerReplay"]

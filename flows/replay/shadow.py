@@ -2,30 +2,48 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from feature_store.errors import BadInputError
-from flows.replay.report import NetCurve, ShadowReport
+from flows.drifting.cycles import InputDrift, input_drift
+from flows.replay.report import NetCurve, ShadowReport, WorkerReplay
+from flows.replay.worker_account import Terms, opinions_of, traded_market, worker_account
 from flows.training.baselines import Ridge, baseline_scores
-from flows.training.calibrate import fit_rule, probabilities
+from flows.training.calibrate import THRESHOLDS, fit_rule, probabilities
 from flows.training.config import TrainingConfig
-from flows.training.dataset import Dataset, Floats, FrameSet, Rows, thinned
+from flows.training.dataset import Dataset, Floats, FrameSet, Inputs, Rows, joined, thinned
 from flows.training.evaluate import (
     CalibrationCurve,
     calibration_metrics,
     independent_outcomes,
     prediction_metrics,
     prefixed,
+    size_curve,
     spread,
 )
+from flows.training.heads import head_metrics
 from flows.training.moments import Interval, Sampling
+from flows.training.pack import predict_members
+from flows.training.performance import (
+    Account,
+    DailyIC,
+    capacity,
+    performance_difference,
+    performance_metrics,
+    score_difference,
+    steadiness,
+)
+from flows.training.selection import probability_of_overfitting
 from flows.training.splits import Splits
 from flows.training.trading import Trades, net_difference, simulate, trade_metrics
 from inference.domain.errors import BundleError
-from inference.models.bundle import Bundle, load_bundle
+from inference.models.bundle import Bundle, load_bundle, open_compared
+from inference.models.ensemble import Member
 from inference.models.manifest import Manifest, TimeWindow
 
 
@@ -46,6 +64,27 @@ class _Scene:
             threshold=threshold, cost=self.cost, horizon_ms=self.splits.horizon_ms,
         )  # fmt: skip
 
+    @property
+    def account(self) -> Account:
+        """Return the capital and the time that every rule is measured on."""
+        return Account(
+            start_ms=self.window.start_ms,
+            end_ms=self.window.end_ms,
+            symbols=len(self.dataset.symbols),
+            horizon_ms=self.splits.horizon_ms,
+        )
+
+    def earned(self, trades: Trades) -> dict[str, float]:
+        """Return what a rule's trades earned, each by itself and together as an account, and how large they may be."""
+        held = performance_metrics(trades, self.account, self.sampling)
+        return trade_metrics(trades, self.sampling) | held | {"capacity_per_trade": self._capacity(trades)}
+
+    def _capacity(self, trades: Trades) -> float:
+        # Rows lie series by series, oldest first; no open time needs more than 44 bits.
+        keys = (self.rows.series << 44) | self.rows.open_time_ms
+        entered = self.rows.index[np.searchsorted(keys, (trades.series << 44) | trades.entry_ms)]
+        return capacity(trades, self.dataset.quote_volume[entered])
+
     def compare(self, ours: Trades, theirs: Trades, share: float = 1.0) -> dict[str, float]:
         """Return how much more a rule earned than a share of another, in bps of notional per slot."""
         start, end = self.window.start_ms, self.window.end_ms
@@ -63,18 +102,26 @@ def shadow_candidate(
     window: TimeWindow,
     config: TrainingConfig,
     champion_path: Path | None = None,
+    *,
+    terms: Terms | None = None,
+    expected_digest: str | None = None,
+    champion_digest: str | None = None,
 ) -> ShadowReport:
     """
     Score a bundle on a window that it never saw.
 
     Naive rules are made tradable exactly as the ensemble was, on the bundle's own validation and calibration windows,
-    which `frames` must therefore hold too. A champion is compared on the candles that it did not see either.
+    which `frames` must therefore hold too. A champion is compared on the candles that it did not see either. The
+    digests are those that the registry states, where it was asked.
+
+    Where the frames hold prices to trade at, the worker's own decisions trade the window as well, by the rules and
+    from the balance of `terms`, the defaults where none are given.
 
     Raises:
         BundleError: The bundle cannot be trusted.
         BadInputError: The window was seen in training, or holds too few candles to score.
     """
-    bundle = load_bundle(bundle_path, expected_fingerprint=frames.feature_fingerprint)
+    bundle = load_bundle(bundle_path, expected_fingerprint=frames.feature_fingerprint, expected_digest=expected_digest)
     _check_unseen(bundle.manifest, window, frames.timeframe_ms)
     scene = _scene(bundle.manifest, frames, window, config)
     predicted = score_rows(bundle, scene.dataset, scene.rows)
@@ -86,20 +133,31 @@ def shadow_candidate(
         "shadow/days": (window.end_ms - window.start_ms) / 86_400_000,
         "shadow/abstained_share": float((~predicted.believed).mean()),
     }
+    sizes: dict[str, tuple[tuple[float, float], ...]] = {}
     for name, values in (predicted.members | {"ensemble": predicted.expected}).items():
         metrics |= prefixed(f"shadow/{name}", prediction_metrics(scene.rows, values, scene.sampling))
+        metrics |= prefixed(f"shadow/{name}", steadiness(scene.rows, values))
+        sizes[name] = size_curve(scene.rows, values)
     metrics |= prefixed("shadow/ensemble", calibration_metrics(scene.rows, predicted.probability_up, scene.sampling))
-    metrics |= prefixed("shadow/ensemble", trade_metrics(trades, scene.sampling))
+    metrics |= prefixed("shadow/ensemble", scene.earned(trades))
     metrics |= prefixed("shadow/ensemble_minus_flat", scene.compare(trades, _no_trades()))
+    metrics |= prefixed("shadow", head_metrics(bundle.manifest.heads, predicted.heads, scene.rows, scene.sampling))
+    daily = DailyIC.of(scene.rows, predicted.expected)
 
-    rules = {"ensemble": trades} | _naive_rules(scene, config, metrics, trades)
-    notes: list[str] = []
-    champion_digest = _against_champion(scene, champion_path, frames, predicted, trades, metrics, notes, rules)
+    compared = open_compared(bundle_path, bundle.manifest)
+    rules = {"ensemble": trades} | _naive_rules(scene, config, metrics, predicted, trades, compared)
+    metrics |= prefixed("shadow", {"probability_of_overfitting": _overfitting(scene, bundle, predicted, rules)})
+    drift = _input_drift(scene, bundle.manifest)
+    metrics |= prefixed("shadow", dict(drift.metrics()))
+    notes: list[str] = list(drift.notes())
+    champion = None if champion_path is None else (champion_path, champion_digest)
+    compared_digest = _against_champion(scene, champion, frames, predicted, trades, metrics, notes, rules)
+    worker = _as_worker(scene, bundle, frames, predicted, terms or Terms(), metrics, notes)
     moved = scene.rows.label != 0
     curve = CalibrationCurve(predicted.probability_up[moved], scene.rows.label[moved] > 0)
     return ShadowReport(
         bundle_digest=bundle.digest,
-        champion_digest=champion_digest,
+        champion_digest=compared_digest,
         window=window,
         candles=len(np.unique(scene.rows.open_time_ms)),
         rows=len(scene.rows),
@@ -111,6 +169,9 @@ def shadow_candidate(
         observed=tuple(curve.observed),
         count=tuple(curve.count),
         notes=tuple(notes),
+        daily_ic=tuple(zip(daily.day_ms.tolist(), daily.ic.tolist(), strict=True)),
+        size_curves=sizes,
+        worker=worker,
     )
 
 
@@ -122,21 +183,28 @@ class Predicted:
     probability_up: Floats
     members: dict[str, Floats]
     believed: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    heads: dict[str, Floats]
 
 
-def score_rows(bundle: Bundle, dataset: Dataset, rows: Rows) -> Predicted:
-    """Score rows through the very code that the worker runs."""
-    outputs = [
-        bundle.score(dataset.inputs(part), dataset.windows(part), dataset.returns(part))
-        for part in dataset.batches(rows)
-    ]
-    expected = np.concatenate([one.expected_return for one in outputs])
-    members = {name: np.concatenate([one.members[name] for one in outputs]) for name in outputs[0].members}
+def score_rows(
+    bundle: Bundle, dataset: Dataset, rows: Rows, progress: Callable[[float], None] = lambda _: None
+) -> Predicted:
+    """Score rows through the very code that the worker runs; all rows of a candle have to be among them."""
+
+    def parts() -> Iterator[tuple[Inputs, Inputs, Inputs]]:
+        done = 0
+        for part in dataset.batches(rows):
+            yield dataset.inputs(part), dataset.windows(part), dataset.returns(part)
+            done += len(part)
+            progress(done / len(rows))
+
+    output = bundle.score_parts(parts(), rows.open_time_ms)
     return Predicted(
-        np.nan_to_num(expected, nan=0.0),
-        np.concatenate([one.probability_up for one in outputs]),
-        {name: np.nan_to_num(values, nan=0.0) for name, values in members.items()},
-        np.isfinite(expected),
+        np.nan_to_num(output.expected_return, nan=0.0),
+        output.probability_up,
+        {name: np.nan_to_num(values, nan=0.0) for name, values in output.members.items()},
+        ~output.abstained,
+        dict(output.heads),
     )
 
 
@@ -170,31 +238,54 @@ def _scene(manifest: Manifest, frames: FrameSet, window: TimeWindow, config: Tra
     return _Scene(dataset, splits, rows, window, sampling, config.round_trip_cost)
 
 
+def _input_drift(scene: _Scene, manifest: Manifest) -> InputDrift:
+    dataset = scene.dataset
+    there = ~dataset.excluded
+    return input_drift(
+        dataset.input_names, dataset.inputs_all[there], dataset.open_time_ms[there],
+        windows=manifest.training, judged=scene.window,
+    )  # fmt: skip
+
+
 def _naive_rules(
-    scene: _Scene, config: TrainingConfig, metrics: dict[str, float], ensemble: Trades
+    scene: _Scene,
+    config: TrainingConfig,
+    metrics: dict[str, float],
+    ours: Predicted,
+    ensemble: Trades,
+    compared: Mapping[str, Member],
 ) -> dict[str, Trades]:
-    """Make each naive score tradable as the ensemble was, and trade it; no rule sees the shadow window's labels."""
+    """
+    Make each naive score, and each member without a vote, tradable as the ensemble was, and trade it.
+
+    No rule sees the shadow window's labels.
+    """
     dataset, splits = scene.dataset, scene.splits
     validation = dataset.rows(splits.validation, splits, stride=config.evaluation_stride)
     calibration = dataset.rows(splits.calibration, splits, stride=config.evaluation_stride)
-    ridge = Ridge.fit(dataset, thinned(dataset.rows(splits.fit, splits), 3, dataset.timeframe_ms), config)
-    learned = baseline_scores(dataset, ridge, validation), baseline_scores(dataset, ridge, calibration)
+    ridge = Ridge.fit(dataset, thinned(dataset.learned_rows(splits), 3, dataset.timeframe_ms), config)
 
+    def scores(rows: Rows) -> dict[str, Floats]:
+        return baseline_scores(dataset, ridge, rows) | predict_members(
+            compared, dataset, rows, config.market_share_removed
+        )
+
+    learned = scores(validation), scores(calibration)
     rules = {}
-    for name, raw in baseline_scores(dataset, ridge, scene.rows).items():
+    for name, raw in scores(scene.rows).items():
         metrics |= prefixed(f"shadow/{name}", prediction_metrics(scene.rows, raw, scene.sampling))
         rule = fit_rule(((validation, learned[0][name]), (calibration, learned[1][name])), config, splits.horizon_ms)
         expected = raw * rule.scale
         rules[name] = scene.trade(expected, probabilities(rule.calibration, expected), rule.threshold)
-        metrics |= prefixed(f"shadow/{name}", trade_metrics(rules[name], scene.sampling))
-        metrics |= prefixed(f"shadow/ensemble_minus_{name}", scene.compare(ensemble, rules[name]))
+        metrics |= prefixed(f"shadow/{name}", scene.earned(rules[name]))
+        metrics |= _minus(scene, name, (ours.expected, raw), (ensemble, rules[name]))
     metrics |= prefixed("shadow/ensemble_minus_half_ridge", scene.compare(ensemble, rules["ridge"], share=0.5))
     return rules
 
 
 def _against_champion(
     scene: _Scene,
-    path: Path | None,
+    found: tuple[Path, str | None] | None,
     frames: FrameSet,
     ours: Predicted,
     our_trades: Trades,
@@ -202,11 +293,12 @@ def _against_champion(
     notes: list[str],
     rules: dict[str, Trades],
 ) -> str | None:
-    if path is None:
+    if found is None:
         notes.append("There is no champion yet: compared with naive rules and with staying flat.")
         return None
     try:
-        champion = load_bundle(path, expected_fingerprint=frames.feature_fingerprint)
+        path, digest = found
+        champion = load_bundle(path, expected_fingerprint=frames.feature_fingerprint, expected_digest=digest)
     except BundleError as error:
         notes.append(f"The champion could not be compared: {error}")
         metrics["shadow/champion_unusable"] = 1.0
@@ -221,10 +313,75 @@ def _against_champion(
     trades = scene.trade(theirs.expected, theirs.probability_up, champion.threshold)
     rules["champion"] = trades
     metrics |= prefixed("shadow/champion", prediction_metrics(scene.rows, theirs.expected, scene.sampling))
-    metrics |= prefixed("shadow/champion", trade_metrics(trades, scene.sampling))
-    metrics |= prefixed("shadow/ensemble_minus_champion", scene.compare(our_trades, trades))
+    metrics |= prefixed("shadow/champion", scene.earned(trades))
+    metrics |= prefixed("shadow/champion_minus_flat", scene.compare(trades, _no_trades()))
+    metrics |= _minus(scene, "champion", (ours.expected, theirs.expected), (our_trades, trades))
     metrics["shadow/agreement_with_champion"] = float((np.sign(ours.expected) == np.sign(theirs.expected)).mean())
     return champion.digest
+
+
+def _as_worker(
+    scene: _Scene,
+    bundle: Bundle,
+    frames: FrameSet,
+    predicted: Predicted,
+    terms: Terms,
+    metrics: dict[str, float],
+    notes: list[str],
+) -> WorkerReplay | None:
+    """Trade the window by the worker's own decisions; it decides on candles whose outcome is not known yet, too."""
+    dataset, rows, window = scene.dataset, scene.rows, scene.window
+    inside = (dataset.open_time_ms >= window.start_ms) & (dataset.open_time_ms < window.end_ms) & dataset.complete
+    inside[rows.index] = False
+    index = np.flatnonzero(inside)
+    said = [(rows, predicted)]
+    if len(index):
+        others = Rows(index, dataset.series[index], dataset.open_time_ms[index], dataset.label[index])
+        said.append((others, score_rows(bundle, dataset, others)))
+    heard = [(np.where(one.believed, one.expected, np.nan), np.where(one.believed, one.probability_up, np.nan))
+             for _, one in said]  # fmt: skip
+    opinions = opinions_of(
+        dataset,
+        functools.reduce(joined, (some for some, _ in said)),
+        np.concatenate([expected for expected, _ in heard]),
+        np.concatenate([rising for _, rising in heard]),
+    )
+    try:
+        market = traded_market(
+            frames, opinions, window, threshold=bundle.threshold, version=f"shadow:{bundle.digest[:12]}"
+        )
+    except BadInputError as error:
+        notes.append(f"The worker's own decisions were not replayed: {error}")
+        return None
+    figures, account = worker_account(market, terms, horizon_ms=scene.splits.horizon_ms, sampling=scene.sampling)
+    metrics |= prefixed("shadow/worker", figures)
+    return account
+
+
+def _minus(
+    scene: _Scene, name: str, predicted: tuple[Floats, Floats], trades: tuple[Trades, Trades]
+) -> dict[str, float]:
+    """Return how much better the ensemble was than another: money, Sharpe ratio and scores, paired in time."""
+    return prefixed(
+        f"shadow/ensemble_minus_{name}",
+        scene.compare(*trades)
+        | performance_difference(*trades, scene.account, scene.sampling)
+        | score_difference(scene.rows, *predicted, scene.sampling),
+    )
+
+
+def _overfitting(scene: _Scene, bundle: Bundle, predicted: Predicted, rules: dict[str, Trades]) -> float:
+    """Return the probability that the best of all that could have been chosen was chosen by luck."""
+    account = scene.account
+    returns = [account.returns(one) for name, one in rules.items() if name not in ("ensemble", "zero")]
+    returns += [
+        account.returns(scene.trade(predicted.expected, predicted.probability_up, threshold))
+        for threshold in THRESHOLDS
+    ]
+    for values in predicted.members.values():
+        stated = probabilities(bundle.manifest.calibration, values)
+        returns.append(account.returns(scene.trade(values, stated, bundle.threshold)))
+    return probability_of_overfitting(np.stack(returns, axis=1))
 
 
 def _no_trades() -> Trades:

@@ -8,8 +8,9 @@ import numpy as np
 
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset, Floats, Rows
-from flows.training.labels import without_market
 from flows.training.members.target import TargetScale
+from flows.training.overlap import row_weights
+from inference.models.market_move import without_market
 
 _RIDGE = 0.01
 BASELINES = ("zero", "persistence", "ridge")
@@ -24,6 +25,7 @@ class Ridge:
     spread: Floats
     coefficients: Floats
     target: TargetScale
+    market_share: float
 
     @classmethod
     def fit(cls, dataset: Dataset, rows: Rows, config: TrainingConfig) -> Ridge:
@@ -34,13 +36,16 @@ class Ridge:
         centre, spread = x.mean(axis=0), np.maximum(x.std(axis=0), 1e-9)
         z = np.clip((x - centre) / spread, -5, 5)
         target = TargetScale.of(learned)
-        gram = z.T @ z + _RIDGE * len(z) * np.eye(z.shape[1])
-        return cls(names, centre, spread, np.linalg.solve(gram, z.T @ target.encode(learned)), target)
+        weights = row_weights(rows, config, timeframe_ms=dataset.timeframe_ms)
+        weighted = z if weights is None else z * weights[:, None]
+        gram = weighted.T @ z + _RIDGE * len(z) * np.eye(z.shape[1])
+        coefficients = np.linalg.solve(gram, weighted.T @ target.encode(learned))
+        return cls(names, centre, spread, coefficients, target, config.market_share_removed)
 
     def predict(self, dataset: Dataset, rows: Rows) -> Floats:
-        """Return the expected log return at each row."""
+        """Return the expected log return at each row, without most of the market's common move, as the ensemble's."""
         z = np.clip((dataset.columns(rows, self.names).astype(np.float64) - self.centre) / self.spread, -5, 5)
-        return np.asarray(z @ self.coefficients * self.target.spread)
+        return without_market(z @ self.coefficients * self.target.spread, rows.open_time_ms, self.market_share)
 
 
 def persistence(dataset: Dataset, rows: Rows) -> Floats:

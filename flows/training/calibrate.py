@@ -10,10 +10,10 @@ import numpy as np
 
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Floats, Rows, joined
-from flows.training.labels import without_market
 from flows.training.moments import BlockSums
 from flows.training.trading import simulate
 from inference.models.manifest import CalibrationTable
+from inference.models.market_move import without_market
 
 THRESHOLDS = tuple(round(0.51 + 0.01 * step, 2) for step in range(25))
 # Thresholds to each side that a threshold is judged with.
@@ -80,7 +80,7 @@ def fit_calibration(expected: Floats, label: Floats, method: Literal["logistic",
     reach = float(np.quantile(np.abs(x), 0.995)) if len(x) else 0.0
     grid = np.linspace(-1.0, 1.0, _POINTS) * max(reach, 1e-9)
     logistic = method == "logistic"
-    probability = _sigmoid(_logistic_slope(x, rose) * grid) if logistic else _isotonic(x, rose, grid)
+    probability = _sigmoid(logistic_slope(x, rose) * grid) if logistic else _isotonic(x, rose, grid)
     probability = np.maximum.accumulate(np.clip(probability, 0.02, 0.98))
     return CalibrationTable(
         method=method, expected_return=tuple(grid.tolist()), probability_up=tuple(probability.tolist())
@@ -96,7 +96,8 @@ def _sigmoid(z: Floats) -> Floats:
     return 1 / (1 + np.exp(-z))
 
 
-def _logistic_slope(x: Floats, rose: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
+def logistic_slope(x: Floats, rose: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float:
+    """Return the slope, never negative, of a logistic curve through one half at zero, fitted by Newton's method."""
     spread = float(np.sqrt((x**2).mean())) if len(x) else 0.0
     if spread == 0:
         return 0.0

@@ -11,15 +11,31 @@ import numpy.typing as npt
 
 from feature_store.candle import Series
 from feature_store.errors import BadInputError
-from feature_store.features.definition import MODEL_INPUT_NAMES, fingerprint
-from flows.training.labels import forward_log_return
+from feature_store.extensions.view import FeatureView
+from feature_store.labels import forward_log_return
 from flows.training.splits import Splits
+from flows.training.traded import TradedCandles
 from inference.models.ensemble import InputColumns
 from inference.models.manifest import TimeWindow, split_input
 
 Floats = npt.NDArray[np.float64]
 Inputs = npt.NDArray[np.float32]
 Times = npt.NDArray[np.int64]
+Marks = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LearnedLabels:
+    """
+    What members learn of each candle where that is not its forward return, NaN where it is not known.
+
+    `end_ms` is the close of the last candle that each depends on, -1 where it is not known. `latest_end_ms` is when
+    each would end at the latest, known before anything has come of it.
+    """
+
+    value: Floats
+    end_ms: Times
+    latest_end_ms: Times
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +44,9 @@ class TrainingFrame:
     One series as arrays, oldest first.
 
     `inputs` are the model inputs of each closed candle, `log_return` its move, `close` its price; a gap is a jump in
-    `open_time_ms`.
+    `open_time_ms`. `eligible` marks the candles that may be learned from and judged on, None all of them. `late` marks
+    those that came after the next had closed, None none: to whoever decided meanwhile they were missing, so that they
+    break windows as a gap does. `learned` is what members learn, None the forward return.
     """
 
     symbol: str
@@ -36,6 +54,13 @@ class TrainingFrame:
     inputs: Inputs
     log_return: Floats
     close: Floats
+    eligible: Marks | None = None
+    late: Marks | None = None
+    learned: LearnedLabels | None = None
+    # Quote currency traded in each candle; None where it is not known.
+    quote_volume: Floats | None = None
+    # Prices to trade at; None where nothing is to be traded again.
+    traded: TradedCandles | None = None
 
 
 class StoredFrame(Protocol):
@@ -84,9 +109,23 @@ class FrameSet:
                 )
 
     @classmethod
-    def of_store(cls, stored: Mapping[Series, StoredFrame]) -> FrameSet:
+    def of_store(
+        cls,
+        stored: Mapping[Series, StoredFrame],
+        *,
+        view: FeatureView | None = None,
+        extra: Mapping[Series, Inputs] | None = None,
+        eligible: Mapping[Series, Marks] | None = None,
+        late: Mapping[Series, Marks] | None = None,
+        learned: Mapping[Series, LearnedLabels] | None = None,
+        traded: Mapping[Series, TradedCandles] | None = None,
+    ) -> FrameSet:
         """
-        Return what `FeatureStore.training_frame` gave, as training reads it; series without candles are left out.
+        Return what `FeatureStore.training_set` gave, as training reads it; series without candles are left out.
+
+        With a view, `extra` holds the inputs that it adds, row for row. `eligible` marks the candles of each series
+        that count; without it all do. `late` marks those that came too late to be decided on.
+        `learned` is what members learn instead of the forward return, `traded` what can be traded again.
 
         Raises:
             BadInputError: There are no candles at all, or the series have different timeframes.
@@ -94,13 +133,26 @@ class FrameSet:
         timeframes = {series.timeframe for series in stored}
         if len(timeframes) > 1:
             raise BadInputError(f"One model learns one timeframe, were {', '.join(sorted(timeframes))}")
+        added = extra or {}
         frames = tuple(
-            TrainingFrame(series.symbol, one.open_time_ms, one.inputs, one.log_return, one.close)
+            TrainingFrame(
+                series.symbol,
+                one.open_time_ms,
+                _beside(one, added.get(series)),
+                one.log_return,
+                one.close,
+                None if eligible is None else eligible[series],
+                None if late is None else late[series],
+                None if learned is None else learned[series],
+                getattr(one, "quote_volume", None),
+                None if traded is None else traded[series],
+            )
             for series, one in sorted(stored.items())
             if len(one.open_time_ms)
         )
         timeframe_ms = next(iter(timeframes)).milliseconds if timeframes else 0
-        return cls(frames, MODEL_INPUT_NAMES, fingerprint(), timeframe_ms)
+        chosen = view or FeatureView()
+        return cls(frames, chosen.input_names, chosen.fingerprint(), timeframe_ms)
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -143,13 +195,36 @@ class Dataset:
         self.returns_all: Inputs = np.concatenate([part.returns for part in parts])
         self.open_time_ms = np.concatenate([frame.open_time_ms for frame in frames.frames])
         self.label = np.concatenate([part.label for part in parts])
+        # What members learn, and when it is known; outcomes are judged by `label` in any case.
+        self.learned = np.concatenate([part.learned for part in parts])
+        self.learned_end_ms = np.concatenate([part.learned_end_ms for part in parts])
+        self.latest_end_ms = np.concatenate([part.latest_end_ms for part in parts])
         self.complete = np.concatenate([part.complete for part in parts])
+        self.excluded = np.concatenate([part.excluded for part in parts])
         self.series = np.repeat(np.arange(len(parts)), [len(part.label) for part in parts])
+        self.quote_volume = np.concatenate(
+            [np.full(len(f.close), np.nan) if f.quote_volume is None else f.quote_volume for f in frames.frames]
+        )
 
     @property
     def start_ms(self) -> int:
-        """Open time of the first candle from which any series is complete."""
+        """
+        Open time of the first candle from which any series is complete.
+
+        Raises:
+            BadInputError: None is.
+        """
+        if not self.complete.any():
+            raise BadInputError(self._why_none())
         return int(self.open_time_ms[self.complete].min())
+
+    def _why_none(self) -> str:
+        columns = zip(self.input_names, self.inputs_all.T, strict=True)
+        never = [name for name, values in columns if not np.isfinite(values).any()]
+        why = f"{', '.join(never)} never had a value" if never else "series are too short, or have too many gaps"
+        return (
+            f"No candle has all inputs for {self.window} candles in a row: {why}; load more days, or read fewer inputs"
+        )
 
     @property
     def end_ms(self) -> int:
@@ -158,7 +233,7 @@ class Dataset:
 
     def rows(self, window: TimeWindow, splits: Splits, *, stride: int = 1) -> Rows:
         """
-        Return the usable rows of a window whose labels end inside it.
+        Return the usable rows of a window whose forward returns end inside it; what members learn makes no difference.
 
         With a stride, every n-th candle of the clock, the same for all series.
         """
@@ -170,11 +245,23 @@ class Dataset:
         index = np.flatnonzero(inside)
         return Rows(index, self.series[index], times[index], self.label[index])
 
+    def learned_rows(self, splits: Splits, *, stride: int = 1) -> Rows:
+        """
+        Return the rows of the fit window that members learn from: what is learned of them is known inside it.
+
+        A row counts by when that would end at the latest. By when it did end, the last rows of the window would be
+        those alone whose trades soon met a barrier.
+        """
+        rows = self.rows(splits.fit, splits, stride=stride)
+        known = np.isfinite(self.learned[rows.index])
+        return rows.take(known & (self.latest_end_ms[rows.index] <= splits.fit.end_ms))
+
     def coverage(self, window: TimeWindow) -> float:
-        """Return the share of a window's candles, over all series, that are there and complete."""
+        """Return the share of a window's candles, over all series, that are there and complete, of those that count."""
         candles = (window.end_ms - window.start_ms) // self.timeframe_ms
-        inside = (self.open_time_ms >= window.start_ms) & (self.open_time_ms < window.end_ms) & self.complete
-        return float(inside.sum() / (candles * len(self.symbols)))
+        inside = (self.open_time_ms >= window.start_ms) & (self.open_time_ms < window.end_ms)
+        counting = candles * len(self.symbols) - int((inside & self.excluded).sum())
+        return float((inside & self.complete).sum() / counting) if counting else 0.0
 
     def inputs(self, rows: Rows) -> Inputs:
         """Return the newest inputs at each row, [n, M]."""
@@ -215,18 +302,39 @@ class Dataset:
 class _Part:
     returns: Inputs
     label: Floats
-    complete: npt.NDArray[np.bool_]
+    learned: Floats
+    learned_end_ms: Times
+    latest_end_ms: Times
+    complete: Marks
+    excluded: Marks
 
     @classmethod
     def of(cls, frame: TrainingFrame, *, horizon: int, window: int, timeframe_ms: int) -> _Part:
         times, close = frame.open_time_ms, frame.close
         follows = np.zeros(len(times), bool)
         follows[1:] = np.diff(times) == timeframe_ms
+        if frame.late is not None:
+            follows &= ~frame.late
         returns = np.where(follows, frame.log_return, np.nan)
         sound = follows & np.isfinite(returns) & np.isfinite(frame.inputs).all(axis=1)
         run = _run_lengths(sound)
         label = forward_log_return(close, times, horizon=horizon, timeframe_ms=timeframe_ms)
-        return cls(returns.astype(np.float32), label, run >= window)
+        excluded = np.zeros(len(times), bool) if frame.eligible is None else ~frame.eligible
+        label_end_ms = times + (horizon + 1) * timeframe_ms
+        learned = frame.learned or LearnedLabels(label, label_end_ms, label_end_ms)
+        return cls(
+            returns.astype(np.float32),
+            label,
+            learned.value,
+            learned.end_ms,
+            learned.latest_end_ms,
+            (run >= window) & ~excluded,
+            excluded,
+        )
+
+
+def _beside(stored: StoredFrame, added: Inputs | None) -> Inputs:
+    return stored.inputs if added is None else np.concatenate([stored.inputs, added], axis=1)
 
 
 def _run_lengths(marks: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:

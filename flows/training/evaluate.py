@@ -51,6 +51,12 @@ def _squared_error(s: Sums) -> Floats:
     return s["yy"] - 2 * s["py"] + s["pp"]
 
 
+def _slope(s: Sums) -> Floats:
+    spread = s["pp"] - s["p"] ** 2 / s["n"]
+    # As below: rounding leaves a constant prediction with a spread of next to nothing.
+    return ratio(s["py"] - s["p"] * s["y"] / s["n"], np.where(spread <= 1e-12 * s["pp"], 0.0, spread))
+
+
 def _correlation(s: Sums, p: str, y: str, prefix: str = "") -> Floats:
     n = s["n"]
     covariance = s[f"{prefix}py"] - s[p] * s[y] / n
@@ -70,8 +76,11 @@ STATISTICS: dict[str, Statistic] = {
     "ic": lambda s: _correlation(s, "p", "y"),
     "rank_ic": lambda s: _correlation(s, "rp", "ry", "r"),
     "hit_rate": lambda s: ratio(s["hits"], s["moved"]),
+    # By how much an outcome rises where one more was expected: 1 says that sizes are right, 0 that they mean nothing.
+    "calibration_slope": _slope,
 }
 WITH_INTERVAL = ("rmse_skill", "ic", "rank_ic", "hit_rate")
+_RANGED = (*WITH_INTERVAL, "calibration_slope")
 
 
 def prediction_metrics(rows: Rows, predicted: Floats, sampling: Sampling) -> dict[str, float]:
@@ -79,7 +88,7 @@ def prediction_metrics(rows: Rows, predicted: Floats, sampling: Sampling) -> dic
     sums = prediction_sums(rows, predicted, block_ms=sampling.block_ms)
     found: dict[str, float] = {}
     for name, statistic in STATISTICS.items():
-        if name in WITH_INTERVAL:
+        if name in _RANGED:
             found |= spread(name, sums.interval(statistic, sampling))
         else:
             found[name] = sums.total(statistic)
@@ -94,6 +103,14 @@ def spread(name: str, interval: Interval) -> dict[str, float]:
 def prefixed(prefix: str, figures: Mapping[str, float]) -> dict[str, float]:
     """Return the finite figures, named under a prefix; what has no value is left out rather than invented."""
     return {f"{prefix}/{name}": float(value) for name, value in figures.items() if math.isfinite(value)}
+
+
+def size_curve(rows: Rows, predicted: Floats, bins: int = 10) -> tuple[tuple[float, float], ...]:
+    """Return mean prediction and mean outcome in bins of equally many predictions, rising; none where none varies."""
+    if not len(predicted) or np.ptp(predicted) == 0:
+        return ()
+    parts = [part for part in np.array_split(np.argsort(predicted, kind="stable"), bins) if len(part)]
+    return tuple((float(predicted[part].mean()), float(rows.label[part].mean())) for part in parts)
 
 
 class CalibrationCurve:

@@ -1,39 +1,36 @@
-"""What the models learn to expect: the log return over the horizon."""
+"""What the models learn to expect: the log return over the horizon, as it is and net of what trading it costs."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from feature_store.labels import forward_log_return
+from flows.training.costs import Funding, TradingCosts, net_of_costs
+
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
 
 
-def without_market(values: Floats, open_time_ms: Times, share: float) -> Floats:
+def net_forward_log_return(
+    close: Floats,
+    open_time_ms: Times,
+    *,
+    horizon: int,
+    timeframe_ms: int,
+    direction: int,
+    costs: TradingCosts,
+    funding: Funding | None = None,
+) -> Floats:
     """
-    Return values with a share of their mean over all series of the same moment taken off.
+    Return the forward log return of one who went long (1) or short (-1) at each candle's close, net of costs.
 
-    What the whole market does in the next hour is most of an outcome and hardly foreseeable; without it the same
-    candles say more about what is. A series that is alone at its moment keeps all of its value.
+    NaN where the forward log return is. A position entered at a boundary of funding pays nothing there, one left at
+    a boundary does: the order leaves after it.
     """
-    _, moment = np.unique(open_time_ms, return_inverse=True)
-    count = np.bincount(moment)
-    mean = np.bincount(moment, weights=values) / count
-    return values - (share * (1 - 1 / count) * mean)[moment]
-
-
-def forward_log_return(close: Floats, open_time_ms: Times, *, horizon: int, timeframe_ms: int) -> Floats:
-    """
-    Return ln(close[t + horizon] / close[t]) for each candle.
-
-    NaN where the outcome is not known yet, or where a candle is missing on the way.
-    """
-    label = np.full(len(close), np.nan)
-    if len(close) <= horizon:
-        return label
-    whole = open_time_ms[horizon:] - open_time_ms[:-horizon] == horizon * timeframe_ms
-    with np.errstate(divide="ignore", invalid="ignore"):
-        moved = np.log(close[horizon:] / close[:-horizon])
-    label[:-horizon] = np.where(whole, moved, np.nan)
-
-    return label
+    moved = forward_log_return(close, open_time_ms, horizon=horizon, timeframe_ms=timeframe_ms)
+    entry_ms = open_time_ms + timeframe_ms
+    return net_of_costs(
+        moved, direction=direction, costs=costs,
+        entry_ms=entry_ms, exit_ms=entry_ms + horizon * timeframe_ms, funding=funding,
+    )  # fmt: skip

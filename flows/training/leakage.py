@@ -24,7 +24,7 @@ def shuffled_label_metrics(dataset: Dataset, splits: Splits, config: TrainingCon
     own rhythm and the series keep moving together, but no label belongs to its inputs any more. What is still
     predicted on validation leaks through the windows. `z` is that correlation in standard errors.
     """
-    fit = dataset.rows(splits.fit, splits, stride=config.horizon // 2)
+    fit = dataset.learned_rows(splits, stride=config.horizon // 2)
     validation = dataset.rows(splits.validation, splits, stride=config.horizon // 4 or 1)
     moved = _rotated_labels(dataset, splits)
     fit, validation = _relabelled(fit, moved), _relabelled(validation, moved)
@@ -54,7 +54,7 @@ def _rotated_labels(dataset: Dataset, splits: Splits) -> Floats:
         inside = np.flatnonzero(
             (dataset.series == number) & (dataset.open_time_ms >= span.start_ms) & (dataset.open_time_ms < span.end_ms)
         )
-        moved[inside] = np.roll(dataset.label[inside], int(len(inside) * 0.45))
+        moved[inside] = np.roll(dataset.learned[inside], int(len(inside) * 0.45))
     return moved
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from flows.training.report import NetCurve, ShadowReport, TrainingReport
+from flows.training.report import NetCurve, ShadowReport, TrainingReport, WorkerReplay
 
 # Colours that stay apart for most colour-blind readers (Okabe and Ito).
 _OURS, _OTHERS, _GUIDE = "#0072B2", ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"), "#888888"
@@ -36,12 +36,27 @@ def training_plots(report: TrainingReport) -> dict[str, bytes]:
 
 def shadow_plots(report: ShadowReport) -> dict[str, bytes]:
     """Return every picture of a shadow run by file name."""
-    return {
+    pictures = {
         "shadow_calibration_curve.png": calibration_curve(
             report.stated, report.observed, report.count, title="Calibration, shadow window (seen by no member)"
         ),
         "cumulative_net_return.png": cumulative_net_return(report.curves, start_ms=report.window.start_ms),
         "shadow_information_coefficient.png": information_coefficients(report.metrics, "shadow"),
+        "information_coefficient_by_day.png": information_coefficient_by_day(report.daily_ic),
+        "shadow_expected_and_real.png": expected_and_real(report.size_curves),
+    }
+    if report.worker is not None:
+        pictures["worker_equity.png"] = worker_equity(report.worker)
+    return pictures
+
+
+def verdict_plots(report: ShadowReport) -> dict[str, bytes]:
+    """Return the two pictures that a verdict is judged by first: what was earned, and how well it is calibrated."""
+    return {
+        "net-return": cumulative_net_return(report.curves, start_ms=report.window.start_ms),
+        "reliability": calibration_curve(
+            report.stated, report.observed, report.count, title="Calibration, shadow window (seen by no member)"
+        ),
     }
 
 
@@ -56,6 +71,25 @@ def calibration_curve(stated: Sequence[float], observed: Sequence[float], count:
     axes.plot(stated, observed, "o-", color=_OURS, label=f"ensemble, {len(stated)} bins of {size} predictions")
     axes.set(xlim=ends, ylim=ends, xlabel="stated probability of a rise", ylabel="observed share of rises")
     axes.set_aspect("equal")
+    axes.legend(loc="upper left")
+    return _png(figure)
+
+
+def expected_and_real(curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
+    """Draw what came of what each member expected; where sizes are right the line is the diagonal."""
+    figure, axes = _figure("Expected and real return, shadow window, in bins of equally many predictions")
+    others = iter(_OTHERS * 2)
+    for name, curve in sorted(curves.items(), key=lambda one: one[0] != "ensemble"):
+        ours = name == "ensemble"
+        expected, real = ([1e4 * one[side] for one in curve] for side in (0, 1))
+        axes.plot(
+            expected, real, "o-", color=_OURS if ours else next(others), linewidth=2.2 if ours else 1.2, markersize=3,
+            zorder=3 if ours else 2, label=name if curve else f"{name} (one answer for all)",
+        )  # fmt: skip
+    reach = max([1.0, *(abs(1e4 * one[0]) for curve in curves.values() for one in curve)])
+    axes.plot([-reach, reach], [-reach, reach], "--", color=_GUIDE, label="as large as expected")
+    axes.axhline(0, color=_GUIDE, linewidth=0.6)
+    axes.set(xlabel="mean expected log return, bps", ylabel="mean log return that came, bps")
     axes.legend(loc="upper left")
     return _png(figure)
 
@@ -78,6 +112,22 @@ def cumulative_net_return(curves: Sequence[NetCurve], *, start_ms: int) -> bytes
     axes.axhline(0, color=_GUIDE, linestyle="--", label="flat")
     axes.tick_params(axis="x", labelsize=8)
     axes.set(xlabel="exit of the trade, UTC", ylabel="sum of net returns, % of one trade's notional")
+    axes.legend(loc="best")
+    return _png(figure)
+
+
+def worker_equity(replay: WorkerReplay) -> bytes:
+    """Draw the account of a worker that had traded by the candidate, and below it how far it was under its peak."""
+    figure, axes = _figure("The worker's account in shadow, by its own decisions")
+    times = np.array(replay.time_ms, "datetime64[ms]")
+    start = float(replay.balance)
+    percent = 100 * (np.array(replay.equity) / start - 1)
+    peak = np.maximum.accumulate(np.append(0.0, percent))[1:]
+    axes.plot(times, percent, color=_OURS, linewidth=1.8, label="equity")
+    axes.fill_between(times, percent, peak, color=_OTHERS[4], alpha=0.25, linewidth=0, label="below its peak")
+    axes.axhline(0, color=_GUIDE, linestyle="--", label="flat")
+    axes.tick_params(axis="x", labelsize=8)
+    axes.set(xlabel="UTC", ylabel=f"gain, % of {start:,.0f}")
     axes.legend(loc="best")
     return _png(figure)
 
@@ -128,6 +178,23 @@ def information_coefficients(metrics: Mapping[str, float], window: str) -> bytes
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(order)), order)
     axes.set(xlabel="information coefficient, 95 % interval (blocks of two horizons)")
+    return _png(figure)
+
+
+def information_coefficient_by_day(days: Sequence[tuple[int, float]]) -> bytes:
+    """Draw the correlation of prediction and outcome on each UTC day, and their mean: is it steady?"""
+    figure, axes = _figure("Correlation of prediction and outcome by day, shadow window")
+    times = np.array([day for day, _ in days], "datetime64[ms]")
+    values = [ic for _, ic in days]
+    axes.bar(np.arange(len(values)), values, color=[_OURS if value > 0 else _OTHERS[4] for value in values], width=0.7)
+    axes.axhline(0, color="black", linewidth=0.8)
+    if values:
+        mean = float(np.mean(values))
+        axes.axhline(mean, color=_GUIDE, linestyle="--", label=f"mean {mean:.3f}")
+        axes.legend(loc="best")
+    step = max(len(values) // 10, 1)
+    axes.set_xticks(np.arange(len(values))[::step], [str(day)[:10] for day in times[::step]], fontsize=8)
+    axes.set(xlabel="UTC day", ylabel="information coefficient")
     return _png(figure)
 
 

@@ -6,6 +6,24 @@ import msgspec
 
 from inference.models.manifest import TimeWindow, TrainingWindows
 
+MOST_CYCLES = 7
+"""Of so many days before its end, at most, a locked window's report tells how far the inputs had drifted."""
+WORKER_FIGURES = (
+    ("net_return", "net return"),
+    ("net_per_day_bps", "net bps of the balance a day, over staying flat"),
+    ("sharpe_per_day", "Sharpe by day"),
+    ("max_drawdown", "drawdown"),
+    ("trades", "trades"),
+    ("net_per_trade_bps", "net bps per trade"),
+    ("win_rate", "winners"),
+    ("exposure", "exposure, in equities"),
+    ("time_in_market", "share of time in the market"),
+    ("turnover_per_day", "turnover per day, in equities"),
+    ("fees", "fees"),
+    ("funding", "funding"),
+)
+"""Figures of the worker's replay, `shadow/worker/…`, as people read them."""
+
 
 class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
     """One member of the ensemble and its share in it."""
@@ -19,6 +37,10 @@ class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
     # Largest difference between the exported and the trained member, in standard deviations of its predictions.
     parity: float
     importance: dict[str, float]
+    # What it reads, in words, and where it was trained.
+    consumes: str = ""
+    device: str = "cpu"
+    draws: int = 1
 
 
 class ReliabilityCurve(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +76,12 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     reliability: ReliabilityCurve
     # Correlation of the members' errors, rows and columns in the order of `members`.
     error_correlation: tuple[tuple[float, ...], ...]
+    # Members taken over from an earlier candidate, with the windows that they were fitted on.
+    kept_members: dict[str, TimeWindow] = {}
+    mode: str = "voting"
+    # Trained on the same rows and reported, without a vote.
+    compared: tuple[MemberReport, ...] = ()
+    heads: tuple[str, ...] = ()
 
 
 class NetCurve(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +90,22 @@ class NetCurve(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     exit_ms: tuple[int, ...]
     cumulative_net: tuple[float, ...]
+
+
+class WorkerReplay(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What a worker that had traded by the candidate would have had in its account, and on which terms.
+
+    `equity` is the account at each of `time_ms`, in quote currency; `denied` counts candidates that its rules denied.
+    """
+
+    policy: dict[str, str]
+    policy_fingerprint: str
+    balance: str
+    costs: dict[str, str]
+    denied: dict[str, int]
+    time_ms: tuple[int, ...]
+    equity: tuple[float, ...]
 
 
 class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,3 +129,9 @@ class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
     observed: tuple[float, ...]
     count: tuple[int, ...]
     notes: tuple[str, ...]
+    # First moment of each UTC day, and the correlation of prediction and outcome on it.
+    daily_ic: tuple[tuple[int, float], ...] = ()
+    # Of each member and the ensemble: mean of the expected and of the real log returns, bin by bin, rising.
+    size_curves: dict[str, tuple[tuple[float, float], ...]] = {}
+    # The same candles traded by the worker's own decisions; None where there were no prices to trade at.
+    worker: WorkerReplay | None = None

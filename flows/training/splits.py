@@ -16,7 +16,8 @@ class Splits(msgspec.Struct, frozen=True, kw_only=True):
     Four windows, oldest first, that share nothing.
 
     A row belongs to a window when its candle and the whole of its label lie inside: the horizon before each window's
-    end is purged. Between two windows at least `embargo` candles belong to nobody.
+    end is purged. In the fit window members learn from no row either of which what they learn may end later than the
+    window does, as a trade held until a barrier may. Between two windows at least `embargo` candles belong to nobody.
     """
 
     fit: TimeWindow

@@ -7,14 +7,92 @@ from collections.abc import Mapping
 
 import psutil
 
+from feature_store.clock import utc_now
 from inference.domain.decision import TradingState
 from inference.execution.executor import Executor
 from inference.feed.candle_feed import CandleFeed
-from inference.settings import Settings
-from inference.supervision.status import ModelStatus, PositionStatus, SignalStatus, Status
+from inference.settings import Settings, ShadowPlace
+from inference.supervision.model_supervisor import ModelSupervisor
+from inference.supervision.status import (
+    BiasStatus,
+    ModelStatus,
+    PositionStatus,
+    QualityStatus,
+    ShadowStatus,
+    SignalStatus,
+    Status,
+    write_status,
+)
+from inference.telemetry.logs import logger
 from inference.worker import Worker
 
+_log = logger("bootstrap")
+
 _SIGNALS_SHOWN = 50
+
+
+class StatusFile:
+    """Writes what the worker does now for whoever watches; a full disk keeps it from nothing else."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._model_seen: tuple[str, ModelStatus] | None = None
+
+    def say(self, state: str, reason: str) -> None:
+        """Write the status of a worker that has no parts yet, or none any more."""
+        self._write(bare_status(self._settings, state=state, reason=reason, updated_at=_now("milliseconds")))
+
+    def show(
+        self,
+        worker: Worker,
+        feed: CandleFeed,
+        *,
+        journal_entries: int,
+        clock_rate: float,
+        cold_start_s: float | None,
+        stopped: bool,
+        transport: Mapping[str, float],
+    ) -> None:
+        """Write the status of a worker that runs."""
+        status = live_status(
+            self._settings,
+            worker,
+            feed,
+            model=self._model(worker),
+            journal_entries=journal_entries,
+            clock_rate=clock_rate,
+            cold_start_s=cold_start_s,
+            updated_at=_now("milliseconds"),
+            stopped=stopped,
+            transport=transport,
+        )
+        self._write(status)
+
+    def _model(self, worker: Worker) -> ModelStatus | None:
+        model = worker.model
+        if model is None:
+            return None
+        key = model.bundle.digest + model.version
+        if self._model_seen is None or self._model_seen[0] != key:
+            shown = ModelStatus(
+                version=model.version,
+                digest=model.bundle.digest,
+                gated=model.gated,
+                source=model.source,
+                loaded_at=_now("seconds"),
+            )
+            self._model_seen = (key, shown)
+        return self._model_seen[1]
+
+    def _write(self, status: Status) -> None:
+        try:
+            write_status(self._settings.status_file, status)
+        except OSError as error:
+            _log.warning("status_not_written", error=str(error))
+
+
+def _now(timespec: str) -> str:
+    return utc_now().isoformat(timespec=timespec)
 
 
 def bare_status(settings: Settings, *, state: str, reason: str, updated_at: str) -> Status:
@@ -41,6 +119,7 @@ def live_status(
     cold_start_s: float | None,
     updated_at: str,
     stopped: bool = False,
+    transport: Mapping[str, float] | None = None,
 ) -> Status:
     """Return the status of a worker that runs."""
     state, reason = ("stopped", "stopped on request") if stopped else _state(worker)
@@ -72,13 +151,54 @@ def live_status(
         cold_start_s=cold_start_s,
         rss_mb=round(psutil.Process().memory_info().rss / 2**20, 1),
         journal_entries=journal_entries,
+        transport=transport or {},
         feed={
             "streamed": feed.candles_streamed,
             "by_rest": feed.candles_by_rest,
             "reconnects": feed.reconnects,
             "silence_seconds": round(feed.silence_seconds, 2),
         },
+        shadow=_shadow(settings, worker),
+        bias=bias_status(worker.supervisor),
+        quality=quality_status(worker.supervisor),
     )
+
+
+def bias_status(supervisor: ModelSupervisor) -> BiasStatus:
+    """Return what the supervisor sees of the signals' sides."""
+    rules, bias = supervisor.rules, supervisor.bias
+    if bias is None:
+        return BiasStatus(mode=rules.mode.value, window=rules.window)
+    return BiasStatus(
+        mode=rules.mode.value,
+        window=rules.window,
+        found=bias.is_bias,
+        side=bias.side.value,
+        share=round(bias.share, 4),
+        usual=round(bias.usual, 4),
+        limit=round(bias.limit, 4),
+        candles=bias.candles,
+    )
+
+
+def quality_status(supervisor: ModelSupervisor) -> QualityStatus | None:
+    """Return how good the model's opinions were, or None before any has matured."""
+    found = supervisor.quality
+    if found is None:
+        return None
+    return QualityStatus(
+        right=round(found.right, 4), stated=round(found.stated, 4), brier=round(found.brier, 4), candles=found.candles
+    )
+
+
+def _shadow(settings: Settings, worker: Worker) -> ShadowStatus | None:
+    if worker.shadow is not None:
+        return worker.shadow.status
+    place = settings.shadow_place
+    reason = "QT_SHADOW=off" if place is ShadowPlace.OFF else "scored by `qtctl worker --shadow`, if that runs"
+    if place is ShadowPlace.INSIDE:
+        reason = "there is no registry to follow: QT_MLFLOW_URL is not set, or a bundle was named"
+    return ShadowStatus(place=place.value, state="waiting", reason=reason)
 
 
 def _state(worker: Worker) -> tuple[str, str]:

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 
+from msgspec import UNSET, UnsetType
+
+from inference.domain.bias import SignalBias
 from inference.domain.market import Instrument, Quote
 from inference.domain.position import Account, Position
 from inference.domain.signal import Direction, SignalScore
@@ -31,6 +34,7 @@ class DenyCode(StrEnum):
     NO_QUOTE = "NO_QUOTE"
     CONFIDENCE_BELOW_THRESHOLD = "CONFIDENCE_BELOW_THRESHOLD"
     EDGE_BELOW_COSTS = "EDGE_BELOW_COSTS"
+    SIGNALS_BIASED = "SIGNALS_BIASED"
     POSITION_OPEN = "POSITION_OPEN"
     COOLDOWN = "COOLDOWN"
     MAX_POSITIONS = "MAX_POSITIONS"
@@ -77,6 +81,8 @@ class Snapshot:
     # Symbols that could not be scored, with the reason.
     incomplete: Mapping[str, str] = field(default_factory=dict)
     timeframe_ms: int = 300_000
+    # There only where a bias is enforced, so that journals without one stay as they were, to the byte.
+    bias: SignalBias | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import ClassVar
 
+from msgspec import UNSET, UnsetType
+
 from inference.domain.decision import Approved, Decision, Denied, Snapshot
-from inference.domain.order import Fill, OrderIntent, OrderReport
+from inference.domain.order import Fill, OrderIntent, OrderReport, OrderType
 from inference.domain.policy import Policy
+from inference.domain.shadow import ShadowScored
 from inference.domain.trade import ExitReason, TradePlan, TradeResult
 
 
@@ -35,6 +38,45 @@ class CandlesDecided:
             approved=tuple(one for one in given if isinstance(one, Approved)),
             denied=tuple(one for one in given if isinstance(one, Denied)),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AddedInputs:
+    """
+    What a decision read beside the inputs made of the 49: features of one's own, and those of others.
+
+    `values` holds the inputs of each row under `names`, `facts` for each row what had arrived of each of `peers`, the
+    included symbols, as `feature_store.features.digests` packs them. `fingerprint` names everything that models read.
+    """
+
+    fingerprint: str
+    names: tuple[str, ...]
+    peers: tuple[str, ...]
+    facts: bytes
+    values: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeaturesUsed:
+    """
+    The rows of features that a decision read, as digests: what they were can be recomputed, whether they were it shows.
+
+    One row for each of `symbols`. `facts` holds what their states say of the candles behind them, `digests` 16 bits of
+    each feature, 64 of the row and 64 of the model inputs, as `feature_store.features.digests` packs them: about 170
+    bytes of journal for each symbol and candle. `fingerprint` names the feature set, `code` what computed it. `added`
+    is there only where models read more.
+    """
+
+    event_type: ClassVar[str] = "signal.features_used"
+    candle_close_ms: int
+    venue: str
+    timeframe: str
+    fingerprint: str
+    code: str
+    symbols: tuple[str, ...]
+    facts: bytes
+    digests: bytes
+    added: AddedInputs | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +123,17 @@ class OrderFoundAbsent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillBooked:
-    """One execution was booked; booking it twice changes nothing."""
+    """
+    One execution was booked; booking it twice changes nothing.
+
+    `slippage` is what its price was worse than the price its order was decided at, as a fraction of that one; below
+    zero it was better. UNSET where that price is not known.
+    """
 
     event_type: ClassVar[str] = "trade.filled"
     fill: Fill
+    order_type: OrderType | UnsetType = UNSET
+    slippage: Decimal | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +161,7 @@ class PositionFoundChanged:
     open_quantity: Decimal
     price: Decimal
     fees: Decimal = Decimal(0)
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +193,8 @@ class Noted:
 
 Event = (
     CandlesDecided
+    | FeaturesUsed
+    | ShadowScored
     | TradePlanned
     | OrderIntended
     | OrderReported

@@ -82,6 +82,15 @@ class OrderIntent:
     quantity: Decimal
     limit_price: Decimal | None = None
     trigger_price: Decimal | None = None
+    # Refused by the venue rather than executed at once: for limit orders that must not take.
+    post_only: bool = False
+    # What the price was when the order was decided on: for a conditional order, its trigger.
+    arrival_price: Decimal | None = None
+
+    @property
+    def rests(self) -> bool:
+        """Whether it may wait at the venue for somebody to trade with it."""
+        return self.order_type is OrderType.LIMIT
 
     @property
     def reduce_only(self) -> bool:

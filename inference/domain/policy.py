@@ -6,8 +6,19 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from decimal import Decimal
+from enum import StrEnum
 
 from inference.domain.errors import PolicyError
+
+
+class EntryStyle(StrEnum):
+    """How an entry is worked: at market, or resting at the best price of its own side for a while."""
+
+    MARKET = "market"
+    # What rests is cancelled once its time is over, and the rest bought or sold at market.
+    LIMIT = "limit"
+    # It follows the best price and never takes; what has not been filled in time is not entered.
+    POST_ONLY = "post_only"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +46,8 @@ class Policy:
     taker_fee: Decimal = Decimal("0.0005")
     slippage: Decimal = Decimal("0.0002")
     stale_after_candles: int = 1
+    entry_style: EntryStyle = EntryStyle.MARKET
+    entry_patience_seconds: int = 30
 
     def __post_init__(self) -> None:
         """Refuse values outside their bounds and sets that contradict themselves."""
@@ -49,6 +62,7 @@ class Policy:
             (1 <= self.leverage <= 30, "leverage must lie in [1, 30]"),
             (self.stop_atr_multiple > 0, "stop_atr_multiple must be positive"),
             (self.target_atr_multiple > 0, "target_atr_multiple must be positive"),
+            (1 <= self.entry_patience_seconds <= 3600, "entry_patience_seconds must lie in [1, 3600]"),
             (self.max_holding_candles >= 1, "max_holding_candles must be at least 1"),
             (
                 self.confidence_threshold is None or 0.5 <= self.confidence_threshold < 1,
@@ -62,5 +76,9 @@ class Policy:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over every rule, so that a decision can name the policy it was made under."""
-        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        rules = asdict(self)
+        if self.entry_style is EntryStyle.MARKET:
+            # As it was before there was a choice: what is decided by it is the same.
+            del rules["entry_style"], rules["entry_patience_seconds"]
+        text = json.dumps(rules, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -31,7 +31,8 @@ class SignalScore:
 
     `probability` is the calibrated probability that the price moves in `direction` over the horizon;
     `confidence` is the same number, named as policy names it. `expected_return` is the signed expected log return
-    before costs. `feature_time_ms` is the close time of the candle the features end on (UTC milliseconds).
+    before costs. `feature_time_ms` is the close time of the candle the features end on (UTC milliseconds). `regime` is
+    the kind of market that the series was in by then, as inference/regime names it.
     """
 
     symbol: str
@@ -43,6 +44,7 @@ class SignalScore:
     model_version: str
     feature_time_ms: int
     trace_id: str
+    regime: str = "unknown"
 
     def __post_init__(self) -> None:
         """Refuse numbers that are none: a symbol that could not be scored has no signal."""

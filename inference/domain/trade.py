@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
+from inference.domain.policy import EntryStyle
 from inference.domain.signal import Direction
 
 
@@ -43,6 +44,11 @@ class TradePlan:
     model_version: str
     candle_close_ms: int
     planned_at_ms: int
+    entry_style: EntryStyle = EntryStyle.MARKET
+    # Until when the entry may rest, in the venue's time; zero where it does not.
+    entry_until_ms: int = 0
+    # Halfway between bid and ask as they were decided on, where that is known.
+    arrival_price: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

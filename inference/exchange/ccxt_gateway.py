@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any, cast
 
@@ -22,9 +22,11 @@ from feature_store.venue.errors import (
 )
 from feature_store.venue.factory import RECV_WINDOW_MS
 from inference.domain.market import Instrument, Quote
-from inference.domain.order import Fill, OrderIntent, OrderReport, OrderType
+from inference.domain.order import Fill, OrderIntent, OrderReport
 from inference.exchange import ccxt_mapping as mapped
+from inference.exchange.capabilities import CAPABILITIES, Capabilities, inexpressible
 from inference.exchange.ccxt_mapping import MalformedReportError
+from inference.exchange.order_requests import order_request
 from inference.exchange.venue_clock import TimeSample, VenueClock
 from inference.execution.ports import VenuePosition
 from inference.telemetry.logs import logger
@@ -56,12 +58,16 @@ class CcxtGateway:
         monotonic: Callable[[], float],
         leverage: int,
         on_accepted: Callable[[float], None] = lambda _: None,
+        capabilities: Capabilities = CAPABILITIES["binanceusdm"],
+        on_clock_moved: Callable[[], None] = lambda: None,
     ) -> None:
         self._exchange = exchange
         self._clock = clock
         self._monotonic = monotonic
         self._leverage = leverage
         self._on_accepted = on_accepted
+        self._capabilities = capabilities
+        self._on_clock_moved = on_clock_moved
         self._levered: set[str] = set()
         self._closed_until = 0.0
         self._clock_is_doubtful = False
@@ -73,8 +79,30 @@ class CcxtGateway:
         """How long, in wall-clock milliseconds, the venue may still execute a request that we sent."""
         return RECV_WINDOW_MS
 
+    @property
+    def closed_seconds(self) -> float:
+        """For how long the venue still wants to hear nothing from us."""
+        return max(0.0, self._closed_until - self._monotonic())
+
+    async def wallet(self) -> Decimal:
+        """Return the wallet balance in quote currency, without unrealised profit."""
+        answer = await self._read(self._exchange.fapiPrivateV3GetAccount)
+        try:
+            return mapped.wallet(answer, asset=SETTLEMENT_ASSET)
+        except MalformedReportError as error:
+            raise RetryableError(str(error)) from error
+
     async def connect(self) -> None:
         """Learn the venue's time and its markets, and check that the account nets long and short."""
+        await self.connect_public()
+        mode = self._object("Position mode", await self._read(self._exchange.fapiPrivateGetPositionSideDual))
+        if str(mode.get("dualSidePosition")).lower() != "false":
+            raise AccountError(
+                "The account is in hedge mode; switch it to one-way mode in the venue's settings", code=_HEDGE_MODE
+            )
+
+    async def connect_public(self) -> None:
+        """Learn the venue's time and its markets; this much needs no account."""
         await self.sync_clock()
         if not self._clock.is_settled:
             await asyncio.sleep(0.06)
@@ -85,23 +113,24 @@ class CcxtGateway:
             for symbol, market in self._exchange.markets.items()
             if market.get("swap") and market.get("linear")
         }
-        mode = mapped.mapping("Position mode", await self._read(self._exchange.fapiPrivateGetPositionSideDual))
-        if str(mode.get("dualSidePosition")).lower() != "false":
-            raise AccountError(
-                "The account is in hedge mode; switch it to one-way mode in the venue's settings", code=_HEDGE_MODE
-            )
 
-    async def sync_clock(self) -> None:
-        """Ask the venue for its time once."""
+    async def sync_clock(self, *, afresh: bool = False) -> int:
+        """
+        Ask the venue for its time once, learn from it, and return it in milliseconds since 1970 UTC.
+
+        `afresh` forgets what was believed before: the venue has refused it.
+        """
         self._clock_is_doubtful = False
         sent = self._monotonic()
         answer = await self._ask(self._exchange.fapiPublicGetTime, None)
         received = self._monotonic()
-        server_time = mapped.mapping("Time", answer).get("serverTime")
-        if server_time is None:
+        server_time = str(self._object("Time", answer).get("serverTime"))
+        if not server_time.isdecimal():
             raise RetryableError(f"The venue's clock was not readable, its answer was {str(answer)[:80]!r}")
-        if self._clock.add(TimeSample(sent=sent, received=received, venue_ms=int(server_time))):
+        if self._clock.add(TimeSample(sent=sent, received=received, venue_ms=int(server_time)), afresh=afresh):
             _log.warning("venue_clock_moved", venue_time_ms=int(server_time))
+            self._on_clock_moved()
+        return int(server_time)
 
     def instruments(self, symbols: Iterable[str]) -> dict[str, Instrument]:
         """Return steps and minimums of the symbols."""
@@ -131,6 +160,24 @@ class CcxtGateway:
                 _log.warning("quote_unreadable", symbol=symbol, error=str(error))
         return quotes
 
+    async def quote(self, symbol: str) -> Quote:
+        """Return the best bid and ask of one symbol."""
+        row = await self._read(self._exchange.fapiPublicGetTickerBookTicker, {"symbol": self._id(symbol)})
+        return cast("Quote", self._readable(mapped.quote, row, symbol=symbol))
+
+    @property
+    def has_countdown(self) -> bool:
+        """Whether the venue cancels a symbol's entries by itself once it has not heard of us for a while."""
+        return hasattr(self._exchange, "fapiPrivatePostCountdownCancelAll")
+
+    async def set_countdown(self, symbol: str, seconds: float) -> None:
+        """Let the venue cancel the plain orders of a symbol so many wall-clock seconds from now; zero takes it back."""
+        if self._is_listed(symbol):
+            # The venue counts on its own clock, which may run faster than ours.
+            countdown_ms = round(seconds * 1000 * self._clock.rate)
+            query = {"symbol": self._id(symbol), "countdownTime": countdown_ms}
+            await self._read(self._exchange.fapiPrivatePostCountdownCancelAll, query)
+
     async def venue_now_ms(self) -> int:
         """Return the venue's time."""
         return self._timestamp_ms()
@@ -139,11 +186,13 @@ class CcxtGateway:
         """Send one order once; see the port for what it raises."""
         if not self._is_listed(intent.symbol):
             raise OrderRefusedError(f"The venue does not list {intent.symbol} any more")
+        if why := inexpressible(intent, self._capabilities):
+            raise OrderRefusedError(f"{self._capabilities.venue} cannot be asked for this order: {why}", code=why)
         if self._clock_is_doubtful:
-            await self.sync_clock()
+            await self.sync_clock(afresh=True)
         if not intent.reduce_only:
             await self._ensure_leverage(intent.symbol)
-        request = self._request(intent)
+        request = order_request(intent, self._id(intent.symbol))
         send = self._exchange.fapiPrivatePostAlgoOrder if intent.is_conditional else self._exchange.fapiPrivatePostOrder
         self._refuse_while_closed()
         sent = self._monotonic()
@@ -265,33 +314,6 @@ class CcxtGateway:
             return algo
         return mapped.fired_report(algo, self._readable(mapped.order_report, answer, symbol=algo.symbol))
 
-    def _request(self, intent: OrderIntent) -> dict[str, Any]:
-        request: dict[str, Any] = {
-            "symbol": self._id(intent.symbol),
-            "side": intent.side.value,
-            "type": intent.order_type.value,
-            "quantity": _plain(intent.quantity),
-            "newOrderRespType": "RESULT",
-        }
-        if intent.reduce_only:
-            request["reduceOnly"] = "true"
-        if intent.is_conditional:
-            if intent.trigger_price is None:
-                raise ValueError(f"Conditional order {intent.client_order_id} needs a trigger price")
-            request.update(
-                algoType="CONDITIONAL",
-                clientAlgoId=intent.client_order_id,
-                triggerPrice=_plain(intent.trigger_price),
-                workingType="CONTRACT_PRICE",
-            )
-            return request
-        request["newClientOrderId"] = intent.client_order_id
-        if intent.order_type is OrderType.LIMIT:
-            if intent.limit_price is None:
-                raise ValueError(f"Limit order {intent.client_order_id} needs a limit price")
-            request.update(price=_plain(intent.limit_price), timeInForce="GTC")
-        return request
-
     def _report(self, intent: OrderIntent, answer: object) -> OrderReport:
         if intent.is_conditional:
             return mapped.algo_report(answer, symbol=intent.symbol)
@@ -326,7 +348,7 @@ class CcxtGateway:
         try:
             return await self._ask(call, query)
         except ClockError:
-            await self.sync_clock()
+            await self.sync_clock(afresh=True)
             return await self._ask(call, query)
 
     async def _ask(self, call: Callable[..., Awaitable[Any]], query: dict[str, Any] | None) -> Any:
@@ -339,6 +361,12 @@ class CcxtGateway:
     def _readable(self, read: Callable[..., Any], raw: object, *, symbol: str) -> Any:
         try:
             return read(raw, symbol=symbol)
+        except MalformedReportError as error:
+            raise RetryableError(f"The venue's answer cannot be read: {error}") from error
+
+    def _object(self, what: str, raw: object) -> Mapping[str, Any]:
+        try:
+            return mapped.mapping(what, raw)
         except MalformedReportError as error:
             raise RetryableError(f"The venue's answer cannot be read: {error}") from error
 
@@ -372,9 +400,3 @@ class CcxtGateway:
     def _symbol(self, row: Any) -> str:
         native = str(row.get("symbol"))
         return self._symbols.get(native, native)
-
-
-def _plain(number: Decimal) -> str:
-    """Return a number without exponent and trailing zeros, as the venue reads it."""
-    text = f"{number:f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

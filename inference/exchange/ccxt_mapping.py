@@ -185,10 +185,28 @@ def venue_position(raw: object, *, symbol: str) -> VenuePosition:
 
 def equity(raw: object, *, asset: str) -> Decimal:
     """Read wallet plus unrealised profit in one settlement asset."""
+    return _of_asset(raw, asset, "marginBalance")
+
+
+def wallet(raw: object, *, asset: str) -> Decimal:
+    """Read the wallet balance in one settlement asset: each fill, fee and funding changes it, prices do not."""
+    return _of_asset(raw, asset, "walletBalance")
+
+
+def stream_wallet(raw: object, *, asset: str) -> Decimal | None:
+    """Read what an ACCOUNT_UPDATE says of the wallet balance in one asset; None where it says nothing of it."""
+    update = mapping("Account event", mapping("Account event", raw).get("a"))
+    for row in rows("Account event", update.get("B", [])):
+        if row.get("a") == asset:
+            return _decimal("Account event", row, "wb")
+    return None
+
+
+def _of_asset(raw: object, asset: str, field: str) -> Decimal:
     account = mapping("Account", raw)
     for row in rows("Account", account.get("assets")):
         if row.get("asset") == asset:
-            return _decimal("Account", row, "marginBalance")
+            return _decimal("Account", row, field)
     raise MalformedReportError("Account", f"asset {asset}", account.get("assets"))
 
 

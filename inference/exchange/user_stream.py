@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from typing import Any
 
 from feature_store.venue.ccxt_package import ccxt
-from feature_store.venue.errors import translate
+from feature_store.venue.errors import VenueError, translate
 from inference.domain.order import Fill, OrderReport
 from inference.exchange.account_events import AccountEvents, KeyLost, Opened, OrderEvent
 from inference.exchange.ccxt_mapping import MalformedReportError, stream_fill, stream_report
-from inference.exchange.watching import Interrupted, Watcher, close_clients, is_private
+from inference.exchange.watching import Interrupted, Watcher, close_clients, is_private, pause_seconds
 from inference.telemetry.logs import logger
 
 _log = logger("user_stream")
 
 # ccxt 4.5.90 renews the listen key once and never again, so we do; an unknown key is noticed this soon.
-_KEEP_ALIVE_SECONDS = 60.0
+_KEEP_ALIVE_SECONDS = 6.0
+# Between two questions over the stream, and two looks at the account beside it; how long each may go without a word.
+_LOOK_SECONDS = 3.0
+_ANSWER_WITHIN_SECONDS = 3.0
+_TOLD_WITHIN_SECONDS = 1.5
+# The stream may also be quicker than the answer was.
+_TOLD_BEFORE_SECONDS = 1.0
 _TICK_SECONDS = 1.0
 # An order that the venue has accepted is on the stream within milliseconds.
 _EXPECTED_WITHIN_SECONDS = 5.0
@@ -29,6 +36,10 @@ _SEEN_FILLS = 4096
 class UserStream:
     """
     Follows what happens to the account's orders.
+
+    A stream can die without a word: it stays open and answers pings. So the venue is asked something over it now and
+    then, an order that was accepted must show on it, and so must the wallet balance that `look` finds beside it.
+    `closed_seconds` says for how long the venue wants to hear nothing.
 
     `on_report` and `on_fill` get each event, `on_gap` is called whenever events may have been missed: then only REST
     knows. That is so when the stream is interrupted, and again as soon as it is open, because what happened between
@@ -45,6 +56,8 @@ class UserStream:
         on_gap: Callable[[str], None],
         monotonic: Callable[[], float],
         keep_alive_seconds: float = _KEEP_ALIVE_SECONDS,
+        look: Callable[[], Awaitable[Decimal]] | None = None,
+        closed_seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._exchange = exchange
         self._on_report = on_report
@@ -52,6 +65,8 @@ class UserStream:
         self._on_gap = on_gap
         self._monotonic = monotonic
         self._keep_alive_seconds = keep_alive_seconds
+        self._look = look
+        self._closed_seconds = closed_seconds
         self._expecting_since: float | None = None
         self._seen_fills: dict[str, None] = {}
         self._failures = 0
@@ -88,6 +103,9 @@ class UserStream:
             tasks.create_task(self._keep_open(), name="user-stream-connection")
             tasks.create_task(self._follow_events(), name="user-stream-events")
             tasks.create_task(self._keep_alive(), name="user-stream-keep-alive")
+            tasks.create_task(self._question(), name="user-stream-question")
+            if self._look is not None:
+                tasks.create_task(self._look_beside(self._look), name="user-stream-look")
 
     async def _keep_open(self) -> None:
         try:
@@ -121,6 +139,8 @@ class UserStream:
             self._dialling_since = None
             if self._is_overdue():
                 await self._reopen("no event for an order the venue accepted")
+            elif self._events.unanswered_seconds > _ANSWER_WITHIN_SECONDS:
+                await self._reopen("it does not answer")
             return
         if self._dialling_since is None:
             self._dialling_since = self._monotonic()
@@ -141,9 +161,9 @@ class UserStream:
         await self._connection.drop()
         await close_clients(self._exchange, which=is_private)
         self._forget_listen_key()
+        self._events.forget()
         self._on_gap(reason)
-        pause = min(30.0, 0.2 * 2 ** min(self._failures, 8))
-        await asyncio.sleep(pause * (0.5 + random.random() / 2))
+        await asyncio.sleep(max(self._closed_seconds(), pause_seconds(self._failures, random.random())))
 
     def _forget_listen_key(self) -> None:
         options = self._exchange.options.setdefault("linear", {})
@@ -157,7 +177,7 @@ class UserStream:
         while True:
             await asyncio.sleep(self._keep_alive_seconds)
             key = self._listen_key()
-            if key is None:
+            if key is None or self._closed_seconds() > 0:
                 continue
             try:
                 await self._exchange.fapiPrivatePutListenKey()
@@ -169,6 +189,33 @@ class UserStream:
                 # Said to the one that waits on the stream: two that reopen it would close each other's connection.
                 if key == self._listen_key():
                     self._lost = f"listen key lost: {error}"[:200]
+
+    async def _question(self) -> None:
+        while True:
+            await self._events.ask(within=_ANSWER_WITHIN_SECONDS)
+            # Until it has answered once, nothing is known of whether it does.
+            await asyncio.sleep(_LOOK_SECONDS if self._events.has_answered else 0.2)
+
+    async def _look_beside(self, look: Callable[[], Awaitable[Decimal]]) -> None:
+        """Hold the wallet as REST shows it against what the stream told: each fill, fee and funding changes it."""
+        while True:
+            since = self._monotonic() - _TOLD_BEFORE_SECONDS
+            try:
+                wallet = await look()
+            except VenueError as error:
+                _log.warning("account_not_looked_at", error=str(error)[:200])
+            else:
+                await self._judge(wallet, since)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _judge(self, wallet: Decimal, since: float) -> None:
+        if not self._events.knows(wallet, since=since):
+            # The stream may be slower than the answer was.
+            await asyncio.sleep(_TOLD_WITHIN_SECONDS)
+            if not self._events.knows(wallet, since=since):
+                self._lost = "the account changed and the stream did not tell" if self.is_connected else self._lost
+                return
+        self._events.believe(wallet)
 
     def _take_order(self, event: OrderEvent) -> None:
         self._expecting_since = None

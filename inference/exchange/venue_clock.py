@@ -77,9 +77,13 @@ class VenueClock:
         """Return how long a stretch of the venue's time lasts on our clock."""
         return venue_ms / 1000 / self._rate
 
-    def add(self, sample: TimeSample) -> bool:
-        """Learn from one answer; return True where the venue's clock turned out to have been moved."""
-        jumped = bool(self._samples) and self._has_jumped(sample)
+    def add(self, sample: TimeSample, *, afresh: bool = False) -> bool:
+        """
+        Learn from one answer; return True where the venue's clock turned out to have been moved.
+
+        `afresh` says that the venue has refused our time: whatever was believed until now is wrong.
+        """
+        jumped = bool(self._samples) and (afresh or self._has_jumped(sample))
         if jumped:
             self._samples.clear()
             self._latest_ms = 0
@@ -103,7 +107,9 @@ class VenueClock:
         if self._accelerated and baseline >= _MIN_BASELINE_SECONDS:
             rate = (last.venue_ms - first.venue_ms) / 1000 / baseline
             self._rate_doubt = (first.round_trip + last.round_trip) / baseline
-            self._rate = 1.0 if abs(rate - 1) < _WALL_RATE_TOLERANCE else max(rate, 0.01)
+            # What slow answers cannot tell from the wall's speed is taken for it.
+            is_wall = abs(rate - 1) < max(_WALL_RATE_TOLERANCE, self._rate_doubt)
+            self._rate = 1.0 if is_wall else max(rate, 0.01)
         # The quickest of the recent answers is the most exact one.
         best = min(list(self._samples)[-8:], key=lambda sample: sample.round_trip)
         self._anchor, self._anchor_ms = best.middle, float(best.venue_ms)

@@ -63,15 +63,25 @@ class Watcher:
             await asyncio.gather(task, return_exceptions=True)
 
 
+# A venue that has fallen silent does not answer a farewell either.
+_FAREWELL_SECONDS = 0.5
+
+
 async def close_clients(exchange: Any, *, which: Callable[[str], bool]) -> None:
     """Close the WebSocket clients whose URL is meant, so that the next `watch_…` opens new ones."""
     for url, client in list(exchange.clients.items()):
         if which(url):
             exchange.clients.pop(url, None)
-            with contextlib.suppress(ccxt.BaseError, OSError):
-                await client.close()
+            with contextlib.suppress(ccxt.BaseError, OSError, TimeoutError):
+                async with asyncio.timeout(_FAREWELL_SECONDS):
+                    await client.close()
 
 
 def is_private(url: str) -> bool:
     """Tell whether a client is the account's stream, or stands for its authentication under way."""
     return "listenKey" in url or url.startswith("authentication")
+
+
+def pause_seconds(failures: int, chance: float, *, shortest: float = 0.2, longest: float = 30.0) -> float:
+    """Return how long to wait before a stream is opened again: longer each time, and not when everybody does."""
+    return min(longest, shortest * 2.0 ** min(failures, 10)) * (0.5 + chance / 2)

@@ -5,28 +5,38 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
-from typing import Any
 
-from feature_store.venue.errors import RequestRefusedError, VenueError
+from feature_store.venue.errors import VenueError
 from inference.domain.decision import Approved
-from inference.domain.events import ExitRequested, PositionFoundChanged, TradeClosed, TradePlanned
-from inference.domain.order import Fill, OrderReport, OrderStatus, Purpose, Side
+from inference.domain.events import ExitRequested, TradePlanned
+from inference.domain.market import Quote
+from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Purpose
+from inference.domain.policy import EntryStyle
 from inference.domain.trade import ExitReason, TradePlan, TradeResult
 from inference.execution.book import Book, Trade
 from inference.execution.client_order_id import trade_id_of
+from inference.execution.closing import Closing
+from inference.execution.dead_man import DeadMan
+from inference.execution.entering import Wish, is_under_way, needs_quote
+from inference.execution.entry_holds import EntryHolds
 from inference.execution.ledger import Ledger
-from inference.execution.next_step import NOTHING_TO_REDUCE, Cancel, Finish, Leave, Place, Resolve, Step, next_step
+from inference.execution.next_step import NOTHING_TO_REDUCE, next_step
 from inference.execution.ports import Gateway, Recorder
+from inference.execution.protection import Protection
 from inference.execution.reconciler import Reconciler
-from inference.execution.result import explained, trade_result
+from inference.execution.steps import Cancel, Finish, Leave, Place, Resolve, Step
 from inference.execution.submission import ExecutionSettings, Outcome, Submission
+from inference.execution.turns import Turns
 
 # A turn ends after this many steps even if more are due: what does not converge must not starve the rest.
 _STEPS_PER_TURN = 40
-_FILLS_SLACK_MS = 60_000
-# The newest results; the book counts them all.
-_RESULTS_KEPT = 100
+# How long the best prices are waited for: a fill meanwhile waits for its stop.
+_QUOTE_PATIENCE_S = 1.0
+# A price that is older says little of what an order met.
+_QUOTE_FRESH_MS = 60_000
 
 
 class Executor:
@@ -34,7 +44,8 @@ class Executor:
     Executes approvals and keeps every open trade protected.
 
     `start` first; then `run` in a task of its own, `enter` and `request_exit` from the decision loop, `on_report`
-    and `on_fill` from the user stream. One trade per symbol; symbols do not wait for each other.
+    and `on_fill` from the user stream, `doubt` wherever some of it may have been missed. One trade per symbol; symbols
+    do not wait for each other. Entries that rest are followed by `run`.
     """
 
     def __init__(
@@ -48,25 +59,40 @@ class Executor:
         sleep: Callable[[float], Awaitable[None]],
         taker_fee: Decimal,
         settings: ExecutionSettings | None = None,
+        entry_style: EntryStyle = EntryStyle.MARKET,
+        entry_patience_seconds: int = 30,
     ) -> None:
         self.book = book
         self.is_reconciled = False
-        self.closed: deque[TradeResult] = deque(maxlen=_RESULTS_KEPT)
+        self.holds = EntryHolds()
         self._settings = settings or ExecutionSettings()
+        self._entry_style = entry_style
+        self._entry_patience_ms = entry_patience_seconds * 1000
         self._gateway = gateway
         self._ledger = Ledger(book=book, journal=journal, now_ms=now_ms)
+        self._turns = Turns(self.settle, sleep)
         self._submission = Submission(
             gateway=gateway,
             ledger=self._ledger,
             settings=self._settings,
             monotonic=monotonic,
             sleep=sleep,
-            changed=self._touch,
+            changed=self._turns.touch,
         )
+        self._closing = Closing(
+            gateway=gateway,
+            ledger=self._ledger,
+            submission=self._submission,
+            settings=self._settings,
+            now_ms=now_ms,
+            sleep=sleep,
+            taker_fee=taker_fee,
+        )
+        self._protection = Protection(self._settings, monotonic)
+        self._dead_man = DeadMan(gateway, seconds=self._settings.countdown_seconds, monotonic=monotonic)
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._sleep = sleep
-        self._taker_fee = taker_fee
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._reconciler = Reconciler(
             gateway=gateway,
@@ -75,25 +101,39 @@ class Executor:
             settings=self._settings,
             locks=self._locks,
             settle=self.settle,
+            is_due=lambda trade: next_step(trade, wish=self._wish(trade)) is not None,
             now_ms=now_ms,
             sleep=sleep,
         )
-        self._touched: set[str] = set()
-        self._again: set[str] = set()
-        self._wake = asyncio.Event()
-        self._turns: dict[str, asyncio.Task[None]] = {}
-        self._reconciling: asyncio.Task[bool] | None = None
-        self._defect: BaseException | None = None
-        self._naked_since: dict[str, float] = {}
-        self._fired_since: dict[str, float] = {}
-        self._fills_asked: defaultdict[str, int] = defaultdict(int)
+        self._reconciling = asyncio.Lock()
+        self._doubts = 0
         self._may_enter: set[str] = set()
+        self._taken_away: set[str] = set()
+        self._quotes: dict[str, Quote] = {}
         self._stopping = False
+
+    @property
+    def closed(self) -> deque[TradeResult]:
+        """The newest results."""
+        return self._closing.closed
 
     @property
     def failure(self) -> BaseException | None:
         """What keeps the worker from entering anything new until it is started again, if anything does."""
-        return self._ledger.failure or self._submission.defect or self._defect
+        return self._ledger.failure or self._submission.defect or self._turns.defect
+
+    @property
+    def unexplained(self) -> str:
+        """What was found at the venue that nothing of ours explains; until the next start nothing new is entered."""
+        return self._reconciler.unexplained
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing new may be entered until the next start, in words; empty where nothing speaks against it."""
+        if self.failure is not None:
+            return f"execution failed: {self.failure}"
+        found = self.unexplained
+        return found and f"the venue holds what nothing of ours explains, look at the account: {found}"
 
     async def start(self) -> None:
         """Reconcile with the venue until journal and venue agree; a venue that is down is waited for."""
@@ -102,8 +142,9 @@ class Executor:
 
     async def enter(self, approved: Approved, *, candle_close_ms: int) -> bool:
         """
-        Turn an approval into a protected position; return whether anything was opened.
+        Turn an approval into a protected position; return whether anything was opened by now.
 
+        An entry that rests goes on after this returns, for as long as the policy has patience.
         An approval that had to wait past the next decision is not taken: its slot may be given to another by now.
 
         Raises:
@@ -120,8 +161,9 @@ class Executor:
             self._may_enter.add(plan.trade_id)
             try:
                 await self._settle_trade(plan.trade_id)
-            finally:
+            except BaseException:
                 self._may_enter.discard(plan.trade_id)
+                raise
 
             return self.book.trades[plan.trade_id].entered > 0
 
@@ -136,13 +178,13 @@ class Executor:
         """Take in a report from the user stream, in whatever order and however often it comes."""
         if self._ledger.note_report(report):
             self._submission.heard(report.client_order_id)
-            self._touch(report.symbol)
+            self._turns.touch(report.symbol)
 
     def on_fill(self, fill: Fill) -> None:
         """Take in an execution from the user stream."""
         if self._ledger.note_fill(fill):
             self._submission.heard(fill.client_order_id)
-            self._touch(fill.symbol)
+            self._turns.touch(fill.symbol)
 
     async def settle(self, symbol: str) -> None:
         """Do whatever a symbol's trades need next, until nothing is due or the venue must be waited for."""
@@ -150,52 +192,67 @@ class Executor:
             for trade in self.book.active_in(symbol):
                 await self._settle_trade(trade.plan.trade_id)
 
+    def doubt(self) -> None:
+        """Enter nothing before the next reconciliation: something may have happened that nobody told us of."""
+        self._doubts += 1
+        self.is_reconciled = False
+        self._turns.wake()
+
+    def know(self, quotes: dict[str, Quote]) -> dict[str, Quote]:
+        """Remember prices and return them: what an order executes at is held against what was known as it was sent."""
+        self._quotes.update(quotes)
+        return quotes
+
     async def run(self) -> None:
         """Watch and settle until `stop`; a failure is kept in `failure`, and what is open is watched on."""
         last_reconcile = self._monotonic()
         while not self._stopping:
-            await self._pause()
+            await self._turns.pause(self._settings.watch_seconds)
             self.watch()
-            touched, self._touched = self._touched, set()
-            self._wake.clear()
-            for symbol in sorted(touched):
-                self._begin_turn(symbol)
+            self._turns.begin()
+            if not self._dead_man.is_off:
+                self._turns.beside("dead man", lambda: self._dead_man.follow(self._resting))
             wait = self._settings.reconcile_seconds if self.is_reconciled else self._settings.watch_seconds
-            if self._monotonic() - last_reconcile >= wait and self._reconciling is None:
-                self._begin_reconcile()
+            if self._monotonic() - last_reconcile >= wait and self._turns.beside("reconcile", self.reconcile):
                 last_reconcile = self._monotonic()
 
     def watch(self) -> None:
-        """Mark every symbol in which something is due, and every stop that fired and does not fill."""
+        """Mark every symbol in which something is due, an entry rests, or a stop fired and does not fill."""
         for trade in self.book.active():
-            due = next_step(trade, stop_overdue=self._is_overdue(trade)) is not None
-            if due or self._has_fired_in_vain(trade):
-                self._touched.add(trade.symbol)
+            due = next_step(trade, wish=self._wish(trade), stop_overdue=self._protection.is_overdue(trade)) is not None
+            rests = trade.plan.trade_id in self._may_enter and trade.plan.entry_style is not EntryStyle.MARKET
+            if due or rests or self._protection.has_fired_in_vain(trade):
+                self._turns.mark(trade.symbol)
 
     async def reconcile(self) -> bool:
         """Make journal and venue agree; return whether they do. Until they do, nothing new is entered."""
-        self.is_reconciled = await self._reconciler.reconcile()
-        return self.is_reconciled
+        async with self._reconciling:
+            doubts = self._doubts
+            agreed = await self._reconciler.reconcile()
+            # What made us doubt meanwhile may have happened after the venue was read.
+            self.is_reconciled = agreed and doubts == self._doubts
+            return self.is_reconciled
 
     async def stop(self) -> None:
-        """Finish what is under way and leave; stops and targets stay at the venue."""
+        """Finish what is under way and leave; entries that rest are taken away, stops and targets stay at the venue."""
         self._stopping = True
-        self._wake.set()
-        tasks: list[asyncio.Task[Any]] = [task for task in self._turns.values() if not task.done()]
-        if self._reconciling is not None:
-            tasks.append(self._reconciling)
-        if tasks:
-            await asyncio.wait(tasks)
+        self._turns.wake()
+        await asyncio.gather(*(self.settle(symbol) for symbol in self._resting()))
+        await self._turns.finished()
+        await self._dead_man.follow(self._resting)
         await self._submission.stop()
 
     def _is_outdated(self, candle_close_ms: int) -> bool:
         return self._now_ms() - candle_close_ms > self._settings.approval_valid_ms
 
     def _is_open_for_entries(self, symbol: str) -> bool:
-        return not self._stopping and self.is_reconciled and self.failure is None and not self.book.active_in(symbol)
+        if self.holds.blocks(symbol, self._monotonic()):
+            return False
+        is_sound = self.is_reconciled and self.failure is None and not self.unexplained
+        return is_sound and not self._stopping and not self.book.active_in(symbol)
 
     def _plan(self, approved: Approved, candle_close_ms: int) -> TradePlan:
-        signal = approved.signal
+        signal, now_ms = approved.signal, self._now_ms()
         return TradePlan(
             trade_id=trade_id_of(signal.trace_id),
             trace_id=signal.trace_id,
@@ -209,34 +266,48 @@ class Executor:
             confidence=signal.confidence,
             model_version=signal.model_version,
             candle_close_ms=candle_close_ms,
-            planned_at_ms=self._now_ms(),
+            planned_at_ms=now_ms,
+            entry_style=self._entry_style,
+            entry_until_ms=0 if self._entry_style is EntryStyle.MARKET else now_ms + self._entry_patience_ms,
+            arrival_price=self._price(approved.symbol),
         )
 
     async def _settle_trade(self, trade_id: str) -> None:
         for _ in range(_STEPS_PER_TURN):
             trade = self.book.trades.get(trade_id)
             if trade is None:
-                return
-            step = next_step(
-                trade, may_enter=self._is_still_wanted(trade), stop_overdue=self._is_overdue(trade)
-            ) or self._unfilled_stop(trade)
-            if step is None:
-                return
-            if not await self._take(trade, step):
-                return
+                break
+            step = await self._next_step(trade)
+            if step is None or not await self._take(trade, step):
+                break
+        trade = self.book.trades.get(trade_id)
+        if trade is None or not is_under_way(trade, self._wish(trade)):
+            self._may_enter.discard(trade_id)
+
+    async def _next_step(self, trade: Trade) -> Step | None:
+        overdue = self._protection.is_overdue(trade)
+        wish = self._wish(trade)
+        step = next_step(trade, wish=wish, stop_overdue=overdue) or self._protection.unfilled_stop(trade)
+        if step is None and needs_quote(trade, wish):
+            # Only now: protection does not wait for a price.
+            with suppress(VenueError, TimeoutError):
+                async with asyncio.timeout(_QUOTE_PATIENCE_S):
+                    quote = await self._gateway.quote(trade.symbol)
+                self._quotes[trade.symbol] = quote
+                # Much may have happened while it was asked for.
+                current = self.book.trades[trade.plan.trade_id]
+                step = next_step(current, wish=replace(self._wish(current), quote=quote), stop_overdue=overdue)
+        return step
 
     async def _take(self, trade: Trade, step: Step) -> bool:
         # Returns whether to go straight on; False leaves the rest to a later turn, which `watch` begins.
         match step:
             case Place(intent=intent):
-                is_entry = intent.purpose is Purpose.ENTRY
-                outcome = await self._submission.send(
-                    intent, is_wanted=lambda: not is_entry or self._is_still_wanted(trade)
-                )
-                return outcome is Outcome.KNOWN and await self._after_placing(trade, intent.client_order_id)
+                return await self._place(trade, intent)
             case Resolve(order=order):
                 return await self._submission.resolve(order.intent) is Outcome.KNOWN
             case Cancel(order=order):
+                self._taken_away.add(order.intent.client_order_id)
                 return await self._submission.cancel(order.intent) is Outcome.KNOWN
             case Leave(reason=reason, detail=detail):
                 event = ExitRequested(trade_id=trade.plan.trade_id, reason=reason, detail=detail)
@@ -245,86 +316,67 @@ class Executor:
             case Finish():
                 return await self._finish(trade)
 
+    async def _place(self, trade: Trade, intent: OrderIntent) -> bool:
+        if intent.rests and not await self._dead_man.arm(intent.symbol):
+            return False
+        if intent.purpose is Purpose.EXIT:
+            intent = replace(intent, arrival_price=self._price(intent.symbol))
+        is_entry, key = intent.purpose is Purpose.ENTRY, trade.plan.trade_id
+        outcome = await self._submission.send(
+            intent, is_wanted=lambda: not is_entry or self._may_send_entry(self.book.trades[key])
+        )
+        return outcome is Outcome.KNOWN and await self._after_placing(trade, intent.client_order_id)
+
     async def _after_placing(self, trade: Trade, client_order_id: str) -> bool:
         order = self.book.order(client_order_id)
         if order is None or not order.refusal:
             return True
+        if order.intent.purpose is Purpose.ENTRY:
+            self.holds.note(order.intent.symbol, order.refusal, self._monotonic())
         if order.intent.purpose is Purpose.EXIT and order.refusal == NOTHING_TO_REDUCE:
-            return await self._believe_venue(trade.plan.trade_id)
+            return await self._closing.believe_venue(trade.plan.trade_id)
         await self._sleep(self._settings.poll_seconds)
         # A refused exit is tried again and again, but in turns that let the rest live.
         return order.intent.purpose is not Purpose.EXIT or len(trade.of(Purpose.EXIT)) < _STEPS_PER_TURN // 4
 
     async def _finish(self, trade: Trade) -> bool:
+        went_on = await self._closing.finish(trade)
         key = trade.plan.trade_id
-        if trade.entered > 0 or trade.exited > 0:
-            self._fills_asked[key] += 1
-            try:
-                await self._book_fills(trade)
-            except VenueError as error:
-                # A refusal stays one: the money is then counted from the order reports.
-                if not isinstance(error, RequestRefusedError) or self._fills_asked[key] < self._settings.fills_attempts:
-                    return False
-            current = self.book.trades[key]
-            if not explained(current) and self._fills_asked[key] < self._settings.fills_attempts:
-                await self._sleep(self._settings.poll_seconds)
-                return True
-        current = self.book.trades[key]
-        if current.open_quantity > 0:
-            return True
-        result = trade_result(current, closed_at_ms=self._now_ms(), taker_fee=self._taker_fee)
-        self._ledger.note(TradeClosed(trade_id=key, result=result), trace_id=trade.plan.trace_id, durable=True)
-        self.closed.append(result)
-        for remembered in (self._naked_since, self._fills_asked):
-            remembered.pop(key, None)
-        for order_id in current.orders:
-            self._fired_since.pop(order_id, None)
-        self._submission.forget(current.orders.keys())
-        return True
+        current = self.book.trades.get(key)
+        if current is None or current.is_over:
+            orders = trade.orders if current is None else current.orders
+            self._protection.forget(key, orders.keys())
+            self._taken_away.difference_update(orders.keys())
+        return went_on
 
-    async def _book_fills(self, trade: Trade) -> None:
-        fills = await self._gateway.fills(trade.symbol, trade.plan.planned_at_ms - _FILLS_SLACK_MS)
-        for fill in fills:
-            self._ledger.note_fill(fill)
-        current = self.book.trades[trade.plan.trade_id]
-        strange = [one for one in fills if self._is_strange(one, current)]
-        taken = sum((one.quantity for one in strange), Decimal(0))
-        if current.external > 0 and taken == current.external:
-            # Somebody else's executions say at what price they closed our position.
-            price = sum((one.quantity * one.price for one in strange), Decimal(0)) / taken
-            if price != current.external_price:
-                fees = sum((one.fee for one in strange), Decimal(0))
-                self._adopt(current, current.open_quantity, price, fees)
+    def _wish(self, trade: Trade) -> Wish:
+        until_ms = trade.plan.entry_until_ms
+        return Wish(may_enter=self._is_still_wanted(trade), is_late=self._now_ms() >= until_ms)
 
-    def _is_strange(self, fill: Fill, trade: Trade) -> bool:
-        ours = self.book.order(fill.client_order_id) or self.book.client_order_id_of(fill.venue_order_id)
-        closing = fill.side is not Side.opening(trade.plan.direction)
-        return not ours and closing and fill.event_time_ms >= trade.plan.planned_at_ms
+    def _price(self, symbol: str) -> Decimal | None:
+        quote = self._quotes.get(symbol)
+        if quote is None or abs(self._now_ms() - quote.event_time_ms) > _QUOTE_FRESH_MS:
+            return None
+        return quote.mid
 
-    def _adopt(self, trade: Trade, open_quantity: Decimal, price: Decimal, fees: Decimal = Decimal(0)) -> None:
-        event = PositionFoundChanged(
-            trade_id=trade.plan.trade_id, symbol=trade.symbol, open_quantity=open_quantity, price=price, fees=fees
-        )
-        self._ledger.note(event, trace_id=trade.plan.trace_id, durable=True)
+    def _resting(self) -> set[str]:
+        """Return the symbols in which an entry of ours may rest, or is about to."""
+        wanted = {
+            trade.symbol
+            for trade in self.book.active()
+            if trade.plan.trade_id in self._may_enter and trade.plan.entry_style is not EntryStyle.MARKET
+        }
+        return wanted | {
+            trade.symbol
+            for trade in self.book.active()
+            for order in trade.of(Purpose.ENTRY)
+            if order.intent.rests and not order.status.is_terminal
+        }
 
-    async def _believe_venue(self, trade_id: str) -> bool:
-        # Every order first: what the venue closed for us explains more than what somebody else may have done.
-        trade = self.book.trades[trade_id]
-        for order in trade.orders.values():
-            if not order.status.is_terminal:
-                await self._submission.ask(order.intent)
-        try:
-            await self._book_fills(trade)
-            positions = {one.symbol: one for one in await self._gateway.positions()}
-        except VenueError:
-            return False
-        trade = self.book.trades[trade_id]
-        position = positions.get(trade.symbol)
-        held = position.signed_quantity if position else Decimal(0)
-        if held != trade.signed_quantity:
-            own = abs(held) if held * trade.signed_quantity > 0 else Decimal(0)
-            self._adopt(trade, own, position.mark_price if position else trade.plan.reference_price)
-        return True
+    def _may_send_entry(self, trade: Trade) -> bool:
+        # What made us hold entries back while this one rested holds its successor back too.
+        is_sound = self.is_reconciled and self.failure is None and not self.unexplained
+        return is_sound and not self.holds.blocks(trade.symbol, self._monotonic()) and self._is_still_wanted(trade)
 
     def _is_still_wanted(self, trade: Trade) -> bool:
         key = trade.plan.trade_id
@@ -334,74 +386,11 @@ class Executor:
         if self._submission.quiet_seconds > self._settings.entry_resend_seconds:
             return False
         entries = trade.of(Purpose.ENTRY)
-        return not entries or self._submission.is_worth_resending(entries[-1].intent)
-
-    def _is_overdue(self, trade: Trade) -> bool:
-        key = trade.plan.trade_id
-        covered = sum((order.remaining for order in trade.of(Purpose.STOP) if order.is_live), Decimal(0))
-        if covered >= trade.open_quantity:
-            self._naked_since.pop(key, None)
+        if any(self._was_taken_from_us(order.intent, order.status) for order in entries):
             return False
-        since = self._naked_since.setdefault(key, self._monotonic())
-        return self._monotonic() - since > self._settings.stop_within_seconds
+        last = entries[-1] if entries else None
+        return last is None or not last.never_existed or self._submission.is_worth_resending(last.intent)
 
-    def _unfilled_stop(self, trade: Trade) -> Step | None:
-        if trade.exit_reason is None and self._has_fired_in_vain(trade):
-            return Leave(ExitReason.STOP_UNFILLED, "the stop fired and did not fill in time")
-        return None
-
-    def _has_fired_in_vain(self, trade: Trade) -> bool:
-        late = False
-        for order in trade.of(Purpose.STOP):
-            key = order.intent.client_order_id
-            fired = order.status in (OrderStatus.TRIGGERED, OrderStatus.PARTIALLY_FILLED)
-            if not fired or trade.open_quantity == 0:
-                self._fired_since.pop(key, None)
-                continue
-            since = self._fired_since.setdefault(key, self._monotonic())
-            late = late or self._monotonic() - since > self._settings.fired_patience_seconds
-        return late
-
-    def _touch(self, symbol: str) -> None:
-        self._touched.add(symbol)
-        self._wake.set()
-
-    async def _pause(self) -> None:
-        if self._touched:
-            await asyncio.sleep(0)
-            return
-        nap = asyncio.ensure_future(self._sleep(self._settings.watch_seconds))
-        woken = asyncio.ensure_future(self._wake.wait())
-        try:
-            await asyncio.wait({nap, woken}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            nap.cancel()
-            woken.cancel()
-
-    def _begin_turn(self, symbol: str) -> None:
-        running = self._turns.get(symbol)
-        if running is not None and not running.done():
-            self._again.add(symbol)
-            return
-        turn = asyncio.create_task(self.settle(symbol), name=f"settle-{symbol}")
-        turn.add_done_callback(lambda done: self._turn_ended(symbol, done))
-        self._turns[symbol] = turn
-
-    def _turn_ended(self, symbol: str, turn: asyncio.Task[None]) -> None:
-        self._take_defect(turn)
-        if symbol in self._again:
-            self._again.discard(symbol)
-            self._touch(symbol)
-
-    def _begin_reconcile(self) -> None:
-        def ended(task: asyncio.Task[bool]) -> None:
-            self._reconciling = None
-            self._take_defect(task)
-
-        self._reconciling = asyncio.create_task(self.reconcile(), name="reconcile")
-        self._reconciling.add_done_callback(ended)
-
-    def _take_defect(self, task: asyncio.Task[Any]) -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # No wake-up: what fails at once must not spin, the watch tries again.
-            self._defect = self._defect or error
+    def _was_taken_from_us(self, intent: OrderIntent, status: OrderStatus) -> bool:
+        # By a person, or by the switch: whoever did it does not want it back.
+        return intent.rests and status is OrderStatus.CANCELED and intent.client_order_id not in self._taken_away

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from decimal import Decimal
+
+from msgspec import UNSET, UnsetType
 
 from inference.domain.errors import JournalError
 from inference.domain.events import Event, FillBooked, OrderReported
-from inference.domain.order import Fill, OrderReport
+from inference.domain.order import Fill, OrderIntent, OrderReport, Side
 from inference.execution import lifecycle
 from inference.execution.book import Book
 from inference.execution.ports import Recorder
+
+_SLIPPAGE_DIGITS = Decimal("0.00000001")
+
+
+def slippage(intent: OrderIntent, fill: Fill) -> Decimal | UnsetType:
+    """Return by which fraction a price was worse than the one its order was decided at; UNSET where none is known."""
+    arrival = intent.arrival_price
+    if not arrival:
+        return UNSET
+    worse = fill.price - arrival if intent.side is Side.BUY else arrival - fill.price
+    return (worse / arrival).quantize(_SLIPPAGE_DIGITS)
 
 
 class Ledger:
@@ -65,5 +79,10 @@ class Ledger:
         order = self.book.order(key)
         if order is None or fill.fill_id in order.fills:
             return False
-        self.note(FillBooked(fill=replace(fill, client_order_id=key)), trace_id=order.intent.trace_id)
+        event = FillBooked(
+            fill=replace(fill, client_order_id=key),
+            order_type=order.intent.order_type,
+            slippage=slippage(order.intent, fill),
+        )
+        self.note(event, trace_id=order.intent.trace_id)
         return True

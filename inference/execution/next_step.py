@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 
-from inference.domain.order import OrderIntent, OrderStatus, OrderType, Purpose, Side
+from inference.domain.order import OrderStatus, Purpose
 from inference.domain.trade import ExitReason
 from inference.execution.book import Trade
-from inference.execution.client_order_id import client_order_id
+from inference.execution.entering import Wish, entry_step, is_under_way
 from inference.execution.lifecycle import Order
+from inference.execution.steps import Cancel, Finish, Leave, Place, Resolve, Step, intent_of
+
+__all__ = ["Cancel", "Finish", "Leave", "Place", "Resolve", "Step", "next_step"]
 
 # The venue's words for: the price is already through the trigger; nothing left to reduce; too much already resting.
 WOULD_TRIGGER = "-2021"
@@ -20,60 +22,25 @@ REDUCE_ONLY_CONFLICT = "-4118"
 MAX_REFUSALS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Journal this order, then send it."""
-
-    intent: OrderIntent
-
-
-@dataclass(frozen=True, slots=True)
-class Resolve:
-    """Find out what became of this order."""
-
-    order: Order
-
-
-@dataclass(frozen=True, slots=True)
-class Cancel:
-    """Take this order away."""
-
-    order: Order
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """Decide that the trade must end."""
-
-    reason: ExitReason
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Count the money and close the trade."""
-
-
-Step = Place | Resolve | Cancel | Leave | Finish
-
-
-def next_step(trade: Trade, *, may_enter: bool = False, stop_overdue: bool = False) -> Step | None:
+def next_step(
+    trade: Trade, *, may_enter: bool = False, wish: Wish | None = None, stop_overdue: bool = False
+) -> Step | None:
     """
     Return the one thing to do next for a trade, or None when it is as it should be.
 
-    Derived from the trade alone, so that a worker that was killed anywhere continues where it stood. With
-    `may_enter` an entry that provably does not exist is still wanted; with `stop_overdue` the venue has had its time to
-    confirm a stop.
+    Derived from the trade and the wish alone, so that a worker that was killed anywhere continues where it stood: it
+    wishes for no entry then. `may_enter` is the whole wish where an entry is at market. With `stop_overdue` the venue
+    has had its time to confirm a stop.
     """
+    wish = wish or Wish(may_enter=may_enter)
     if trade.open_quantity > 0:
-        return _leave(trade) if trade.exit_reason else _guard(trade, stop_overdue=stop_overdue)
+        return _leave(trade) if trade.exit_reason else _guard(trade, wish, stop_overdue=stop_overdue)
 
-    unsent = all(order.never_existed for order in trade.of(Purpose.ENTRY))
-    if unsent and may_enter and trade.exit_reason is None and trade.result is None:
-        return Place(_intent(trade, Purpose.ENTRY, trade.plan.quantity))
-
+    step = entry_step(trade, wish)
+    if step is not None or is_under_way(trade, wish):
+        return step
     for order in trade.orders.values():
-        if order.may_exist or (order.is_live and not order.intent.reduce_only):
+        if order.may_exist:
             return Resolve(order)
     for order in trade.orders.values():
         if order.is_live:
@@ -82,16 +49,8 @@ def next_step(trade: Trade, *, may_enter: bool = False, stop_overdue: bool = Fal
     return None if trade.is_counted else Finish()
 
 
-def _guard(trade: Trade, *, stop_overdue: bool) -> Step | None:
-    step = _hold_stop(trade, stop_overdue=stop_overdue)
-    if step is not None:
-        return step
-
-    for order in trade.of(Purpose.ENTRY):
-        if order.may_exist or order.is_live:
-            return Resolve(order)
-
-    return _hold_target(trade)
+def _guard(trade: Trade, wish: Wish, *, stop_overdue: bool) -> Step | None:
+    return _hold_stop(trade, stop_overdue=stop_overdue) or entry_step(trade, wish) or _hold_target(trade)
 
 
 def _hold_stop(trade: Trade, *, stop_overdue: bool) -> Step | None:
@@ -106,7 +65,7 @@ def _hold_stop(trade: Trade, *, stop_overdue: bool) -> Step | None:
         if order.may_exist:
             return Resolve(order)
 
-    return Place(_intent(trade, Purpose.STOP, _uncovered(trade, stops)))
+    return Place(intent_of(trade, Purpose.STOP, _uncovered(trade, stops)))
 
 
 def _lost_stop(stops: list[Order], *, is_overdue: bool) -> Leave | None:
@@ -134,7 +93,7 @@ def _hold_target(trade: Trade) -> Step | None:
     if _refusals(targets) >= MAX_REFUSALS:
         return None
 
-    return Place(_intent(trade, Purpose.TARGET, _uncovered(trade, targets)))
+    return Place(intent_of(trade, Purpose.TARGET, _uncovered(trade, targets)))
 
 
 def _leave(trade: Trade) -> Step:
@@ -148,7 +107,7 @@ def _leave(trade: Trade) -> Step:
             if order.is_live:
                 return Cancel(order)
 
-    return Place(_intent(trade, Purpose.EXIT, trade.open_quantity))
+    return Place(intent_of(trade, Purpose.EXIT, trade.open_quantity))
 
 
 def _surplus(trade: Trade, orders: list[Order]) -> Step | None:
@@ -160,7 +119,7 @@ def _surplus(trade: Trade, orders: list[Order]) -> Step | None:
             return Cancel(order)
     shrunk = len(waiting) == 1 and len(waiting) == len([one for one in orders if one.is_live])
     if shrunk and waiting[0].remaining > trade.open_quantity and not orders[-1].refusal and not orders[-1].may_exist:
-        return Place(_intent(trade, orders[0].intent.purpose, trade.open_quantity))
+        return Place(intent_of(trade, orders[0].intent.purpose, trade.open_quantity))
     if any(order.may_exist for order in orders):
         return Resolve(next(order for order in orders if order.may_exist))
 
@@ -184,30 +143,3 @@ def _refusals(orders: list[Order]) -> int:
 def _fired_in_vain(order: Order) -> bool:
     ended = order.status in (OrderStatus.CANCELED, OrderStatus.EXPIRED)
     return ended and order.child_order_id is not None and order.remaining > 0
-
-
-_TYPES = {
-    Purpose.ENTRY: OrderType.MARKET,
-    Purpose.STOP: OrderType.STOP_MARKET,
-    Purpose.TARGET: OrderType.TAKE_PROFIT_MARKET,
-    Purpose.EXIT: OrderType.MARKET,
-}
-
-
-def _intent(trade: Trade, purpose: Purpose, quantity: Decimal) -> OrderIntent:
-    plan = trade.plan
-    opening = Side.opening(plan.direction)
-    earlier = trade.of(purpose)
-    # An order that never existed is sent again under its own id.
-    attempt = len(earlier) if earlier and earlier[-1].never_existed else len(earlier) + 1
-    return OrderIntent(
-        client_order_id=client_order_id(plan.trade_id, purpose, attempt),
-        trade_id=plan.trade_id,
-        trace_id=plan.trace_id,
-        symbol=plan.symbol,
-        side=opening if purpose is Purpose.ENTRY else opening.opposite,
-        order_type=_TYPES[purpose],
-        purpose=purpose,
-        quantity=quantity,
-        trigger_price={Purpose.STOP: plan.stop_price, Purpose.TARGET: plan.target_price}.get(purpose),
-    )

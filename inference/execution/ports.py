@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from inference.domain.events import Event
+from inference.domain.market import Quote
 from inference.domain.order import Fill, OrderIntent, OrderReport
 
 
@@ -71,6 +72,23 @@ class Gateway(Protocol):
 
     async def positions(self) -> list[VenuePosition]:
         """Return every position that is not flat."""
+        ...
+
+    async def quote(self, symbol: str) -> Quote:
+        """Return the best bid and ask of one symbol."""
+        ...
+
+    @property
+    def has_countdown(self) -> bool:
+        """Whether the venue cancels a symbol's entries by itself once it has not heard of us for a while."""
+        ...
+
+    async def set_countdown(self, symbol: str, seconds: float) -> None:
+        """
+        Let the venue cancel the plain orders of a symbol so many wall-clock seconds from now; zero takes that back.
+
+        Each call replaces the one before. Conditional orders, which protect, are never cancelled by it.
+        """
         ...
 
     async def equity(self) -> Decimal:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
 from inference.domain.order import OrderIntent, OrderReport, OrderType, Purpose, Side
-from inference.execution.book import Book
+from inference.execution.book import Book, Trade
 from inference.execution.client_order_id import order_key
 from inference.execution.next_step import next_step
 from inference.execution.ports import VenuePosition
@@ -49,11 +49,12 @@ class AdoptPosition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlattenPosition:
-    """No trade of ours explains this position; it has no stop and must go."""
+    """No trade of ours explains this position, so it must go; `is_ours` where orders with our ids stand beside it."""
 
     symbol: str
     signed_quantity: Decimal
     price: Decimal
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,9 +75,17 @@ class Recheck:
 Action = Recheck | QueryOrder | Settle | AdoptPosition | FlattenPosition | CancelOrphan
 
 
-def reconcile(book: Book, venue: VenueView, *, confirmed: bool) -> list[Action]:
+def _is_unfinished(trade: Trade) -> bool:
+    return next_step(trade) is not None
+
+
+def reconcile(
+    book: Book, venue: VenueView, *, confirmed: bool, is_due: Callable[[Trade], bool] = _is_unfinished
+) -> list[Action]:
     """
     Return what makes book and venue agree; an empty list means that they do.
+
+    `is_due` tells of a trade that needs a step; who still wishes for an entry knows better than the trade alone.
 
     A first look only asks: what looks lost may be a report that is still on its way. With `confirmed`, after every
     open question has been put to the venue, the venue is right about positions and orphans go.
@@ -86,9 +95,7 @@ def reconcile(book: Book, venue: VenueView, *, confirmed: bool) -> list[Action]:
     for symbol in symbols:
         actions.extend(_position_actions(book, symbol, venue, confirmed=confirmed))
     actions.extend(
-        Settle(symbol=trade.symbol, trade_id=trade.plan.trade_id)
-        for trade in book.active()
-        if next_step(trade) is not None
+        Settle(symbol=trade.symbol, trade_id=trade.plan.trade_id) for trade in book.active() if is_due(trade)
     )
     actions.extend(_orphans(book, venue, confirmed=confirmed))
 
@@ -122,7 +129,9 @@ def _position_actions(book: Book, symbol: str, venue: VenueView, *, confirmed: b
 
     price = position.mark_price if position else Decimal(0)
     if not trades:
-        yield FlattenPosition(symbol=symbol, signed_quantity=held, price=price)
+        # Of a worker with another journal, whose lease is ours now.
+        ours = any(one.symbol == symbol and order_key(one.client_order_id) for one in venue.open_orders)
+        yield FlattenPosition(symbol=symbol, signed_quantity=held, price=price, is_ours=ours)
         return
 
     # The youngest trade takes the difference; what points the other way is not its position at all.
@@ -149,7 +158,16 @@ def _orphans(book: Book, venue: VenueView, *, confirmed: bool) -> Iterator[Actio
         if order is not None and not confirmed:
             yield QueryOrder(symbol=report.symbol, client_order_id=report.client_order_id)
             continue
+        if order is None and key.purpose is Purpose.STOP and _is_needed(book, venue, report.symbol):
+            continue
         yield CancelOrphan(symbol=report.symbol, intent=order.intent if order else _named(report))
+
+
+def _is_needed(book: Book, venue: VenueView, symbol: str) -> bool:
+    """Whether a stop of another journal of ours is all that protects a position until it is flattened."""
+    position = venue.positions.get(symbol)
+    own = any(stop.is_live for trade in book.active_in(symbol) for stop in trade.of(Purpose.STOP))
+    return position is not None and position.signed_quantity != 0 and not own
 
 
 def _named(report: OrderReport) -> OrderIntent:

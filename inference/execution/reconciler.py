@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from decimal import Decimal
 
 from feature_store.venue.errors import VenueError
-from inference.domain.events import ExitRequested, PositionFoundChanged, TradePlanned
+from inference.domain.events import ExitRequested, Noted, PositionFoundChanged, TradePlanned
 from inference.domain.signal import Direction
 from inference.domain.trade import ExitReason, TradePlan
+from inference.execution.book import Trade
 from inference.execution.client_order_id import trade_id_of
 from inference.execution.ledger import Ledger
 from inference.execution.ports import Gateway
@@ -43,6 +44,7 @@ class Reconciler:
         settings: ExecutionSettings,
         locks: dict[str, asyncio.Lock],
         settle: Callable[[str], Awaitable[None]],
+        is_due: Callable[[Trade], bool],
         now_ms: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
@@ -52,6 +54,11 @@ class Reconciler:
         self._settings = settings
         self._locks = locks
         self._settle = settle
+        self._is_due = is_due
+        # What was found and nothing of ours explains; a person has to look at the account.
+        self.unexplained = ""
+        # Where orders of another journal of ours were found, until all agrees.
+        self._orphaned: set[str] = set()
         self._now_ms = now_ms
         self._sleep = sleep
 
@@ -61,10 +68,11 @@ class Reconciler:
             for look in range(_LOOKS):
                 revisions = self._ledger.book.revisions()
                 view = await self._view()
-                found = reconcile(self._ledger.book, view, confirmed=look >= _LOOKS_THAT_ASK)
+                found = reconcile(self._ledger.book, view, confirmed=look >= _LOOKS_THAT_ASK, is_due=self._is_due)
                 # What changed since the venue was read, or is being settled, makes the reading worthless.
                 actions = [one for one in found if self._is_quiet(one.symbol, revisions)]
                 if not actions:
+                    self._orphaned.clear()
                     return True
                 for action in actions:
                     await self._act(action, revisions)
@@ -103,12 +111,34 @@ class Reconciler:
     async def _correct(self, action: AdoptPosition | FlattenPosition | CancelOrphan) -> None:
         match action:
             case AdoptPosition(trade_id=key, open_quantity=quantity, price=price, symbol=symbol):
-                event = PositionFoundChanged(trade_id=key, symbol=symbol, open_quantity=quantity, price=price)
-                self._ledger.note(event, trace_id=self._ledger.book.trades[key].plan.trace_id, durable=True)
-            case FlattenPosition(symbol=symbol, signed_quantity=signed, price=price):
+                trade = self._ledger.book.trades[key]
+                reason = "somebody else traded: our executions do not explain what the venue holds"
+                detail = {"ours": str(trade.open_quantity), "venue": str(quantity), "trade_id": key}
+                self._note(symbol, "position_adopted", reason, detail)
+                event = PositionFoundChanged(
+                    trade_id=key, symbol=symbol, open_quantity=quantity, price=price, reason=reason
+                )
+                self._ledger.note(event, trace_id=trade.plan.trace_id, durable=True)
+            case FlattenPosition(symbol=symbol, signed_quantity=signed, price=price, is_ours=ours):
+                ours = ours or symbol in self._orphaned
+                reason = (
+                    "a trade of another journal of ours holds it"
+                    if ours
+                    else "no trade and no order of ours explains this position"
+                )
+                if not ours:
+                    self.unexplained = self.unexplained or f"{symbol}: {reason} ({signed})"
+                self._note(symbol, "position_flattened", reason, {"venue": str(signed)})
                 self._flatten(symbol, signed, price)
-            case CancelOrphan(intent=intent):
+            case CancelOrphan(symbol=symbol, intent=intent):
+                self._orphaned.add(symbol)
+                detail = {"client_order_id": intent.client_order_id}
+                self._note(symbol, "orphan_cancelled", "no open trade of ours wants this order", detail)
                 await self._submission.remove(intent)
+
+    def _note(self, symbol: str, action: str, reason: str, detail: Mapping[str, str]) -> None:
+        told = {"symbol": symbol, "action": action, "reason": reason, **detail}
+        self._ledger.note(Noted(event_type="risk.corrected", detail=told))
 
     def _flatten(self, symbol: str, signed_quantity: Decimal, price: Decimal) -> None:
         plan = _found_position(symbol=symbol, signed_quantity=signed_quantity, price=price, now_ms=self._now_ms())

@@ -73,7 +73,14 @@ def exit_reason(trade: Trade) -> ExitReason:
 
 
 def _value(orders: list[Order], fallback: Decimal) -> Decimal:
-    return sum((order.executed * (order.price or fallback) for order in orders), Decimal(0))
+    return sum((_traded(order, fallback) for order in orders), Decimal(0))
+
+
+def _traded(order: Order, fallback: Decimal) -> Decimal:
+    if order.booked > 0 and order.booked >= order.filled:
+        # An average of several prices has no last digit.
+        return sum((fill.quantity * fill.price for fill in order.fills.values()), Decimal(0))
+    return order.executed * (order.price or fallback)
 
 
 def _fees(order: Order, fallback: Decimal, taker_fee: Decimal) -> Decimal:

@@ -54,6 +54,8 @@ class ExecutionSettings:
     fired_patience_seconds: float = 3.0
     watch_seconds: float = 1.0
     reconcile_seconds: float = 30.0
+    # After how long without a word from us the venue cancels entries that rest, where it can.
+    countdown_seconds: float = 30.0
     # How often the executions of a flat trade are asked for before its money is counted without them.
     fills_attempts: int = 5
 
@@ -280,7 +282,8 @@ class Submission:
         self._denials[key] = self._denials.get(key, 0) + 1
         if self._order(intent).is_live and self._denials[key] < _DENIALS_BELIEVED:
             return False
-        if intent.purpose is not Purpose.ENTRY or self._denials[key] >= _DOUBTED_DENIALS_BELIEVED:
+        # A stop or target that rests changes no position; what goes to market does.
+        if intent.is_conditional or self._denials[key] >= _DOUBTED_DENIALS_BELIEVED:
             return True
         return not await self._may_have_executed(intent)
 
@@ -315,7 +318,7 @@ class Submission:
 
     def _is_settled(self, intent: OrderIntent) -> bool:
         order = self._order(intent)
-        return order.status.is_terminal or (order.is_live and intent.is_conditional)
+        return order.status.is_terminal or (order.is_live and (intent.is_conditional or intent.rests))
 
     async def _pace(self) -> None:
         while (wait := self.quiet_seconds) > 0:

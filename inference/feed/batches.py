@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from feature_store.candle import Candle, CandleBlock, Timeframe
+from inference.feed.recent import REMEMBERED, RecentCandles
+
+LOOK_EVERY = 12
+"""Each series is looked at again once in so many candles; one with a hole sooner, ever more rarely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,19 +20,36 @@ class CandleBatch:
     What became known when candles closed at `close_time_ms`.
 
     A block holds the symbol's candles that were not handed out before, oldest first: one as a rule, more after a gap.
-    `late` names the symbols whose newest candle did not arrive in time; it comes with a later batch.
+    `late` names the symbols whose newest candle did not arrive in time; it comes with a later batch. `changed` says of
+    symbols which candle, older than what was handed out, has come or is another than it was.
     """
 
     close_time_ms: int
     blocks: Mapping[str, CandleBlock]
     late: tuple[str, ...]
+    changed: Mapping[str, str] = field(default_factory=dict)
 
 
 class BatchAssembler:
-    """Takes closed candles as they come, repeated and out of order; pure, it knows no clock and no venue."""
+    """
+    Takes closed candles as they come, repeated and out of order; pure, it knows no clock and no venue.
 
-    def __init__(self, *, last_open_ms: Mapping[str, int], timeframe: Timeframe) -> None:
+    What was handed out lately is remembered, so that a candle that comes late or is corrected does not go unnoticed.
+    """
+
+    def __init__(
+        self,
+        *,
+        last_open_ms: Mapping[str, int],
+        timeframe: Timeframe,
+        recent: RecentCandles | None = None,
+        restored: Collection[str] = (),
+    ) -> None:
         self._timeframe = timeframe
+        self.recent = RecentCandles(timeframe) if recent is None else recent
+        self._changed: dict[str, str] = {}
+        # What a stored state was made from long ago nobody has looked at since.
+        self._unlooked = set(restored)
         self._last = dict(last_open_ms)
         self._ready: dict[str, list[Candle]] = {symbol: [] for symbol in last_open_ms}
         self._waiting: dict[str, dict[int, Candle]] = {symbol: {} for symbol in last_open_ms}
@@ -58,6 +81,35 @@ class BatchAssembler:
             self._accept(symbol, waiting.pop(open_time_ms))
         self._join(symbol)
 
+    def recheck(self, symbol: str, block: CandleBlock) -> None:
+        """Hold what the venue says now of candles that were handed out against what was."""
+        self._unlooked.discard(symbol)
+        changed = self.recent.changes(symbol, block)
+        if len(changed):
+            self._changed[symbol] = told(changed, self.recent.holes(symbol))
+            self.recent.replace(symbol, changed)
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """The symbols with a change that no batch has told of yet."""
+        return frozenset(self._changed)
+
+    def second_looks(self, close_time_ms: int) -> tuple[str, ...]:
+        """Return the symbols of which the venue is asked again, beside all else, once candles closed at that time."""
+        number = close_time_ms // self._timeframe.milliseconds
+        return tuple(
+            symbol
+            for place, symbol in enumerate(self._last)
+            if (number + place) % LOOK_EVERY == 0
+            or symbol in self._unlooked
+            or any(self._is_due(hole_ms, number) for hole_ms in self.recent.holes(symbol))
+        )
+
+    def _is_due(self, hole_ms: int, number: int) -> bool:
+        """Whether a hole is 1, 2, 4, 8, … candles old."""
+        age = number - 1 - hole_ms // self._timeframe.milliseconds
+        return 0 < age < REMEMBERED and age & (age - 1) == 0
+
     def missing(self, close_time_ms: int) -> tuple[str, ...]:
         """Return the symbols whose candle closing at that time is not yet in order."""
         wanted = close_time_ms - self._timeframe.milliseconds
@@ -72,7 +124,9 @@ class BatchAssembler:
             if due:
                 blocks[symbol] = CandleBlock.from_candles(due)
                 self._ready[symbol] = candles[len(due) :]
-        return CandleBatch(close_time_ms=close_time_ms, blocks=blocks, late=self.missing(close_time_ms))
+        changed, self._changed = self._changed, {}
+        late = self.missing(close_time_ms)
+        return CandleBatch(close_time_ms=close_time_ms, blocks=blocks, late=late, changed=changed)
 
     def _join(self, symbol: str) -> None:
         waiting = self._waiting[symbol]
@@ -84,4 +138,13 @@ class BatchAssembler:
 
     def _accept(self, symbol: str, candle: Candle) -> None:
         self._ready[symbol].append(candle)
+        self.recent.add(symbol, CandleBlock.from_candles([candle]))
         self._last[symbol] = candle.open_time_ms
+
+
+def told(changed: CandleBlock, holes: Collection[int]) -> str:
+    """Say which candle came late or was corrected, the first of several."""
+    opened = int(changed.open_time_ms[0])
+    moment = str(np.datetime64(opened, "ms")).replace("T", " ")[:16]
+    more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+    return f"the candle of {moment}{more} {'came late' if opened in holes else 'was corrected'}"

@@ -14,6 +14,7 @@ from inference.domain.events import (
     CandlesDecided,
     Event,
     ExitRequested,
+    FeaturesUsed,
     FillBooked,
     Noted,
     OrderFoundAbsent,
@@ -24,6 +25,7 @@ from inference.domain.events import (
     TradeClosed,
     TradePlanned,
 )
+from inference.domain.shadow import ShadowScored
 
 # What the first entry names as its predecessor.
 GENESIS = "0" * 64
@@ -34,12 +36,14 @@ _KNOWN: dict[str, type[Any]] = {
         AccountMarked,
         CandlesDecided,
         ExitRequested,
+        FeaturesUsed,
         FillBooked,
         OrderFoundAbsent,
         OrderIntended,
         OrderRefused,
         OrderReported,
         PositionFoundChanged,
+        ShadowScored,
         TradeClosed,
         TradePlanned,
     )

@@ -29,6 +29,11 @@ def whole_lines(path: Path) -> Iterator[bytes]:
                 yield line
 
 
+def day_files(folder: Path) -> list[Path]:
+    """Return the journals of all days in a folder, oldest first; none where the folder is missing."""
+    return sorted(folder.glob("[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9].jsonl"))
+
+
 def torn_tail(path: Path) -> TornTail | None:
     """Return the unfinished last line, if there is one."""
     try:

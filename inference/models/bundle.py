@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import stat
-import zipfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightgbm
 import msgspec
@@ -17,8 +16,12 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from inference.domain.errors import BundleError
 from inference.models import manifest as manifests
-from inference.models.ensemble import Ensemble, EnsembleOutput, Numbers, assemble
+from inference.models.ensemble import Ensemble, EnsembleOutput, Member, Numbers, assemble, open_member
+from inference.models.inspection.contents import check_finite, inspect_file, named_files, read_golden
+from inference.models.inspection.folder import check_nothing_else, read_regular
+from inference.models.inspection.json_text import strict_json
 from inference.models.manifest import MANIFEST_NAME, FileEntry, Manifest
+from inference.regime.market import MarketRegime, regimes
 
 GOLDEN_NAME = "golden.npz"
 _MAX_MANIFEST_BYTES = 4 * 2**20
@@ -59,9 +62,29 @@ class Bundle:
         """Each member's share of the vote."""
         return {member.name: member.weight for member in self.manifest.members}
 
-    def score(self, inputs: Numbers, windows: Numbers, returns: Numbers) -> EnsembleOutput:
-        """Return one opinion per row: `inputs` [n, M], `windows` [n, 64, M] and `returns` [n, 64]."""
-        return self._ensemble.score(inputs, windows, returns)
+    def score(
+        self, inputs: Numbers, windows: Numbers, returns: Numbers, moments: npt.NDArray[np.int64] | None = None
+    ) -> EnsembleOutput:
+        """
+        Return one opinion per row: `inputs` [n, M], `windows` [n, 64, M] and `returns` [n, 64].
+
+        `moments` [n] says which rows are of the same candle; without it each row stands alone.
+        """
+        return self._ensemble.score(inputs, windows, returns, moments)
+
+    def score_parts(
+        self, parts: Iterable[tuple[Numbers, Numbers, Numbers]], moments: npt.NDArray[np.int64]
+    ) -> EnsembleOutput:
+        """Return the same for arrays that come in parts, because the windows of all would not fit into memory."""
+        answers = [self._ensemble.answers(*part) for part in parts]
+        members, heads = (
+            {name: np.concatenate([one[kind][name] for one in answers]) for name in answers[0][kind]} for kind in (0, 1)
+        )
+        return self._ensemble.combined(members, heads, moments)
+
+    def regimes(self, returns: Numbers, symbols: Sequence[str]) -> tuple[MarketRegime, ...]:
+        """Return the market regime of each row of `returns` [n, 64], by the thresholds learned with the model."""
+        return regimes(returns, symbols, self.manifest.regime)
 
 
 def bundle_digest(path: Path) -> str:
@@ -71,19 +94,21 @@ def bundle_digest(path: Path) -> str:
     Raises:
         BundleError: There is no readable manifest.
     """
-    return hashlib.sha256(_read(path, MANIFEST_NAME, _MAX_MANIFEST_BYTES)).hexdigest()
+    return hashlib.sha256(read_regular(path, MANIFEST_NAME, _MAX_MANIFEST_BYTES)).hexdigest()
 
 
 def load_bundle(path: Path, *, expected_fingerprint: str, expected_digest: str | None = None) -> Bundle:
     """
     Verify a folder and return the model in it.
 
-    Each file is read once; what was hashed is what is loaded. Files the manifest does not name are never opened.
+    Every file is taken apart by our own checks before a library that could be hurt by it is given a byte; what it is
+    given then has the same digest.
 
     Raises:
-        BundleError: The schema, a digest, the fingerprint or a golden output disagrees; the message says which.
+        BundleError: The schema, a digest, the fingerprint, a file's structure or a golden output disagrees; the
+            message says which, and of a file's structure also what, as an `InspectionError`.
     """
-    content = _read(path, MANIFEST_NAME, _MAX_MANIFEST_BYTES)
+    content = read_regular(path, MANIFEST_NAME, _MAX_MANIFEST_BYTES)
     digest = hashlib.sha256(content).hexdigest()
     if expected_digest is not None and digest != expected_digest:
         raise BundleError(f"Bundle {path} has digest {digest}, expected {expected_digest}. Download it again.")
@@ -94,9 +119,28 @@ def load_bundle(path: Path, *, expected_fingerprint: str, expected_digest: str |
             f"{expected_fingerprint[:12]}. Retrain with this version, or run the version that trained it."
         )
 
+    inspect_files(path, manifest)
     ensemble = _open_ensemble(path, manifest)
     _check_golden(path, manifest, ensemble)
     return Bundle(manifest=manifest, digest=digest, ensemble=ensemble)
+
+
+def inspect_files(path: Path, manifest: Manifest) -> None:
+    """
+    Check every file that the manifest names, digest first, and that there is no other; no library is given any of it.
+
+    Raises:
+        BundleError: One is missing, changed, or not what such files are.
+    """
+    files = named_files(manifest)
+    check_nothing_else(path, {MANIFEST_NAME, *(one.file.name for one in files)})
+    for one in files:
+        content = _read_verified(path, one.file)
+        what = f"Bundle {path}: {one.file.name}"
+        if one.kind == "golden":
+            read_golden(manifest, content, _golden_names(manifest), what)
+        else:
+            inspect_file(one, content, what)
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -106,33 +150,23 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         BundleError: There is no readable manifest.
     """
-    return _parse(path, _read(path, MANIFEST_NAME, _MAX_MANIFEST_BYTES))
+    return _parse(path, read_regular(path, MANIFEST_NAME, _MAX_MANIFEST_BYTES))
 
 
 def _parse(path: Path, content: bytes) -> Manifest:
+    strict_json(content, f"Bundle {path}: its manifest")
     try:
-        return manifests.decode(content)
+        manifest = manifests.decode(content)
     except msgspec.DecodeError as error:
         raise BundleError(
             f"Bundle {path} has a manifest that cannot be used: {error}. Train or download it again."
         ) from error
-
-
-def _read(path: Path, name: str, limit: int) -> bytes:
-    file = path / name
-    try:
-        status = file.lstat()
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f"Bundle {path} needs a regular file {name}, found something else.")
-        if status.st_size > limit:
-            raise BundleError(f"Bundle {path} has a {name} of {status.st_size} bytes, at most {limit} were expected.")
-        return file.read_bytes()
-    except OSError as error:
-        raise BundleError(f"Bundle {path} has no readable {name}: {error.strerror}. Download it again.") from error
+    check_finite(manifest, f"Bundle {path}: its manifest")
+    return manifest
 
 
 def _read_verified(path: Path, entry: FileEntry) -> bytes:
-    content = _read(path, entry.name, entry.size)
+    content = read_regular(path, entry.name, entry.size)
     found = hashlib.sha256(content).hexdigest()
     if found != entry.sha256:
         raise BundleError(
@@ -141,17 +175,37 @@ def _read_verified(path: Path, entry: FileEntry) -> bytes:
     return content
 
 
+def open_compared(path: Path, manifest: Manifest) -> dict[str, Member]:
+    """
+    Verify and open the members that a bundle holds for comparison alone, by name.
+
+    Raises:
+        BundleError: A file is not what the manifest says.
+    """
+    opened = {}
+    for entry in manifest.compared:
+        contents = [_read_verified(path, file) for file in entry.files]
+        try:
+            opened[entry.name] = open_member(entry, contents[0], manifest.model_inputs, contents)
+        except _UNREADABLE as error:
+            raise BundleError(f"Bundle {path}: {entry.name} is no such model as the manifest says: {error}") from error
+    return opened
+
+
 def _open_ensemble(path: Path, manifest: Manifest) -> Ensemble:
-    contents = {entry.name: _read_verified(path, entry.file) for entry in manifest.members}
+    verified = {file.name: _read_verified(path, file) for file in manifest.files if file != manifest.golden.file}
     try:
         return assemble(
             manifest.members,
-            contents,
+            {entry.name: verified[entry.file.name] for entry in manifest.members},
             scale=manifest.scale,
             calibration=manifest.calibration,
             max_abs_expected_return=manifest.max_abs_expected_return,
             model_inputs=manifest.model_inputs,
             window=manifest.window,
+            draws={entry.name: [verified[file.name] for file in entry.files] for entry in manifest.members},
+            heads=[(head, verified[head.file.name]) for head in manifest.heads],
+            market_share=manifest.market_share,
         )
     except _UNREADABLE as error:
         raise BundleError(f"Bundle {path} holds a file that is no such model as the manifest says: {error}") from error
@@ -181,15 +235,29 @@ def golden_outputs(output: EnsembleOutput) -> dict[str, npt.NDArray[np.float64]]
         "expected_return": output.expected_return,
         "probability_up": output.probability_up,
         **{f"member_{name}": values for name, values in output.members.items()},
+        **{f"head_{name}": values for name, values in output.heads.items()},
     }
 
 
-def _golden_arrays(path: Path, manifest: Manifest) -> dict[str, npt.NDArray[np.float32 | np.float64]]:
+def _golden_arrays(path: Path, manifest: Manifest) -> Mapping[str, npt.NDArray[Any]]:
     content = _read_verified(path, manifest.golden.file)
-    needed = {"inputs", "windows", "returns", "expected_return", "probability_up"}
-    needed |= {f"member_{entry.name}" for entry in manifest.members}
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            return {name: stored[name] for name in needed}
-    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(f"Bundle {path} has unusable golden vectors: {error}") from error
+    return read_golden(manifest, content, _golden_names(manifest), f"Bundle {path}: its golden vectors")
+
+
+def golden_inputs(path: Path, manifest: Manifest) -> dict[str, npt.NDArray[np.float32]]:
+    """
+    Return the golden vectors' inputs by the names that `Bundle.score` gives them, as examples of what it takes.
+
+    Raises:
+        BundleError: They are missing or damaged.
+    """
+    arrays = _golden_arrays(path, manifest)
+    return {name: np.array(arrays[name], np.float32) for name in ("inputs", "windows", "returns")}
+
+
+def _golden_names(manifest: Manifest) -> frozenset[str]:
+    """Return the arrays that must be there; a manifest may name more outputs."""
+    outputs = {"expected_return", "probability_up", *(f"member_{entry.name}" for entry in manifest.members)}
+    for head in manifest.heads:
+        outputs |= {f"head_quantile_{level:g}" for level in head.levels} or {f"head_{head.kind}"}
+    return frozenset({"inputs", "windows", "returns"} | outputs)

@@ -9,7 +9,12 @@ from typing import Literal
 
 import msgspec
 
-SCHEMA_VERSION = 1
+from inference.models.data_fingerprint import DataFingerprint, data_digest
+from inference.regime.market import RegimeThresholds
+
+SCHEMA_VERSION = 2
+"""What is written; schema 1, whose bundles know voting members alone, is still read."""
+_READABLE = (1, SCHEMA_VERSION)
 MANIFEST_NAME = "manifest.json"
 RETURNS_INPUT = "returns"
 """How a member's `inputs` name the series of log returns, which is not one of the model inputs."""
@@ -18,7 +23,11 @@ _MEAN = re.compile(r"(.+)/mean_([1-9][0-9]{0,3})")
 _FILE_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,40}\.[a-z0-9]{2,8}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
-MemberKind = Literal["xgboost", "lightgbm", "onnx"]
+MemberKind = Literal["xgboost", "lightgbm", "onnx", "onnx_rows"]
+"""Native trees, an ONNX graph over windows, and one over single rows."""
+EnsembleMode = Literal["voting", "stacking", "bagging"]
+Weighting = Literal["skill", "stacking", "equal", "fixed"]
+HeadKind = Literal["quantile", "direction"]
 
 
 def split_input(name: str) -> tuple[str, int]:
@@ -50,13 +59,25 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         _require(0 < self.size <= 256 * 2**20, f"File {self.name!r} must have 1 byte to 256 MiB, was {self.size}")
 
 
+class Draw(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One of several fits of a bagged member, and what turns its file's answer into a log return."""
+
+    file: FileEntry
+    scale: float
+
+    def __post_init__(self) -> None:
+        """Refuse scales that no training can have meant."""
+        _require(math.isfinite(self.scale) and self.scale > 0, f"Draw {self.file.name!r} needs a positive scale")
+
+
 class MemberEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """
     One member: its file, its weight, what it consumes.
 
     A member's expected log return over the horizon is `scale` times what its file answers. `inputs` are names of the
     bundle's model inputs, in the member's own order, and `returns` for the window of log returns. Where a member reads
-    single rows, `name/mean_16` is the mean of an input over the newest 16 candles.
+    single rows, `name/mean_16` is the mean of an input over the newest 16 candles. `consumes` says the same to people.
+    A bagged member has several `draws`, the first of which is `file`: it answers with the mean of theirs.
     """
 
     name: str
@@ -65,6 +86,13 @@ class MemberEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     weight: float
     scale: float
     inputs: tuple[str, ...]
+    consumes: str = ""
+    draws: tuple[Draw, ...] = ()
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Every file of the member."""
+        return tuple(draw.file for draw in self.draws) or (self.file,)
 
     def __post_init__(self) -> None:
         """Refuse weights and scales that no training can have meant."""
@@ -72,6 +100,43 @@ class MemberEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         _require(math.isfinite(self.scale) and self.scale > 0, f"Member {self.name!r} needs a positive scale")
         _require(len(self.inputs) > 0, f"Member {self.name!r} names no inputs")
         _require(len(set(self.inputs)) == len(self.inputs), f"Member {self.name!r} names an input twice")
+        first = self.draws[0].file if self.draws else self.file
+        _require(first == self.file, f"Member {self.name!r} has draws, the first of which must be its file")
+
+
+class HeadEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """
+    What is answered beside the expected return: an interval (`quantile`) or the direction itself (`direction`).
+
+    A head is an XGBoost file over single rows. Quantiles of the log return over the horizon are `scale` times what it
+    answers at each of the `levels`, rising, the outermost of which are moved apart by `widening` (conformalised
+    quantile regression, Romano, Patterson and Candes, 2019). The probability of a rise is what it answers, its log
+    odds multiplied by `scale`.
+    """
+
+    kind: HeadKind
+    file: FileEntry
+    scale: float
+    inputs: tuple[str, ...]
+    levels: tuple[float, ...] = ()
+    widening: float = 0.0
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it answers."""
+        return tuple(f"quantile_{level:g}" for level in self.levels) or ("direction",)
+
+    def __post_init__(self) -> None:
+        """Refuse levels that are no quantiles."""
+        _require(math.isfinite(self.scale) and self.scale >= 0, f"Head {self.kind!r} needs a scale of at least 0")
+        _require(math.isfinite(self.widening), f"Head {self.kind!r} needs a finite widening")
+        _require(len(self.inputs) > 0, f"Head {self.kind!r} names no inputs")
+        rising = all(a < b for a, b in pairwise(self.levels)) and all(0 < one < 1 for one in self.levels)
+        _require(rising, f"Levels of head {self.kind!r} must rise inside (0, 1), were {self.levels}")
+        _require(
+            (self.kind == "quantile") == (len(self.levels) >= 2),
+            "A quantile head has 2 levels or more, others have none",
+        )
 
 
 class CalibrationTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -112,6 +177,10 @@ class TrainingWindows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     calibration: TimeWindow
     shadow: TimeWindow
 
+    def spans(self) -> dict[str, tuple[int, int]]:
+        """Return start and end of each window, by its name."""
+        return {name: (one.start_ms, one.end_ms) for name, one in msgspec.structs.asdict(self).items()}
+
     @property
     def seen_until_ms(self) -> int:
         """The open time from which on no candle was seen."""
@@ -133,6 +202,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     The ensemble's expected return is `scale` times the weighted sum of its members. A prediction beyond
     `max_abs_expected_return` is not believed: the bundle abstains.
+
+    `mode` says how the members were made one: by `voting`; by `stacking`, where scales and weights were learned at
+    once; by `bagging`, a vote of members that each are the mean of several draws. `compared` are members that were
+    trained on the same rows and have no vote: the worker checks their bytes and never opens them.
     """
 
     schema_version: int
@@ -146,7 +219,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     symbols: tuple[str, ...]
     training: TrainingWindows
     members: tuple[MemberEntry, ...]
-    weighting: Literal["skill", "fixed"]
+    weighting: Weighting
     scale: float
     calibration: CalibrationTable
     threshold: float
@@ -154,25 +227,70 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_abs_expected_return: float
     golden: Golden
     metrics: dict[str, float]
+    mode: EnsembleMode = "voting"
+    compared: tuple[MemberEntry, ...] = ()
+    heads: tuple[HeadEntry, ...] = ()
+
+    # How much of what the members say of all symbols alike is taken off; bundles from before it took nothing off.
+    market_share: float = 0.0
+    # Bundles from before these were recorded have neither: then data and regimes are unknown.
+    data_fingerprint: DataFingerprint | None = None
+    regime: RegimeThresholds | None = None
+
+    # Members taken over from an earlier candidate, with the windows that they were fitted on.
+    kept_members: dict[str, TimeWindow] = {}
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Every file of the bundle beside the manifest."""
+        members = (file for member in (*self.members, *self.compared) for file in member.files)
+        return (*members, *(head.file for head in self.heads), self.golden.file)
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
-        names = [member.name for member in self.members]
+        names = [member.name for member in (*self.members, *self.compared)]
+        files = [file.name for file in self.files]
+        kinds = [head.kind for head in self.heads]
         known = {*self.model_inputs, RETURNS_INPUT}
-        asked = {split_input(name) for member in self.members for name in member.inputs}
+        read = [one.inputs for one in (*self.members, *self.compared)] + [head.inputs for head in self.heads]
+        asked = {split_input(name) for inputs in read for name in inputs}
         unknown = sorted({name for name, length in asked if name not in known or length > self.window})
         total = sum(member.weight for member in self.members)
 
-        _require(self.schema_version == SCHEMA_VERSION, f"Schema version must be {SCHEMA_VERSION}")
-        _require(len(names) > 0 and len(set(names)) == len(names), f"Member names must be unique, were {names}")
+        _require(self.schema_version in _READABLE, f"Schema version must be one of {_READABLE}")
+        is_plain = self.mode == "voting" and not self.compared and not self.heads
+        is_plain &= self.weighting in ("skill", "fixed") and not any(member.draws for member in self.members)
+        stacked = self.mode != "stacking" or self.weighting == "stacking"
+        _require(stacked, f"Mode stacking learns its own weights, weighting was {self.weighting!r}")
+        _require(is_plain or self.schema_version >= 2, "Schema version 1 knows voting members alone")
+        _require(len(self.members) > 0 and len(set(names)) == len(names), f"Member names must be unique, were {names}")
+        _require(len(set(files)) == len(files), f"Each file has one owner, were {files}")
+        _require(len(set(kinds)) == len(kinds), f"There is one head of a kind, were {kinds}")
+        _require(all(one.weight == 0 for one in self.compared), "Members that are compared have no weight")
         _require(abs(total - 1) < 1e-9, f"Weights must sum to 1, were {total}")
         _require(not unknown, f"Members name unknown inputs {unknown}")
         _require(self.horizon >= 1 and self.window >= 2, "Horizon must be at least 1 and window at least 2")
         _require(0.5 < self.threshold < 1, f"Threshold must lie in (0.5, 1), was {self.threshold}")
         _require(math.isfinite(self.scale) and self.scale > 0, f"Scale must be positive, was {self.scale}")
         _require(0 < self.max_abs_expected_return < 1, "The bound on expected returns must lie in (0, 1)")
+        _require(0 <= self.market_share <= 1, f"The share of the market must lie in [0, 1], was {self.market_share}")
         _require(0 <= self.round_trip_cost < 1, "The round-trip cost must lie in [0, 1)")
         _require(_SHA256.fullmatch(self.feature_fingerprint) is not None, "The feature fingerprint must be a SHA-256")
+        _require(
+            self._states_its_data(), "The data fingerprint does not fit the windows, series and features it covers"
+        )
+
+    def _states_its_data(self) -> bool:
+        data = self.data_fingerprint
+        return data is None or data.digest == data_digest(
+            series=data.series,
+            candles=data.candles,
+            as_of=data.as_of,
+            universe=data.universe,
+            windows=self.training.spans(),
+            timeframe=self.timeframe,
+            features=self.feature_fingerprint,
+        )
 
 
 def encode(manifest: Manifest) -> bytes:

@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,49 @@ class MlflowRegistry:
         Raises:
             NothingPromotedError: The alias points to none, or the model was never registered.
         """
-        query = {"name": self._model_name, "alias": alias}
-        answer = await self._json("api/2.0/mlflow/registered-models/alias", query)
+        return await self._version("registered-models/alias", {"alias": alias})
+
+    async def version_numbered(self, number: str) -> ModelVersion:
+        """
+        Return a version by its number.
+
+        Raises:
+            NothingPromotedError: There is none of that number.
+        """
+        return await self._version("model-versions/get", {"version": number})
+
+    async def versions(self) -> list[Mapping[str, Any]]:
+        """
+        Return every version as MLflow describes it, the newest first; each with its aliases.
+
+        Raises:
+            NothingPromotedError: The model was never registered.
+        """
+        model = (await self._json("api/2.0/mlflow/registered-models/get", {"name": self._model_name})).get(
+            "registered_model", {}
+        )
+        aliases: dict[str, list[str]] = {}
+        for one in model.get("aliases") or ():
+            aliases.setdefault(str(one.get("version")), []).append(str(one.get("alias")))
+        found: list[Mapping[str, Any]] = []
+        query = {"filter": f"name = '{self._model_name}'", "max_results": "200"}
+        while True:
+            answer = await self._json("api/2.0/mlflow/model-versions/search", query)
+            found += [
+                one | {"aliases": aliases.get(str(one["version"]), [])} for one in answer.get("model_versions", ())
+            ]
+            if not answer.get("next_page_token"):
+                return sorted(found, key=lambda one: int(one["version"]), reverse=True)
+            query["page_token"] = str(answer["next_page_token"])
+
+    async def run(self, run_id: str) -> Mapping[str, Any]:
+        """Return what was logged to a run: `params` and `metrics`, each a list of keys with values."""
+        answer = await self._json("api/2.0/mlflow/runs/get", {"run_id": run_id})
+        data = answer.get("run", {}).get("data", {})
+        return data if isinstance(data, Mapping) else {}
+
+    async def _version(self, path: str, query: Mapping[str, str]) -> ModelVersion:
+        answer = await self._json(f"api/2.0/mlflow/{path}", {"name": self._model_name, **query})
         found = answer.get("model_version")
         if not isinstance(found, Mapping) or not found.get("version"):
             raise RegistryUnavailableError(f"MLflow at {self._url} answered without a model version: {answer!r:.200}")
@@ -161,11 +202,17 @@ class MlflowRegistry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastGood:
-    """Which cached bundle traded last, and as what."""
+    """Which cached bundle traded last, and as what; `earlier` are those that traded before it, the newest first."""
 
     digest: str
     version: str
     gated: bool
+    earlier: tuple[LastGood, ...] = ()
+
+    @property
+    def before(self) -> LastGood | None:
+        """What traded before it, if that is known."""
+        return self.earlier[0] if self.earlier else None
 
 
 class BundleCache:
@@ -204,19 +251,49 @@ class BundleCache:
             shutil.rmtree(folder, ignore_errors=True)
 
     def remember(self, last_good: LastGood) -> None:
-        """Note which bundle trades, and let go of the oldest others."""
+        """Note which bundle trades and which did before, and let go of the oldest others."""
         self.root.mkdir(parents=True, exist_ok=True)
+        last_good = replace(last_good, earlier=self._before(last_good))
         temporary = self._pointer.with_suffix(".tmp")
         temporary.write_bytes(msgspec.json.encode(last_good))
         temporary.replace(self._pointer)
+        traded = {one.digest for one in last_good.earlier}
         others = [one for one in self.root.iterdir() if _DIGEST.fullmatch(one.name) and one.name != last_good.digest]
-        for folder in sorted(others, key=lambda one: one.stat().st_mtime)[: -(_BUNDLES_KEPT - 1)]:
+        # What traded last is what a rollback goes back to, however long ago it came here.
+        others.sort(key=lambda one: (one.name in traded, one.stat().st_mtime))
+        for folder in others[: -(_BUNDLES_KEPT - 1)]:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _before(self, last_good: LastGood) -> tuple[LastGood, ...]:
+        """Return what traded before a bundle, each once, as far as the note of it can be read."""
+        noted = self._noted()
+        if noted is None:
+            return ()
+        past = [replace(noted, earlier=()), *(replace(one, earlier=()) for one in noted.earlier)]
+        same = (last_good.digest, last_good.version)
+        return tuple(one for one in past if (one.digest, one.version) != same)[: _BUNDLES_KEPT - 1]
+
+    def _noted(self) -> LastGood | None:
+        try:
+            return msgspec.json.decode(self._pointer.read_bytes(), type=LastGood)
+        except (OSError, msgspec.DecodeError, RecursionError):
+            return None
 
     def last_good(self) -> LastGood | None:
         """Return which bundle traded last, if that is known and the bundle is still here."""
-        try:
-            noted = msgspec.json.decode(self._pointer.read_bytes(), type=LastGood)
-            return noted if self.folder(noted.digest).is_dir() else None
-        except (OSError, msgspec.DecodeError, BundleError):
+        noted = self._noted()
+        return noted if noted is not None and self.holds(noted.digest) else None
+
+    def traded(self, digest: str) -> LastGood | None:
+        """Return what a bundle traded as, if it did of late and is still here."""
+        noted = self._noted()
+        if noted is None or not self.holds(digest):
             return None
+        return next((one for one in (noted, *noted.earlier) if one.digest == digest), None)
+
+    def holds(self, digest: str) -> bool:
+        """Tell whether a digest's bundle is here."""
+        try:
+            return self.folder(digest).is_dir()
+        except BundleError:
+            return False

@@ -52,9 +52,10 @@ def signals(
     venue: str,
     model_version: str,
     weights: Mapping[str, float],
+    regimes: Sequence[str] | None = None,
 ) -> tuple[SignalScore, ...]:
     """
-    Return one signal per symbol, in the order of `symbols`.
+    Return one signal per symbol, in the order of `symbols`, with the regime of each where those are given.
 
     LONG where a rise is more likely than not, SHORT otherwise. Where any number is not finite, or the probability
     is none, the signal abstains: FLAT, with confidence 0 and expected return 0.
@@ -73,6 +74,7 @@ def signals(
             feature_time_ms=int(feature_times_ms[row]),
             venue=venue,
             model_version=model_version,
+            regime="unknown" if regimes is None else str(regimes[row]),
         )
         for row, symbol in enumerate(symbols)
     )
@@ -89,6 +91,7 @@ def _signal(
     feature_time_ms: int,
     venue: str,
     model_version: str,
+    regime: str,
 ) -> SignalScore:
     usable = all(map(math.isfinite, (probability_up, expected_return, *members.values())))
     usable = usable and 0 <= probability_up <= 1
@@ -109,4 +112,5 @@ def _signal(
         model_version=model_version,
         feature_time_ms=feature_time_ms,
         trace_id=trace_id(venue=venue, symbol=symbol, feature_time_ms=feature_time_ms, model_version=model_version),
+        regime=regime,
     )

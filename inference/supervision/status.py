@@ -43,6 +43,56 @@ class SignalStatus(msgspec.Struct, frozen=True, kw_only=True):
     candle_close_ms: int
 
 
+class ShadowStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The challenger that is scored beside what trades.
+
+    `place` is inside, beside or off; `state` is waiting, scoring or degraded, and `reason` says why. `skipped` counts
+    candles that were passed over, by cause.
+    """
+
+    place: str
+    state: str
+    reason: str
+    version: str | None = None
+    digest: str | None = None
+    candles: int = 0
+    last_close_ms: int | None = None
+    skipped: Mapping[str, int] = {}
+    latency_ms: Mapping[str, float | None] = {}
+
+
+class BiasStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How far the newest signals lean to one side.
+
+    `found` says whether that is a bias, `mode` what follows from one: observe or enforce. The figures are those of
+    `inference.domain.bias.SignalBias`; there are none until a candle brought a signal.
+    """
+
+    mode: str
+    window: int
+    found: bool = False
+    side: str | None = None
+    share: float | None = None
+    usual: float | None = None
+    limit: float | None = None
+    candles: int = 0
+
+
+class QualityStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What became of the newest opinions of the model that trades, traded or not, at the end of their horizon.
+
+    The figures are those of `inference.supervision.prediction_quality.PredictionQuality`.
+    """
+
+    right: float
+    stated: float
+    brier: float
+    candles: int
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """
     What the worker says of itself.
@@ -76,6 +126,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rss_mb: float | None = None
     journal_entries: int = 0
     feed: Mapping[str, float] = {}
+    # Endpoints that are not well, requests kept back so far, and how long the venue wants to hear nothing.
+    transport: Mapping[str, float] = {}
+    shadow: ShadowStatus | None = None
+    bias: BiasStatus | None = None
+    quality: QualityStatus | None = None
 
 
 def write_status(path: Path, status: Status) -> None:

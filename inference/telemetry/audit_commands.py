@@ -24,7 +24,7 @@ from inference.telemetry.story import story_of
 
 def verify(path: Path, *, as_json: bool) -> int:
     """Say whether the journal is as it was written; 1 where it is not."""
-    _require(path)
+    require(path)
     found = verify_journal(path, path.with_suffix(".head"))
     if as_json:
         _print_json(found)
@@ -39,7 +39,7 @@ def verify(path: Path, *, as_json: bool) -> int:
 
 def tail(path: Path, *, lines: int, as_json: bool) -> int:
     """Print the newest entries."""
-    _require(path)
+    require(path)
     newest: deque[Entry] = deque(read_entries(path), maxlen=max(1, lines))
     if as_json:
         _print_json(list(newest))
@@ -51,7 +51,7 @@ def tail(path: Path, *, lines: int, as_json: bool) -> int:
 
 def trades(path: Path, *, as_json: bool) -> int:
     """Print every closed trade and the sum."""
-    _require(path)
+    require(path)
     rows = list(_closed(read_entries(path)))
     pnl = sum((closed.result.pnl for _, closed in rows), Decimal(0))
     fees = sum((closed.result.fees for _, closed in rows), Decimal(0))
@@ -87,7 +87,7 @@ def trades(path: Path, *, as_json: bool) -> int:
 
 def why(path: Path, subject: str, *, as_json: bool) -> int:
     """Tell the story of a decision; what the journal knows nothing of is an error."""
-    _require(path)
+    require(path)
     story = story_of(read_entries(path), subject)
     if story is None:
         raise JournalError(
@@ -114,7 +114,13 @@ def _closed(entries: Iterable[Entry]) -> Iterator[tuple[TradePlan | None, TradeC
             yield plans.get(event.trade_id), event
 
 
-def _require(path: Path) -> None:
+def require(path: Path) -> None:
+    """
+    Refuse a journal that is not there.
+
+    Raises:
+        JournalError: There is no such file.
+    """
     if not path.exists():
         raise JournalError(f"There is no journal at {path}; name one with --journal, or its home with --home")
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from feature_store.errors import BadInputError
-from feature_store.features.definition import fingerprint
 from inference.domain.errors import BundleError
-from inference.models.bundle import load_bundle, read_manifest
+from inference.models.bundle import read_manifest
 from inference.models.registry import BundleCache
+from inference.telemetry.printed import print_json
 
 
 def list_bundles(root: Path, *, as_json: bool) -> int:
@@ -39,7 +38,7 @@ def list_bundles(root: Path, *, as_json: bool) -> int:
             }
         )
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return 0
     table = Table("digest", "created", "members", "threshold", "traded last")
     for row in rows:
@@ -65,7 +64,7 @@ def show(root: Path, digest: str, *, as_json: bool) -> int:
         )
     manifest = read_manifest(found[0])
     if as_json:
-        _print_json(manifest)
+        print_json(manifest)
         return 0
     sys.stdout.write(f"digest      {found[0].name}\n")
     for name in ("created_at", "code_version", "feature_fingerprint", "timeframe", "horizon", "threshold"):
@@ -75,19 +74,3 @@ def show(root: Path, digest: str, *, as_json: bool) -> int:
     for name, value in sorted(manifest.metrics.items()):
         sys.stdout.write(f"{name:<40}{value:.6g}\n")
     return 0
-
-
-def verify(path: Path, *, as_json: bool) -> int:
-    """Check a bundle as the worker does; an untrustworthy one is an error."""
-    bundle = load_bundle(path, expected_fingerprint=fingerprint())
-    if as_json:
-        _print_json({"path": str(path), "digest": bundle.digest, "verified": True})
-    else:
-        members = ", ".join(member.name for member in bundle.manifest.members)
-        sys.stdout.write(f"Verified: {bundle.digest} ({members}); digests, fingerprint and golden outputs agree.\n")
-    return 0
-
-
-def _print_json(document: object) -> None:
-    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
-    sys.stdout.flush()

@@ -105,9 +105,10 @@ def _decision_lines(verdict: _Verdict) -> list[str]:
 
 def _signal_line(signal: SignalScore) -> str:
     members = ", ".join(f"{one.name} {one.expected_return:+.5f}" for one in signal.members)
+    market = "" if signal.regime == "unknown" else f" in a {signal.regime.replace('_', ', ')} market"
     return (
-        f"  Model {signal.model_version} said {signal.direction.value} with confidence {signal.confidence:.4f}, "
-        f"expected return {signal.expected_return:+.5f}; "
+        f"  Model {signal.model_version} said {signal.direction.value}{market} "
+        f"with confidence {signal.confidence:.4f}, expected return {signal.expected_return:+.5f}; "
         f"{signal.consensus} of {len(signal.members)} members agree ({members})."
     )
 

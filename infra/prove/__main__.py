@@ -3,53 +3,56 @@
 from __future__ import annotations
 
 import argparse
-import importlib
+import os
 import sys
-from pathlib import Path
 
-from feature_store.clock import monotonic
 from infra.prove.proof import Proof, Size
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def _run(name: str, size: Size) -> Proof:
-    module = importlib.import_module(f"infra.prove.{name.replace('-', '_')}")
-    proof: Proof = module.prove(size)
-    return proof
+from infra.prove.running import COMPUTING, results
 
 
 def main() -> int:
-    """Run each named proof in turn; a proof that raises has failed and does not stop the others."""
+    """Run each named proof; a proof that raises has failed and does not stop the others."""
     parser = argparse.ArgumentParser(prog="infra.prove", description=__doc__)
     parser.add_argument("names", nargs="+", help="proofs to run, for example: footprint decision-latency")
     parser.add_argument(
         "--size", type=Size, default=Size.FULL, choices=list(Size), help="full, or what CI has time for"
     )
     parser.add_argument(
+        "--lanes",
+        type=int,
+        default=min(os.cpu_count() or 1, 2),
+        help="how many proofs that only compute may run beside each other (default: 2, or 1 on one core)",
+    )
+    parser.add_argument(
         "--report-speed",
         action="store_true",
         help="fail for bars of correctness only; print missed bars of speed or memory",
     )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=float("inf"),
+        help="begin no proof after so many minutes; those that are left are named as not run (default: no limit)",
+    )
     arguments = parser.parse_args()
 
-    results: list[Proof] = []
-    for name in arguments.names:
-        print(f"── prove-{name} ({arguments.size}) ──", flush=True)
-        started = monotonic()
-        try:
-            proof = _run(name, arguments.size)
-        except Exception as error:  # noqa: BLE001 - one broken proof must not hide the others' figures
-            proof = Proof(name=name, figure=f"{type(error).__name__}: {error}", bar="runs to its end", holds=False)
+    # What computes comes first, so that it stands in one row, whatever the order of the names.
+    names = sorted(arguments.names, key=lambda name: name not in COMPUTING)
+    proofs: list[Proof] = []
+    for proof, seconds in results(names, arguments.size, arguments.lanes, arguments.minutes * 60):
         for line in proof.details:
             print(f"   {line}")
-        print(f"   took {monotonic() - started:.0f} s", flush=True)
-        results.append(proof)
+        print(f"   took {seconds:.0f} s", flush=True)
+        proofs.append(proof)
 
-    for proof in results:
-        print(f"{'held    ' if proof.holds else 'NOT HELD'} prove-{proof.name}: {proof.figure} (bar: {proof.bar})")
+    ran = {proof.name for proof in proofs}
+    for name in names:
+        if name not in ran:
+            print(f"NOT RUN  prove-{name}: no time was left for it ({arguments.minutes:g} minutes)")
+    for proof in proofs:
+        print(f"{proof.verdict} prove-{proof.name}: {proof.figure} (bar: {proof.bar})")
     sys.stdout.flush()
-    missed = [proof for proof in results if not proof.holds]
+    missed = [proof for proof in proofs if not proof.holds]
     blocking = [proof for proof in missed if not (arguments.report_speed and proof.is_speed)]
     return 1 if blocking else 0
 

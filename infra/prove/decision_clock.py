@@ -20,6 +20,7 @@ from inference.domain.policy import Policy
 from inference.domain.position import Account
 from inference.models.bundle import load_bundle
 from inference.signals.scoring import signals
+from inference.signals.used_features import UsedFeatures
 
 SYMBOLS = tuple(f"S{number:03}/USDT:USDT" for number in range(100))
 WARM_UP = 400
@@ -46,6 +47,7 @@ def main() -> int:
     values = walks(WARM_UP + measured)
     times = np.arange(values.shape[1], dtype=np.int64) * STEP_MS + 1_700_000_100_000
     features = LiveFeatures(SYMBOLS)
+    used = UsedFeatures(SYMBOLS, venue="sandbox", timeframe="5m", code="proof")
     for row, symbol in enumerate(SYMBOLS):
         features.advance(symbol, CandleBlock(times[:WARM_UP], values[row, :WARM_UP]))
 
@@ -77,9 +79,18 @@ def main() -> int:
             for row, symbol in enumerate(SYMBOLS)
         }
         began = monotonic()
-        atr = [float(features.advance(symbol, block)[-1, ATR]) for symbol, block in zip(SYMBOLS, blocks, strict=True)]
+        atr = []
+        for symbol, block in zip(SYMBOLS, blocks, strict=True):
+            row = features.advance(symbol, block)[-1]
+            used.keep(symbol, row)
+            atr.append(float(row[ATR]))
         latest = features.latest()
-        scores = bundle.score(latest.model_inputs, latest.windows, latest.returns.astype(np.float32))
+        scores = bundle.score(
+            latest.model_inputs,
+            latest.windows,
+            latest.returns.astype(np.float32),
+            np.zeros(len(SYMBOLS), np.int64),
+        )
         found = signals(
             scores,
             symbols=list(latest.symbols),
@@ -92,6 +103,7 @@ def main() -> int:
             Candidate(signal=signal, atr=atr[row], close=float(values[row, at, 3]), threshold=bundle.threshold)
             for row, signal in enumerate(found)
         )
+        used.record(latest, range(len(SYMBOLS)), continuity=features.continuity, candle_close_ms=closes_ms)
         snapshot = Snapshot(
             candle_close_ms=closes_ms,
             trading_state=TradingState.ACTIVE,

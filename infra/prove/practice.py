@@ -17,7 +17,7 @@ def retrain(stage: Stage, *, size: str, days: int, symbols: str = "all") -> str:
     done = stage.qtctl(
         "retrain", "--size", size, "--days", str(days), "--symbols", symbols, "--json", timeout=1200, check=False
     )
-    if done.returncode not in (0, 3):
+    if done.returncode not in (0, 3, 4):
         raise ProofError(f"qtctl retrain ended with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
     result = json.loads(done.stdout.strip().splitlines()[-1])
     return str(result["version"])

@@ -18,7 +18,8 @@ class Proof:
     """
     One figure against its bar. `details` are lines printed before the figure.
 
-    `is_speed` marks bars of time or memory, which a busy machine can miss without any defect.
+    `is_speed` marks bars of time or memory, which a busy machine can miss without any defect. One that `shows` nothing
+    lacked what it needs: it fails nothing and claims nothing.
     """
 
     name: str
@@ -26,4 +27,12 @@ class Proof:
     bar: str
     holds: bool
     is_speed: bool = False
+    shows: bool = True
     details: tuple[str, ...] = field(default_factory=tuple)
+
+    @property
+    def verdict(self) -> str:
+        """How it ended, in words of one width."""
+        if not self.shows:
+            return "no claim"
+        return "held    " if self.holds else "NOT HELD"

@@ -14,9 +14,13 @@ from typing import Any, get_args
 
 from cyclopts import App, CycloptsError
 from pydantic import TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings
 
 from feature_store.errors import BadInputError
+from feature_store.extensions.settings import ViewSettings
+from feature_store.venue.budget_place import BudgetPlace
 from flows.settings import FlowSettings
+from flows.source_settings import SourceSettings
 from inference.cli import build, command_paths
 from inference.settings import Settings
 
@@ -117,18 +121,36 @@ def _setting(name: str, value: str | None, named: Named) -> Iterator[str]:
         elif name == "TESTS" and value and not _is_inside(value, named.root):
             yield f"there is no such path: {value}"
         return
-    field = name.removeprefix("QT_").lower()
-    schema = next((one for one in (FlowSettings, Settings) if field in one.model_fields), None)
-    if schema is None:
+    field = next(
+        (
+            found
+            for one in (FlowSettings, SourceSettings, ViewSettings, BudgetPlace, Settings)
+            if (found := _field(one, name))
+        ),
+        None,
+    )
+    if field is None:
         yield f"no setting is called {name}"
     elif value is not None and not _is_accepted(field, value):
         yield f"{name} does not take {value!r}"
+
+
+def _field(schema: type[BaseSettings], name: str) -> str | None:
+    """Return the field that a variable of the environment fills."""
+    fields = schema.model_fields.items()
+    return next((field for field, one in fields if name in (one.validation_alias, f"QT_{field.upper()}")), None)
 
 
 def _is_accepted(field: str, value: str) -> bool:
     try:
         if field in FlowSettings.model_fields:
             FlowSettings.of(**{field: value})
+        elif field in SourceSettings.model_fields:
+            SourceSettings.of(**{field: value}).chosen()
+        elif field in ViewSettings.model_fields:
+            ViewSettings.of(**{field: value})
+        elif field in BudgetPlace.model_fields:
+            return bool(value)
         else:
             annotation: Any = Settings.model_fields[field].annotation
             TypeAdapter(annotation).validate_python(value)

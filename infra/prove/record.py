@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,18 @@ def versions_decided(events: list[Event]) -> list[tuple[int, str]]:
 
 def standing_differences(events: list[Event], audit: dict[str, Any]) -> list[str]:
     """Return where the journal and the venue differ in what is open now, or in who wanted what was entered."""
-    book = Book.rebuilt(events)
+    intended = {one.intent.client_order_id for one in events if isinstance(one, OrderIntended)}
+    return book_differences(Book.rebuilt(events), intended, audit)
+
+
+def book_differences(book: Book, intended: Collection[str], audit: dict[str, Any]) -> list[str]:
+    """Return the same for a book that is there already, and the ids of all orders that were ever intended."""
     ours = {native(trade.symbol): trade.signed_quantity for trade in book.active() if trade.open_quantity}
     theirs = {str(one["symbol"]): Decimal(one["quantity"]) for one in audit["open_positions"]}
     orders = [order for trade in book.active() for order in trade.orders.values()]
     resting = sum(order.is_live and order.intent.is_conditional for order in orders)
     unsettled = [order.intent.client_order_id for order in orders if order.may_exist]
-    intended = {one.intent.client_order_id for one in events if isinstance(one, OrderIntended)}
-    unexplained = {key for trade in audit["trades"] for key in trade["entry_client_ids"]} - intended
+    unexplained = {key for trade in audit["trades"] for key in trade["entry_client_ids"]} - set(intended)
     found = []
     if ours != theirs:
         found.append(f"positions at the venue {theirs}, in the journal {ours}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 from infra.prove.stage import WORKER_PYTHON, Stage, wait_until
@@ -13,16 +14,20 @@ from infra.prove.stage import WORKER_PYTHON, Stage, wait_until
 class RunningWorker:
     """One worker process after another under a stage's home."""
 
-    def __init__(self, stage: Stage, urls: dict[str, str], *, policy: str | None = None) -> None:
-        """Remember where the servers are; nothing starts yet."""
+    def __init__(
+        self, stage: Stage, urls: dict[str, str], *, policy: str | None = None, bundle: Path | None = None
+    ) -> None:
+        """Remember where the servers are; nothing starts yet. With a `bundle` no registry is asked."""
         self.stage = stage
         self.policy = policy
+        self.bundle = bundle
         self.environment = stage.environment | {
             "QT_MODE": "sandbox",
             "QT_VENUE": "sandbox",
             "QT_VENUE_URL": urls["sandbox"],
-            "QT_MLFLOW_URL": urls["mlflow"],
         }
+        if bundle is None:
+            self.environment["QT_MLFLOW_URL"] = urls["mlflow"]
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -30,6 +35,8 @@ class RunningWorker:
         command = [str(WORKER_PYTHON), "-m", "inference.cli", "worker"]
         if self.policy is not None:
             command += ["--policy", self.policy]
+        if self.bundle is not None:
+            command += ["--bundle", str(self.bundle)]
         (self.stage.home / "worker" / "status.json").unlink(missing_ok=True)
         with (self.stage.home / "worker.log").open("ab") as log:
             self.process = subprocess.Popen(

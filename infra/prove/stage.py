@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -13,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import psutil
 
 from feature_store.clock import monotonic
 from feature_store.errors import QuantumError
@@ -37,16 +41,32 @@ class Stage:
         self.environment |= {"QUANTUM_HOME": str(self.home), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
     def __enter__(self) -> Self:
-        """Begin with an empty home."""
-        if self.home.exists():
-            self.qtctl("down", check=False)
-            shutil.rmtree(self.home)
-        self.home.mkdir(parents=True)
+        """
+        Begin with an empty home, in which nothing runs that an earlier proof started and was killed before it ended.
+
+        Raises:
+            ProofError: Another proof runs in this home, or what an earlier one left there does not end.
+        """
+        self._lock = hold_alone(self.home)
+        try:
+            if self.home.exists():
+                self.qtctl("down", check=False)
+            end_left_over(self.home)
+            if self.home.exists():
+                shutil.rmtree(self.home)
+            self.home.mkdir(parents=True)
+        except BaseException:
+            os.close(self._lock)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Stop whatever still runs."""
-        self.qtctl("down", check=False)
+        try:
+            self.qtctl("down", check=False)
+            end_left_over(self.home)
+        finally:
+            os.close(self._lock)
 
     def qtctl(self, *arguments: str, timeout: float = 600, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run one qtctl command in this home."""
@@ -78,6 +98,69 @@ class Stage:
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
         return status
+
+
+def hold_alone(home: Path) -> int:
+    """
+    Take a home for one proof, for as long as the returned descriptor is open, or this process lives.
+
+    Raises:
+        ProofError: Another proof that still runs has taken it.
+    """
+    home.parent.mkdir(parents=True, exist_ok=True)
+    path = home.with_name(f"{home.name}.lock")
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
+        os.close(lock)
+        raise ProofError(
+            f"Another proof (process {holder}) runs in {home}; wait until it has ended, or stop it with Ctrl-C, "
+            "then run this one again"
+        ) from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, str(os.getpid()).encode(), 0)
+    return lock
+
+
+def left_over(home: Path) -> list[psutil.Process]:
+    """Return the processes that work in a home, by what their environment says; never this one or who started it."""
+    ours = {os.getpid(), *(one.pid for one in psutil.Process().parents())}
+    found = []
+    for process in psutil.process_iter():
+        if process.pid in ours:
+            continue
+        # Those of other people cannot be looked into, and some end meanwhile.
+        with contextlib.suppress(psutil.Error, OSError):
+            told = process.environ().get("QUANTUM_HOME")
+            if told and Path(told).is_relative_to(home) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def end_left_over(home: Path, patience: float = 10.0) -> list[int]:
+    """
+    End whatever still works in a home: asked first, then killed; return the processes by number.
+
+    A worker that outlived its proof goes on trading, and what it writes would be taken for this proof's own.
+
+    Raises:
+        ProofError: Something does not end; the message names it.
+    """
+    found = left_over(home)
+    for signal_one in (psutil.Process.terminate, psutil.Process.kill):
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                signal_one(process)
+        psutil.wait_procs(found, timeout=patience)
+        if not (still := left_over(home)):
+            return [process.pid for process in found]
+        found += [process for process in still if process not in found]
+    numbers = " ".join(str(process.pid) for process in still)
+    raise ProofError(
+        f"An earlier proof left processes in {home} that do not end: {numbers}; end them (kill -9 {numbers})"
+    )
 
 
 def get(url: str, timeout: float = 20) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from infra.sandbox.engine.clearing import is_venue_order
 from infra.sandbox.engine.exchange import Exchange
 from infra.sandbox.engine.model import STOPS, ZERO, RoundTrip
 from infra.sandbox.engine.position import Position
@@ -41,7 +42,7 @@ class Auditor:
             if key not in naked:
                 self.finished.append(self._interval(key, now_ms=now_ms, wall_ms=wall_ms))
                 del self._open[key]
-        for key in naked:
+        for key in sorted(naked):
             self._open.setdefault(key, (wall_ms, now_ms))
 
     def intervals(self, *, now_ms: int, wall_ms: float) -> list[Interval]:
@@ -74,6 +75,7 @@ def report(exchange: Exchange, auditor: Auditor, *, now_ms: int, wall_ms: float)
     state = exchange.state
     intervals = auditor.intervals(now_ms=now_ms, wall_ms=wall_ms)
     funding = sum((one.amount for one in state.incomes if one.kind == "FUNDING_FEE"), ZERO)
+    clearance = sum((one.amount for one in state.incomes if one.kind == "INSURANCE_CLEAR"), ZERO)
     realized = sum((one.realized_pnl for one in state.trades), ZERO)
     return {
         "now_ms": now_ms,
@@ -85,6 +87,7 @@ def report(exchange: Exchange, auditor: Auditor, *, now_ms: int, wall_ms: float)
         "realized_pnl": _text(realized),
         "fees": _text(total_fees(state)),
         "funding": _text(funding),
+        "clearance": _text(clearance),
         "opening_balance": _text(state.opening_balance),
         "wallet": _text(state.wallet),
         "equity": _text(exchange.margin().balance),
@@ -106,7 +109,9 @@ def report(exchange: Exchange, auditor: Auditor, *, now_ms: int, wall_ms: float)
                 {"symbol": i.symbol, "wall_ms": i.wall_ms, "from_ms": i.from_ms, "to_ms": i.to_ms} for i in intervals
             ],
         },
-        "duplicate_client_ids": sorted(cid for cid, orders in state.executed.items() if len(orders) > 1),
+        "duplicate_client_ids": sorted(
+            cid for cid, orders in state.executed.items() if len(orders) > 1 and not is_venue_order(cid)
+        ),
         "trades": [_trip(one) for one in state.trips],
     }
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json as json_codec
 import sys
-import urllib.error
-import urllib.request
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -14,42 +11,26 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from feature_store.errors import QuantumError
 from feature_store.terminal import help_end, run
-from infra.sandbox.market.synthetic import DEFAULT_EDGE
+from infra.sandbox.asking import DEFAULT_PORT, AsJson, Url, ask, asking, show
+from infra.sandbox.engine import funding
+from infra.sandbox.fault_command import FAULT_HELP, fault
+from infra.sandbox.faults import FaultError
+from infra.sandbox.intrabar import Intrabar
+from infra.sandbox.market.equations import DEFAULT_EDGE
 from infra.sandbox.protocol.signing import Credentials
-from infra.sandbox.serve import OptionError, Options
+from infra.sandbox.rules_command import RULES_HELP, rules
+from infra.sandbox.script import read_script
+from infra.sandbox.serve import LIQUIDATION_FEE, OptionError, Options
 from infra.sandbox.serve import serve as run_server
-from infra.sandbox.stack_note import home_from_environment, stack_sandbox
 
 DEFAULT_START = "2026-01-05T00:00:00Z"
-DEFAULT_PORT = 9100
-
-_Url = Annotated[
-    str | None,
-    Parameter(
-        env_var="QT_VENUE_URL",
-        help="Where the venue listens; by default where the stack of QUANTUM_HOME runs its exchange, else "
-        f"http://127.0.0.1:{DEFAULT_PORT}.",
-    ),
-]
-_AsJson = Annotated[bool, Parameter(name="--json", negative=(), help="Print compact JSON, on one line.")]
-
-
-class NoAnswerError(QuantumError):
-    """No sandbox answers, or it refuses what was asked of it."""
-
-
-def _asking(*examples: str) -> str:
-    statuses = {0: "the venue answered", 1: "no venue answers, or it refuses; the message says which"}
-    return help_end(*examples, statuses=statuses, as_json=True)
-
 
 app = App(
     name="sandbox",
     help="A local exchange that speaks Binance USD-M futures, on a clock of its own.",
     help_format="plaintext",
-    help_epilogue=_asking(
+    help_epilogue=asking(
         "qtctl sandbox serve",
         "qtctl sandbox status --url http://127.0.0.1:9100",
         "qtctl sandbox audit",
@@ -86,6 +67,8 @@ def serve(
     taker_fee: str = "0.0005",
     maker_fee: str = "0.0002",
     spread_bps: str = "1",
+    liquidation_fee: str = str(LIQUIDATION_FEE),
+    funding_hours: str = "8",
     api_key: Annotated[str, Parameter(env_var="QT_API_KEY")] = "sandbox-key",
     api_secret: Annotated[str, Parameter(env_var="QT_API_SECRET")] = "sandbox-secret",  # noqa: S107 - a toy's key.
     state: Path | None = None,
@@ -95,6 +78,9 @@ def serve(
     replay_start: str | None = None,
     replay_timeframe: str | None = None,
     replay_exchange: str | None = None,
+    lockstep: Annotated[bool, Parameter(negative=())] = False,
+    faults: Path | None = None,
+    intrabar: str = "path",
 ) -> None:
     """Run the exchange until it is told to stop; one JSON line on stdout says where it listens.
 
@@ -124,6 +110,10 @@ def serve(
         Maker fee per notional.
     spread_bps
         Spread between bid and ask in basis points.
+    liquidation_fee
+        What a liquidation costs per notional beyond its fills, as far as there is money left.
+    funding_hours
+        Hours between settlements of funding, 1, 4 or 8; of some symbols others: 8,SOLUSDT=4,XRPUSDT=1.
     api_key
         The key clients must send.
     api_secret
@@ -142,6 +132,15 @@ def serve(
         Timeframe to use when the recording has several; by default 5m when it has it, else the finest.
     replay_exchange
         Exchange to use when the recording has several; by default futures before spot.
+    lockstep
+        Stand still after each closed candle and each fill until clients are silent, for comparisons; by default time
+        waits for nobody.
+    faults
+        Script of faults to follow from the start, as `qtctl sandbox fault --file` takes it; by default none.
+    intrabar
+        What a recorded candle reaches first that could end a position either way; by default path, the extreme
+        nearer to the open; detail is as recorded minutes say, else what hurts; else adverse or optimistic. The audit
+        says how much is at stake.
     """
     names, count = _names(symbols)
     options = Options(
@@ -158,6 +157,8 @@ def serve(
         taker_fee=_amount(taker_fee, "--taker-fee"),
         maker_fee=_amount(maker_fee, "--maker-fee"),
         spread_bps=_amount(spread_bps, "--spread-bps"),
+        liquidation_fee=_amount(liquidation_fee, "--liquidation-fee"),
+        funding_hours=_funding_hours(funding_hours),
         credentials=Credentials(api_key, api_secret),
         state_folder=state,
         ready_file=ready_file,
@@ -166,100 +167,49 @@ def serve(
         replay_start_ms=None if replay_start is None else _time_ms(replay_start, "--replay-start"),
         replay_timeframe=replay_timeframe,
         replay_exchange=replay_exchange,
+        lockstep=lockstep,
+        faults=_script(faults),
+        intrabar=_intrabar(intrabar),
     )
     asyncio.run(run_server(options))
 
 
 @app.command(
-    help_epilogue=_asking(
+    help_epilogue=asking(
         "qtctl sandbox status",
         "qtctl sandbox status --url http://127.0.0.1:9100 --json | jq .now_ms",
     )
 )
-def status(*, url: _Url = None, json: _AsJson = False) -> None:
+def status(*, url: Url = None, json: AsJson = False) -> None:
     """Print the venue's time, speed, market and load as JSON."""
-    _print(_ask(url, "/sandbox/status"), compact=json)
+    show(ask(url, "/sandbox/status"), compact=json)
 
 
 @app.command(
-    help_epilogue=_asking(
+    help_epilogue=asking(
         "qtctl sandbox audit",
         "qtctl sandbox audit --json | jq .unprotected",
     )
 )
-def audit(*, url: _Url = None, json: _AsJson = False) -> None:
+def audit(*, url: Url = None, json: AsJson = False) -> None:
     """Print what an auditor wants to know: fills, round trips, unprotected stretches, duplicates."""
-    _print(_ask(url, "/sandbox/audit"), compact=json)
+    show(ask(url, "/sandbox/audit"), compact=json)
 
 
 @app.command(
-    help_epilogue=_asking(
+    help_epilogue=asking(
         "qtctl sandbox truth --url http://127.0.0.1:9100",
     )
 )
-def truth(*, url: _Url = None, json: _AsJson = False) -> None:
+def truth(*, url: Url = None, json: AsJson = False) -> None:
     """Print how much of the market can be predicted at all."""
-    _print(_ask(url, "/sandbox/truth"), compact=json)
+    show(ask(url, "/sandbox/truth"), compact=json)
 
 
-@app.command(
-    help_epilogue=_asking(
-        "qtctl sandbox fault --path /fapi/v1/order --action exec_then_drop",
-        "qtctl sandbox fault --path /fapi/v1/time --status 429 --times 3",
-        "qtctl sandbox fault --op skew --ms 5000",
-        "qtctl sandbox fault --op clear",
-    )
-)
-def fault(
-    *,
-    url: _Url = None,
-    op: str = "fault",
-    path: str = "",
-    method: str = "",
-    action: str = "status",
-    times: int | None = None,
-    p: float | None = None,
-    secs: float = 30.0,
-    status: int = 503,
-    ms: int = 0,
-    on: bool = True,
-    hard: bool = False,
-    json: _AsJson = False,
-) -> None:
-    """Inject a fault, or undo all with `--op clear`.
+app.command(fault, help_epilogue=FAULT_HELP)
 
-    Parameters
-    ----------
-    op
-        fault, kill_ws, freeze_ws, skew, expire_key, legacy, log or clear.
-    path
-        Part of the path of the requests that fail.
-    method
-        HTTP method of the requests that fail; any when empty.
-    action
-        status, hang, drop, delay, exec_then_drop, exec_then_hang, exec_then_status or late_exec.
-    times
-        How many requests fail; by default one, or all where a probability is given.
-    p
-        Probability with which a request fails; by default 1.
-    secs
-        Seconds of a hang, a delay or a late execution.
-    status
-        HTTP status of the answer.
-    ms
-        Milliseconds of clock skew.
-    on
-        Whether a freeze or the log is switched on.
-    hard
-        Cut sockets without a farewell.
-    json
-        Print compact JSON, on one line.
-    """
-    body = {
-        "op": op, "path": path, "method": method, "action": action, "times": times, "p": p, "secs": secs,
-        "status": status, "ms": ms, "on": on, "hard": hard,
-    }  # fmt: skip
-    _print(_ask(url, "/sandbox/ctl", body), compact=json)
+
+app.command(rules, help_epilogue=RULES_HELP)
 
 
 def main() -> None:
@@ -277,6 +227,13 @@ def _names(raw: str) -> tuple[tuple[str, ...], int]:
     if not names:
         raise OptionError("--symbols expects a count or names such as BTCUSDT,ETHUSDT, was empty.")
     return names, len(names)
+
+
+def _script(file: Path | None) -> tuple[dict[str, Any], ...]:
+    try:
+        return () if file is None else tuple(read_script(file))
+    except FaultError as error:
+        raise OptionError(f"--faults: {error}") from None
 
 
 def _time_ms(raw: str, option: str) -> int:
@@ -298,6 +255,16 @@ def _amount(raw: str, option: str) -> Decimal:
     return amount
 
 
+def _funding_hours(raw: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for part in raw.split(","):
+        symbol, _, hours = part.strip().rpartition("=")
+        if not hours.isdigit() or int(hours) not in funding.HOURS:
+            raise OptionError(f"--funding-hours expects 1, 4 or 8, or such as 8,SOLUSDT=4,XRPUSDT=1, was '{raw}'.")
+        found[symbol.upper()] = int(hours)
+    return found
+
+
 def _at_least(value: int, minimum: int, option: str) -> int:
     if value < minimum:
         raise OptionError(f"{option} expects at least {minimum}, was {value}.")
@@ -310,28 +277,14 @@ def _speed(value: float) -> float:
     return value
 
 
+def _intrabar(raw: str) -> Intrabar:
+    try:
+        return Intrabar(raw)
+    except ValueError:
+        raise OptionError(f"--intrabar expects {', '.join(Intrabar)}, was '{raw}'.") from None
+
+
 def _edge(value: float) -> float:
     if not 0.0 <= value <= 0.6:
         raise OptionError(f"--edge expects 0 to 0.6, was {value:g}.")
     return value
-
-
-def _ask(named: str | None, path: str, body: dict[str, Any] | None = None) -> Any:
-    url = named or stack_sandbox(home_from_environment()) or f"http://127.0.0.1:{DEFAULT_PORT}"
-    if not url.startswith(("http://", "https://")):
-        raise OptionError(f"--url expects http://HOST:PORT, was '{url}'.")
-    data = None if body is None else json_codec.dumps(body).encode()
-    request = urllib.request.Request(url.rstrip("/") + path, data=data)  # noqa: S310 - the scheme is checked above.
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
-            return json_codec.load(answer)
-    except urllib.error.HTTPError as error:
-        raise NoAnswerError(f"The venue refused: {error.read().decode(errors='replace')}") from None
-    except (OSError, ValueError) as error:
-        raise NoAnswerError(
-            f"No sandbox answers at {url} ({error}); start one with `qtctl sandbox serve`, or name another with --url."
-        ) from None
-
-
-def _print(answer: Any, *, compact: bool = False) -> None:
-    sys.stdout.write(json_codec.dumps(answer, indent=None if compact else 2) + "\n")

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
-from infra.sandbox import audit, page
-from infra.sandbox.faults import FaultError, parse_fault
-from infra.sandbox.market.synthetic import SyntheticMarket, attainable_information_coefficient
-from infra.sandbox.market.synthetic import oracle_information_coefficient as oracle
+from feature_store import clock as wall
+from infra.sandbox import audit, disturbing, order_rules, page
+from infra.sandbox.faults import FaultError, flag
+from infra.sandbox.market.equations import attainable_information_coefficient
+from infra.sandbox.market.equations import oracle_information_coefficient as oracle
+from infra.sandbox.market.synthetic import SyntheticMarket
 
 if TYPE_CHECKING:
     from infra.sandbox.server import Sandbox
 
 VERSION = "1"
+SANDBOX: web.AppKey[Sandbox] = web.AppKey("sandbox")
 
 
 def status(sandbox: Sandbox) -> dict[str, Any]:
@@ -35,6 +39,7 @@ def status(sandbox: Sandbox) -> dict[str, Any]:
         "start_ms": market.start_ms,
         "first_ms": market.first_ms,
         "end_ms": market.end_ms,
+        "held_ms": None if sandbox.clock.held_since is None else venue.ticked_ms,
         "halted": market.end_ms is not None and now_ms >= market.end_ms,
         "connections": len(sandbox.hub.connections),
         "requests": sandbox.requests,
@@ -47,7 +52,7 @@ def status(sandbox: Sandbox) -> dict[str, Any]:
 
 def truth(sandbox: Sandbox) -> dict[str, Any]:
     """What can be known about the market, and so about any model of it."""
-    market = sandbox.venue.market
+    market = sandbox.venue.market.source
     if not isinstance(market, SyntheticMarket):
         return {"market": market.kind, "edge": None, "note": "Recorded candles: nobody knows what can be predicted."}
     return {
@@ -62,27 +67,29 @@ def truth(sandbox: Sandbox) -> dict[str, Any]:
 
 async def handle_status(request: web.Request) -> web.Response:
     """GET /sandbox/status."""
-    return json_response(status(request.app["sandbox"]))
+    return json_response(status(request.app[SANDBOX]))
 
 
 async def handle_truth(request: web.Request) -> web.Response:
     """GET /sandbox/truth."""
-    return json_response(truth(request.app["sandbox"]))
+    return json_response(truth(request.app[SANDBOX]))
 
 
 async def handle_audit(request: web.Request) -> web.Response:
     """GET /sandbox/audit."""
-    sandbox: Sandbox = request.app["sandbox"]
+    sandbox: Sandbox = request.app[SANDBOX]
     sandbox.advance()
     answer = audit.report(
         sandbox.venue.exchange, sandbox.venue.auditor, now_ms=sandbox.now_ms(), wall_ms=sandbox.monotonic_ms()
     )
+    if sandbox.venue.ambiguity is not None:
+        answer["intrabar"] = sandbox.venue.ambiguity.report()
     return json_response(answer)
 
 
 async def handle_page(request: web.Request) -> web.Response:
     """GET / : the page a person looks at."""
-    sandbox: Sandbox = request.app["sandbox"]
+    sandbox: Sandbox = request.app[SANDBOX]
     sandbox.advance()
     text = page.render(status(sandbox), sandbox.venue, sandbox.hub)
     return web.Response(text=text, content_type="text/html")
@@ -90,7 +97,7 @@ async def handle_page(request: web.Request) -> web.Response:
 
 async def handle_ctl(request: web.Request) -> web.Response:
     """POST /sandbox/ctl: inject a fault or undo it."""
-    sandbox: Sandbox = request.app["sandbox"]
+    sandbox: Sandbox = request.app[SANDBOX]
     try:
         body = msgspec.json.decode(await request.read(), type=dict[str, Any])
     except msgspec.DecodeError as error:
@@ -109,74 +116,90 @@ async def perform(sandbox: Sandbox, body: dict[str, Any]) -> Any:
         FaultError: The operation or one of its fields is unknown.
     """
     operation = str(body.get("op"))
+    if operation not in _QUIET:
+        note = {"now_ms": sandbox.now_ms(), "wall_ms": sandbox.wall_ms()}
+        sandbox.faults.note_operation(note | {name: str(value)[:200] for name, value in body.items()})
     if operation == "kill_ws":
-        return {"ok": True, "killed": await sandbox.kill_sockets(hard=bool(body.get("hard", False)))}
+        return {"ok": True, "killed": await sandbox.kill_sockets(hard=flag(body, "hard", default=False))}
     handler = _OPERATIONS.get(operation)
     if handler is None:
-        raise FaultError(f"Unknown op '{operation}', expected kill_ws, {', '.join(sorted(_OPERATIONS))}")
-    return {"ok": True} | handler(sandbox, body)
+        raise FaultError(f"Unknown op '{operation[:40]}', expected kill_ws, {', '.join(sorted(_OPERATIONS))}")
+    try:
+        return {"ok": True} | handler(sandbox, body)
+    except disturbing.Unfolded as several:
+        return {"ok": True, "did": [await perform(sandbox, dict(one)) for one in several.operations]}
 
 
-def _fault(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
-    sandbox.faults.rules.append(parse_fault(body))
-    return {"faults": len(sandbox.faults.rules)}
-
-
-def _freeze(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
-    frozen = bool(body.get("on", True))
-    sandbox.hub.frozen_market = frozen and bool(body.get("market", True))
-    sandbox.hub.frozen_user = frozen and bool(body.get("user", True))
-    return {}
-
-
-def _skew(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
-    sandbox.clock.skew_ms = int(body.get("ms", 0))
-    return {"skew_ms": sandbox.clock.skew_ms}
-
-
-def _expire_key(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
-    del body
-    return {"expired": sandbox.expire_listen_key()}
-
-
-def _legacy(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
-    sandbox.legacy_conditionals = body.get("mode", "accept") == "accept"
-    return {}
-
-
-def _push(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
-    for connection in list(sandbox.hub.connections):
-        connection.push(str(body.get("frame", "")))
-    return {}
+async def follow_script(sandbox: Sandbox) -> None:
+    """Do what the script says is due, and undo what has lasted long enough; a step that fails is told on stderr."""
+    monotonic = wall.monotonic()
+    for step in sandbox.script.begun(sandbox.now_ms(), monotonic):
+        body = dict(step.operation)
+        before = len(sandbox.faults.rules)
+        try:
+            await perform(sandbox, body)
+        except FaultError as error:
+            sys.stderr.write(f"A step of the fault script failed: {error}\n")
+            continue
+        if step.lasts is not None:
+            for undo in disturbing.undoing(sandbox, body, before):
+                sandbox.script.undo_later(monotonic + step.lasts, undo)
+    for undo in sandbox.script.ended(monotonic):
+        undo()
 
 
 def _log(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
     if "on" in body:
         sandbox.faults.is_logging = bool(body["on"])
-    return {"log": sandbox.faults.log}
+    faults = sandbox.faults
+    return {"log": faults.log, "met": faults.met, "operations": faults.operations, "refused": sandbox.limiter.refused}
+
+
+def _lead(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    sandbox.lockstep.led_by_hand = bool(body.get("on", True))
+    return {"led_by_hand": sandbox.lockstep.led_by_hand}
+
+
+def _stand_still(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    del body
+    sandbox.advance()
+    sandbox.lockstep.led_by_hand = True
+    sandbox.clock.hold(wall.monotonic(), sandbox.venue.ticked_ms)
+    return {"held_ms": sandbox.venue.ticked_ms}
+
+
+def _go_on(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    del body
+    return {"stood_still": sandbox.lockstep.go_on(wall.monotonic())}
 
 
 def _clear(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
     del body
     sandbox.faults.rules.clear()
     sandbox.faults.log.clear()
+    sandbox.faults.met.clear()
     sandbox.faults.is_logging = False
     sandbox.hub.frozen_market = sandbox.hub.frozen_user = False
     sandbox.clock.skew_ms = 0
-    sandbox.legacy_conditionals = False
+    sandbox.legacy_conditionals = sandbox.lockstep.led_by_hand = False
+    state = sandbox.venue.exchange.state
+    state.rules = order_rules.switched_off(state.rules)
+    order_rules.apply_feed_latency(sandbox)
+    disturbing.clear(sandbox)
+    sandbox.lockstep.go_on(wall.monotonic())
     return {}
 
 
 _OPERATIONS: dict[str, Callable[[Sandbox, dict[str, Any]], dict[str, Any]]] = {
-    "fault": _fault,
-    "freeze_ws": _freeze,
-    "skew": _skew,
-    "expire_key": _expire_key,
-    "legacy": _legacy,
-    "push": _push,
     "log": _log,
+    "lead": _lead,
+    "stand_still": _stand_still,
+    "go_on": _go_on,
+    "rules": order_rules.rules,
     "clear": _clear,
-}
+} | disturbing.OPERATIONS
+# Questions, and what is done at each turn of a lockstep: not worth a line.
+_QUIET = frozenset({"log", "go_on"})
 
 
 def json_response(data: Any, *, status: int = 200) -> web.Response:

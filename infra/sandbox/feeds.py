@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from infra.sandbox.engine import funding
 from infra.sandbox.engine.book import LEVELS
 from infra.sandbox.market.series import INTERVALS, TICK_MS, AnyInts, candles_between, next_open, open_time
 from infra.sandbox.protocol import market_data, shapes
@@ -342,5 +341,5 @@ def _mark_price(venue: Venue, symbol: str, now_ms: int) -> dict[str, Any]:
         "i": row["indexPrice"],
         "P": row["estimatedSettlePrice"],
         "r": row["lastFundingRate"],
-        "T": funding.next_boundary(now_ms),
+        "T": row["nextFundingTime"],
     }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import msgspec
 
+from infra.sandbox.arrivals import Arrival
 from infra.sandbox.audit import Interval
+from infra.sandbox.engine.margin import initial_margin
 from infra.sandbox.engine.state import SCHEMA, EngineState
 
 FILE = "venue.json"
@@ -31,13 +33,14 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Identity, virtual time, account and audit."""
+    """Identity, virtual time, account, audit, and the requests that had not arrived."""
 
     identity: Identity
     now_ms: int
     engine: EngineState
     # Stretches without protection so far; one that lasts begins anew after a restart.
     unprotected: list[Interval]
+    in_flight: list[Arrival] = field(default_factory=list)
 
 
 def save(folder: Path, saved: Saved) -> None:
@@ -77,4 +80,12 @@ def load(folder: Path, identity: Identity) -> Saved | None:
             f"The saved state {path} belongs to another market ({differing} differ); "
             "start with the same options, or move it away."
         )
+    _bind_isolated(saved.engine)
     return saved
+
+
+def _bind_isolated(state: EngineState) -> None:
+    """Give isolated positions their margin that were saved before the engine kept it apart."""
+    for key, position in list(state.positions.items()):
+        if position.symbol in state.isolated and position.quantity and not position.isolated_wallet:
+            state.positions[key] = replace(position, isolated_wallet=initial_margin(state, position))

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from infra.sandbox.handlers import account, conditionals, market, orders
+from infra.sandbox.handlers import account, conditionals, countdowns, isolated, market, orders
 from infra.sandbox.handlers.call import Call, Handler, per_symbol
-from infra.sandbox.protocol import market_data
+from infra.sandbox.protocol import market_data, open_interest, public_trades
 
 
 class Security(Enum):
@@ -21,11 +21,16 @@ class Security(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A handler with its admission and weight."""
+    """A handler with its admission and weight; of candles, the weight grows with how many are asked for."""
 
     handler: Handler
     security: Security = Security.NONE
     weight: int = 1
+    weight_up_to: tuple[tuple[int, int], ...] = ()
+
+    def weighs(self, limit: int) -> int:
+        """Return the weight of a request for so many rows."""
+        return next((weight for most, weight in self.weight_up_to if limit <= most), self.weight)
 
 
 def _nothing(call: Call) -> Any:
@@ -34,28 +39,35 @@ def _nothing(call: Call) -> Any:
 
 
 K, S = Security.KEY, Security.SIGNED
+CANDLES = ((99, 1), (499, 2), (1000, 5))
 
 ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/fapi/v1/ping"): Route(lambda _: {}),
     ("GET", "/fapi/v1/exchangeInfo"): Route(lambda c: market_data.exchange_info(c.venue, c.now_ms)),
-    ("GET", "/fapi/v1/klines"): Route(lambda c: market_data.klines(c.venue, c.params, c.now_ms), weight=5),
-    ("GET", "/fapi/v1/continuousKlines"): Route(market.continuous_klines, weight=5),
-    ("GET", "/fapi/v1/markPriceKlines"): Route(market.index_klines, weight=5),
-    ("GET", "/fapi/v1/indexPriceKlines"): Route(market.index_klines, weight=5),
-    ("GET", "/fapi/v1/premiumIndexKlines"): Route(market.premium_klines, weight=5),
+    ("GET", "/fapi/v1/klines"): Route(
+        lambda c: market_data.klines(c.venue, c.params, c.now_ms), weight=10, weight_up_to=CANDLES
+    ),
+    ("GET", "/fapi/v1/continuousKlines"): Route(market.continuous_klines, weight=10, weight_up_to=CANDLES),
+    ("GET", "/fapi/v1/markPriceKlines"): Route(market.index_klines, weight=10, weight_up_to=CANDLES),
+    ("GET", "/fapi/v1/indexPriceKlines"): Route(market.index_klines, weight=10, weight_up_to=CANDLES),
+    ("GET", "/fapi/v1/premiumIndexKlines"): Route(market.premium_klines, weight=10, weight_up_to=CANDLES),
     ("GET", "/fapi/v1/ticker/24hr"): Route(per_symbol(market_data.ticker), weight=40),
     ("GET", "/fapi/v1/ticker/price"): Route(per_symbol(market_data.price_ticker), weight=2),
     ("GET", "/fapi/v2/ticker/price"): Route(per_symbol(market_data.price_ticker), weight=2),
     ("GET", "/fapi/v1/ticker/bookTicker"): Route(per_symbol(market_data.book_ticker), weight=5),
     ("GET", "/fapi/v1/depth"): Route(lambda c: market_data.depth(c.venue, c.params, c.now_ms), weight=10),
-    ("GET", "/fapi/v1/aggTrades"): Route(lambda c: market_data.trades(c.venue, c.params, aggregate=True), weight=20),
-    ("GET", "/fapi/v1/trades"): Route(lambda c: market_data.trades(c.venue, c.params, aggregate=False), weight=5),
+    ("GET", "/fapi/v1/aggTrades"): Route(lambda c: public_trades.trades(c.venue, c.params, aggregate=True), weight=20),
+    ("GET", "/fapi/v1/trades"): Route(lambda c: public_trades.trades(c.venue, c.params, aggregate=False), weight=5),
     ("GET", "/fapi/v1/historicalTrades"): Route(
-        lambda c: market_data.trades(c.venue, c.params, aggregate=False), K, weight=20
+        lambda c: public_trades.trades(c.venue, c.params, aggregate=False), K, weight=20
     ),
     ("GET", "/fapi/v1/premiumIndex"): Route(per_symbol(market_data.premium_index)),
     ("GET", "/fapi/v1/fundingRate"): Route(lambda c: market_data.funding_history(c.venue, c.params, c.now_ms)),
     ("GET", "/fapi/v1/fundingInfo"): Route(market.funding_info),
+    ("GET", "/fapi/v1/openInterest"): Route(lambda c: open_interest.present(c.venue, c.params, c.now_ms)),
+    ("GET", "/futures/data/openInterestHist"): Route(
+        lambda c: open_interest.history(c.venue, c.params, c.now_ms), weight=0
+    ),
     ("POST", "/fapi/v1/order"): Route(orders.new_order, S, weight=0),
     ("POST", "/fapi/v1/order/test"): Route(orders.test_order, S, weight=0),
     ("PUT", "/fapi/v1/order"): Route(orders.amend_order, S),
@@ -64,6 +76,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/fapi/v1/openOrder"): Route(orders.get_open_order, S),
     ("GET", "/fapi/v1/openOrders"): Route(orders.open_orders, S),
     ("GET", "/fapi/v1/allOrders"): Route(orders.all_orders, S, weight=5),
+    ("POST", "/fapi/v1/countdownCancelAll"): Route(countdowns.set_countdown, S, weight=10),
     ("DELETE", "/fapi/v1/allOpenOrders"): Route(orders.cancel_all, S),
     ("POST", "/fapi/v1/batchOrders"): Route(orders.new_batch, S, weight=5),
     ("PUT", "/fapi/v1/batchOrders"): Route(orders.amend_batch, S, weight=5),
@@ -93,10 +106,14 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/fapi/v1/leverageBracket"): Route(account.brackets, S),
     ("GET", "/fapi/v1/userTrades"): Route(account.user_trades, S, weight=5),
     ("GET", "/fapi/v1/income"): Route(account.income, S, weight=30),
-    ("GET", "/fapi/v1/forceOrders"): Route(_nothing, S, weight=20),
+    ("GET", "/fapi/v1/forceOrders"): Route(isolated.force_orders, S, weight=20),
+    ("POST", "/fapi/v1/positionMargin"): Route(isolated.move_margin, S),
+    ("GET", "/fapi/v1/positionMargin/history"): Route(isolated.margin_history, S),
+    ("GET", "/fapi/v1/adlQuantile"): Route(isolated.adl_quantiles, S, weight=5),
     # What a client with keys asks about currencies and spot margin; this venue has neither.
     ("GET", "/sapi/v1/capital/config/getall"): Route(_nothing, S),
     ("GET", "/sapi/v1/margin/allPairs"): Route(_nothing, S),
+    ("GET", "/sapi/v1/system/status"): Route(market.system_status),
 }
 
 ORDER_PATHS = frozenset({"/fapi/v1/order", "/fapi/v1/algoOrder", "/fapi/v1/batchOrders"})

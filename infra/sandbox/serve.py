@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
@@ -16,16 +19,26 @@ from aiohttp import web
 from feature_store import clock as wall
 from feature_store.errors import BadInputError
 from infra.sandbox.clock import VirtualClock
+from infra.sandbox.control import perform
 from infra.sandbox.engine.book import BookModel
+from infra.sandbox.engine.checks import PRICE_BAND
 from infra.sandbox.engine.exchange import Exchange
-from infra.sandbox.engine.fees import Fees
+from infra.sandbox.engine.fees import Clearance, Fees
 from infra.sandbox.engine.state import new_state
-from infra.sandbox.market.series import TICK_MS, Market
+from infra.sandbox.faults import FaultError
+from infra.sandbox.intrabar import Ambiguity, Intrabar
+from infra.sandbox.market.series import MINUTE_MS, TICK_MS, Market
 from infra.sandbox.market.synthetic import SyntheticMarket
+from infra.sandbox.market.timetable import TimetabledMarket
 from infra.sandbox.persist import Identity, StateError, load
 from infra.sandbox.protocol.signing import Credentials
 from infra.sandbox.server import Sandbox, application
 from infra.sandbox.venue import Venue
+
+LIQUIDATION_FEE = Decimal("0.0125")
+
+if TYPE_CHECKING:
+    from infra.sandbox.market.recording import Recording
 
 
 class OptionError(BadInputError):
@@ -57,6 +70,13 @@ class Options:
     replay_start_ms: int | None = None
     replay_timeframe: str | None = None
     replay_exchange: str | None = None
+    lockstep: bool = False
+    # The steps of a fault script, as the control plane takes them.
+    faults: tuple[dict[str, Any], ...] = ()
+    intrabar: Intrabar = Intrabar.PATH
+    liquidation_fee: Decimal = LIQUIDATION_FEE
+    # Hours between settlements of funding where they are not eight; of every symbol where none is named.
+    funding_hours: Mapping[str, int] = field(default_factory=dict)
 
 
 def build_market(options: Options) -> Market:
@@ -77,7 +97,12 @@ def build_market(options: Options) -> Market:
                 timeframe=options.replay_timeframe,
                 exchange=options.replay_exchange,
             )
-            return ReplayMarket(recording, start_ms=options.replay_start_ms, history_days=options.history_days)
+            return ReplayMarket(
+                recording,
+                start_ms=options.replay_start_ms,
+                history_days=options.history_days,
+                minutes=_minutes(options, recording),
+            )
         except RecordingError as error:
             raise OptionError(str(error)) from error
     return SyntheticMarket(
@@ -88,6 +113,19 @@ def build_market(options: Options) -> Market:
         history_days=options.history_days,
         names=options.symbols,
     )
+
+
+def _minutes(options: Options, recording: Recording) -> Recording | None:
+    """Return the minutes inside a recording's candles, where they are asked for and there are any."""
+    from infra.sandbox.market.replay import RecordingError, read_recording  # noqa: PLC0415 - see above
+
+    if options.intrabar is not Intrabar.DETAIL or recording.timeframe_ms == MINUTE_MS or options.replay is None:
+        return None
+    try:
+        minutes = read_recording(options.replay, timeframe="1m", exchange=options.replay_exchange)
+    except RecordingError:
+        return None
+    return minutes
 
 
 def build(options: Options) -> Sandbox:
@@ -116,19 +154,45 @@ def build(options: Options) -> Sandbox:
             raise OptionError(str(error)) from error
     state = saved.engine if saved is not None else new_state(options.balance)
     now_ms = saved.now_ms if saved is not None else market.start_ms
+    market = TimetabledMarket(market, state, funding_hours=_funding_hours(options, identity.symbols))
     exchange = Exchange(
         market.instruments,
         state,
         fees=Fees(maker=options.maker_fee, taker=options.taker_fee),
         book=BookModel(spread_bps=options.spread_bps),
+        clearance=Clearance(options.liquidation_fee, insured=True),
     )
-    venue = Venue(market, exchange, options.seed)
+    state.rules = replace(state.rules, seed=options.seed, take_bound=PRICE_BAND)
+    venue = Venue(market, exchange, options.seed, ambiguity=_ambiguity(market, options.intrabar))
     venue.begin(now_ms - now_ms % TICK_MS)
     if saved is not None:
         venue.auditor.finished.extend(saved.unprotected)
+        venue.arrivals.restore(saved.in_flight)
     clock = VirtualClock(venue.ticked_ms, wall.monotonic(), options.speed)
     venue.auditor.observe(exchange, now_ms=venue.ticked_ms, wall_ms=Sandbox.monotonic_ms())
-    return Sandbox(venue, clock, credentials=options.credentials, state_folder=options.state_folder, identity=identity)
+    return Sandbox(
+        venue, clock, credentials=options.credentials, state_folder=options.state_folder, identity=identity,
+        lockstep=options.lockstep,
+    )  # fmt: skip
+
+
+def _ambiguity(market: TimetabledMarket, mode: Intrabar) -> Ambiguity | None:
+    if market.kind == "replay":
+        from infra.sandbox.market.replay import ReplayMarket  # noqa: PLC0415 - see above
+
+        assert isinstance(market.source, ReplayMarket)
+        return Ambiguity(market.source, mode, bent=market.redraw)
+    if mode is not Intrabar.PATH:
+        raise OptionError(f"--intrabar {mode} chooses inside recorded candles; name some with --replay.")
+    return None
+
+
+def _funding_hours(options: Options, symbols: tuple[str, ...]) -> dict[str, int]:
+    unknown = sorted(set(options.funding_hours) - {"", *symbols})
+    if unknown:
+        raise OptionError(f"--funding-hours names {unknown[0]}, which this market does not have.")
+    usual = options.funding_hours.get("", 8)
+    return dict.fromkeys(symbols, usual) | {one: h for one, h in options.funding_hours.items() if one}
 
 
 async def serve(options: Options) -> None:
@@ -139,6 +203,11 @@ async def serve(options: Options) -> None:
         OptionError: It cannot be started as asked.
     """
     sandbox = build(options)
+    if options.faults:
+        try:
+            await perform(sandbox, {"op": "script", "steps": list(options.faults)})
+        except FaultError as error:
+            raise OptionError(f"--faults: {error}") from error
     runner = web.AppRunner(application(sandbox), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -151,9 +220,17 @@ async def serve(options: Options) -> None:
                 "choose another with --port, or 0 for a free one."
             ) from error
         _announce(runner, options)
+        _leave_alone_what_stays()
         await _until_told()
     finally:
         await runner.cleanup()
+
+
+def _leave_alone_what_stays() -> None:
+    # The market and an account's history only grow: looking through them for cycles would delay orders ever longer.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 def _announce(runner: web.AppRunner, options: Options) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import sys
 from contextlib import suppress
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,27 +15,36 @@ import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from feature_store import clock as wall
-from infra.sandbox import control
+from infra.sandbox import control, in_flight
+from infra.sandbox.arrivals import latency_ms
 from infra.sandbox.clock import VirtualClock
+from infra.sandbox.disturbed import Disturbed, too_many
 from infra.sandbox.engine.errors import VenueError
-from infra.sandbox.faults import Fault, FaultPlan
+from infra.sandbox.failing import asked_too_often, fail, lagging, reduces
+from infra.sandbox.faults import FaultPlan
 from infra.sandbox.feeds import Feeds
 from infra.sandbox.handlers.call import Call
+from infra.sandbox.limits import RateLimiter
+from infra.sandbox.listen_keys import ListenKey
+from infra.sandbox.lockstep import Lockstep
 from infra.sandbox.market.series import DAY_MS, TICK_MS
+from infra.sandbox.order_rules import apply_feed_latency
 from infra.sandbox.persist import Identity, Saved, save
+from infra.sandbox.protocol.force_orders import force_order_frames
 from infra.sandbox.protocol.params import Params
 from infra.sandbox.protocol.signing import Credentials, RequestClock, check_age, check_key, check_signature
 from infra.sandbox.protocol.user_events import listen_key_expired, user_event
 from infra.sandbox.routes import ORDER_PATHS, ROUTES, Route, Security
+from infra.sandbox.script import Script
 from infra.sandbox.streams import Connection, Hub, answer
 from infra.sandbox.venue import Venue
 
-LISTEN_KEY_SECONDS = 3_600.0
 SLOW_SECONDS = 0.5
 SAVE_SECONDS = 1.0
 IDLE_SAVE_SECONDS = 5.0
 SHORTEST_SLEEP = 0.01
 LONGEST_SLEEP = 0.25
+_USUAL_LIMIT = 500
 
 
 class Sandbox:
@@ -48,6 +58,7 @@ class Sandbox:
         credentials: Credentials,
         state_folder: Path | None = None,
         identity: Identity,
+        lockstep: bool = False,
     ) -> None:
         self.venue = venue
         self.clock = clock
@@ -59,19 +70,24 @@ class Sandbox:
         self.faults = FaultPlan(venue.seed)
         self.legacy_conditionals = False
         self.requests = 0
-        self._listen_key: str | None = None
-        self._listen_key_until = 0.0
-        self._weight = (0, 0)
-        self._orders: tuple[int, int, int, int] = (0, 0, 0, 0)
+        self.disturbed = Disturbed()
+        self.limiter = RateLimiter()
+        self.script = Script()
+        self.listen_keys = ListenKey()
         self._said_halted = False
         self._saved_revision = -1
         self._ahead: asyncio.Task[None] | None = None
+        self.lockstep = Lockstep(clock, lockstep)
+        venue.arrivals.perform = partial(in_flight.carry_out, venue)
+        apply_feed_latency(self)
 
     # -- time -----------------------------------------------------------------------------------------------------
 
     def now_ms(self) -> int:
-        """Venue time; it stops where a recording ends."""
+        """Venue time; it stops where a recording ends, and in lockstep no tick is overtaken."""
         now = self.clock.now_ms(wall.monotonic())
+        if self.lockstep.on:
+            now = min(now, self.venue.ticked_ms + TICK_MS)
         end = self.venue.market.end_ms
         return now if end is None else min(now, end)
 
@@ -87,10 +103,20 @@ class Sandbox:
 
     def advance(self) -> int:
         """Bring the venue to the present and return it."""
-        now_ms = self.now_ms()
+        now_ms, before = self.now_ms(), self.venue.ticked_ms
         self.venue.advance(now_ms, wall_ms=self.monotonic_ms())
-        self._flush()
+        happened = self._flush()
+        ticked_ms = self.venue.ticked_ms
+        if self.lockstep.on and ticked_ms != before:
+            self.feeds.on_wake(now_ms, slow=False)
+            matters = happened or ticked_ms % self.venue.market.base_ms == 0
+            self.lockstep.after_tick(wall.monotonic(), ticked_ms, matters=matters)
         return now_ms
+
+    def settle(self) -> None:
+        """Tell of what was done to the account outside a request."""
+        self.venue.settle(wall_ms=self.monotonic_ms())
+        self._flush()
 
     async def run(self) -> None:
         """Move time on until cancelled."""
@@ -100,6 +126,8 @@ class Sandbox:
             until_tick = self.clock.seconds_until(self.venue.ticked_ms + TICK_MS, now)
             await asyncio.sleep(min(max(until_tick, SHORTEST_SLEEP), LONGEST_SLEEP))
             self.feeds.watch()
+            self.lockstep.release_if_quiet(wall.monotonic())
+            await control.follow_script(self)
             before = self.venue.ticked_ms
             now_ms = self.advance()
             now = wall.monotonic()
@@ -108,7 +136,7 @@ class Sandbox:
                 self.feeds.on_wake(now_ms, slow=slow)
             if slow:
                 slow_at = now
-                if self._listen_key is not None and now > self._listen_key_until:
+                if self.listen_keys.has_expired(now, now_ms):
                     self.expire_listen_key()
                 self._prepare_tomorrow()
                 self._say_halted(now_ms)
@@ -142,32 +170,37 @@ class Sandbox:
         """Write the account and the time."""
         if self.state_folder is not None:
             unprotected = self.venue.auditor.intervals(now_ms=self.venue.ticked_ms, wall_ms=self.monotonic_ms())
-            saved = Saved(self.identity, self.venue.ticked_ms, self.venue.exchange.state, unprotected)
-            save(self.state_folder, saved)
+            venue = self.venue
+            under_way = venue.arrivals.in_flight()
+            save(
+                self.state_folder,
+                Saved(self.identity, venue.ticked_ms, venue.exchange.state, unprotected, under_way),
+            )
             self._saved_revision = self.venue.revision
 
     # -- user stream ----------------------------------------------------------------------------------------------
 
-    def _flush(self) -> None:
+    def _flush(self) -> bool:
         events, self.venue.events = self.venue.events, []
-        if self._listen_key is None:
-            return
-        for event in events:
-            self.hub.publish_user(self._listen_key, user_event(event, self.venue.exchange.state))
+        for stream, frame in chain.from_iterable(map(force_order_frames, events)):
+            self.hub.publish(stream, frame)
+        if self.listen_keys.key is not None:
+            for event in events:
+                self.hub.publish_user(self.listen_keys.key, user_event(event, self.venue.exchange.state))
+        return bool(events)
 
     def listen_key(self) -> str:
         """Return the live key, or make one; either way it now lives another hour."""
-        if self._listen_key is None:
-            self._listen_key = secrets.token_hex(32)
-        self._listen_key_until = wall.monotonic() + LISTEN_KEY_SECONDS
-        return self._listen_key
+        return self.listen_keys.renew(wall.monotonic(), self.now_ms())
 
-    def expire_listen_key(self) -> bool:
+    def expire_listen_key(self, *, silent: bool = False) -> bool:
         """End the user stream as the venue does when a key was not kept alive."""
-        if self._listen_key is None:
+        key = self.listen_keys.key
+        if key is None:
             return False
-        self.hub.publish_user(self._listen_key, listen_key_expired(self._listen_key, self.now_ms()))
-        self._listen_key = None
+        if not silent:
+            self.hub.publish_user(key, listen_key_expired(key, self.now_ms()))
+        self.listen_keys.key = None
         return True
 
     async def kill_sockets(self, *, hard: bool) -> int:
@@ -185,43 +218,36 @@ class Sandbox:
     async def handle_rest(self, request: web.Request) -> web.StreamResponse:
         """Answer one REST request, or fail it as the fault plan says."""
         self.requests += 1
+        if request.path != "/fapi/v1/time":
+            self.lockstep.heard(wall.monotonic())
         body = (await request.read()).decode("utf-8", "replace")
-        fault = self.faults.pick(request.method, request.path)
+        await self.disturbed.answering.wait()
+        route = ROUTES.get((request.method, request.path))
         entry = {"method": request.method, "path": request.path, "query": request.query_string, "body": body}
+        is_order = request.path in ORDER_PATHS and request.method in {"POST", "PUT"}
+        weight = 1 if route is None else route.weighs(_limit(request))
+        refusal = self.limiter.admit(wall.monotonic(), weight, is_order=is_order)
+        if refusal is not None:
+            self.faults.note({**entry, "status": refusal.status})
+            told = too_many(refusal, self.now_ms(), self.clock.speed)
+            return asked_too_often(refusal, told, self.headers(request))
+        fault = self.faults.pick(request.method, request.path, reduces=reduces(request.query_string, body))
         if fault is not None:
             self.faults.note({**entry, "fault": fault.action})
-            return await self._fail(request, body, fault)
-        response = self.respond(request, body)
+            return await fail(request, body, fault, self.respond)
+        rules = self.venue.exchange.state.rules
+        delay_ms = 0 if route is None else latency_ms(rules, request.method, request.path)
+        if delay_ms:
+            response = await in_flight.respond(self, request, body, delay_ms=delay_ms)
+        else:
+            response = self.respond(request, body)
         self.faults.note({**entry, "status": response.status})
         return response
-
-    async def _fail(self, request: web.Request, body: str, fault: Fault) -> web.StreamResponse:
-        if fault.action.startswith("exec_then_"):
-            self.respond(request, body)
-        action = fault.action.removeprefix("exec_then_")
-        if action == "late_exec":
-            task = asyncio.get_running_loop().call_later(fault.seconds, self.respond, request, body)
-            del task
-            action = "status"
-        if action == "delay":
-            await asyncio.sleep(fault.seconds)
-            return self.respond(request, body)
-        if action == "hang":
-            await asyncio.sleep(fault.seconds)
-            action = "drop"
-        if action == "drop":
-            if request.transport is not None:
-                request.transport.abort()
-            return web.Response(status=499)
-        text = fault.body
-        if text is None:
-            text = msgspec.json.encode({"code": fault.code, "msg": VenueError(fault.code).message}).decode()
-        return web.Response(text=text, status=fault.status, headers=fault.headers, content_type="application/json")
 
     def respond(self, request: web.Request, body: str) -> web.Response:
         """Answer one request now."""
         route = ROUTES.get((request.method, request.path))
-        headers = self._headers(request, route)
+        headers = self.headers(request)
         try:
             data = self._answer(request, body, route)
             status = 200
@@ -233,13 +259,30 @@ class Sandbox:
         )
 
     def _answer(self, request: web.Request, body: str, route: Route | None) -> Any:
-        query = request.rel_url.raw_query_string
         if request.path == "/fapi/v1/time":
-            return {"serverTime": self.clock.reported_ms(wall.monotonic())}
+            # In lockstep nobody is told of a time whose prices are not out yet.
+            now_ms = self.venue.ticked_ms if self.lockstep.on else self.clock.now_ms(wall.monotonic())
+            return {"serverTime": now_ms + self.clock.skew_ms}
         if request.path == "/fapi/v1/listenKey":
             return self._answer_listen_key(request)
         if route is None:
             raise VenueError(-5000, f"Path {request.path}, Method {request.method} is invalid", status=404)
+        params = self.admit(request, body, route)
+        now_ms = self.advance()
+        if request.method != "GET":
+            self.venue.check_open(now_ms)
+        call = Call(self.venue, params, now_ms, self.legacy_conditionals)
+        try:
+            young_ms = self.disturbed.stale_seconds * 1000 * self.clock.speed
+            return lagging(request.method, request.path, call, young_ms) if young_ms else route.handler(call)
+        finally:
+            if route.security is Security.SIGNED:
+                self.venue.settle(wall_ms=self.monotonic_ms())
+                self._flush()
+
+    def admit(self, request: web.Request, body: str, route: Route) -> Params:
+        """Read the parameters of one who may ask, or refuse."""
+        query = request.rel_url.raw_query_string
         values = dict(parse_qsl(query, keep_blank_values=True))
         values.update(parse_qsl(body, keep_blank_values=True))
         params = Params(values)
@@ -247,13 +290,7 @@ class Sandbox:
             check_key(self.credentials, request.headers.get("X-MBX-APIKEY"))
         if route.security is Security.SIGNED:
             self._check_signed(query, body, params)
-        now_ms = self.advance()
-        try:
-            return route.handler(Call(self.venue, params, now_ms, self.legacy_conditionals))
-        finally:
-            if route.security is Security.SIGNED:
-                self.venue.settle(wall_ms=self.monotonic_ms())
-                self._flush()
+        return params
 
     def _check_signed(self, query: str, body: str, params: Params) -> None:
         timestamp = params.integer("timestamp")
@@ -271,33 +308,30 @@ class Sandbox:
         check_key(self.credentials, request.headers.get("X-MBX-APIKEY"))
         if request.method == "POST":
             return {"listenKey": self.listen_key()}
-        if self._listen_key is None:
+        if self.listen_keys.key is None:
             raise VenueError(-1125)
         if request.method == "PUT":
             return {"listenKey": self.listen_key()}
         self.expire_listen_key()
         return {}
 
-    def _headers(self, request: web.Request, route: Route | None) -> dict[str, str]:
-        minute = int(wall.monotonic() // 60)
-        used = self._weight[1] if self._weight[0] == minute else 0
-        used += route.weight if route is not None else 1
-        self._weight = (minute, used)
-        headers = {"X-MBX-USED-WEIGHT-1M": str(used)}
-        if request.path in ORDER_PATHS and request.method in {"POST", "PUT"}:
-            tens = int(wall.monotonic() // 10)
-            ten, ten_count, one, one_count = self._orders
-            ten_count = ten_count + 1 if ten == tens else 1
-            one_count = one_count + 1 if one == minute else 1
-            self._orders = (tens, ten_count, minute, one_count)
-            headers |= {"X-MBX-ORDER-COUNT-10S": str(ten_count), "X-MBX-ORDER-COUNT-1M": str(one_count)}
-        return headers
+    def headers(self, request: web.Request) -> dict[str, str]:
+        """Return what an answer says of how much was asked so far."""
+        is_order = request.path in ORDER_PATHS and request.method in {"POST", "PUT"}
+        return self.limiter.headers(is_order=is_order)
 
     # -- WebSocket ------------------------------------------------------------------------------------------------
 
     async def handle_socket(self, request: web.Request) -> web.StreamResponse:
         """Serve one WebSocket until either side closes it."""
-        socket = web.WebSocketResponse(heartbeat=180.0, autoping=True, compress=False)
+        await self.disturbed.answering.wait()
+        if request.transport is None:
+            return web.Response(status=499)
+        if self.disturbed.refuses_handshake():
+            wait = f"{self.disturbed.handshake_retry_after:g}"
+            return web.Response(status=self.disturbed.handshake_status, headers={"Retry-After": wait})
+        # Pings are answered here, so that a black hole can leave them unanswered.
+        socket = web.WebSocketResponse(heartbeat=180.0, autoping=False, compress=False)
         await socket.prepare(request)
         path = request.path.rstrip("/")
         connection = Connection(socket, combined="/stream" in path, transport=request.transport)
@@ -305,14 +339,18 @@ class Sandbox:
         tail = path.rsplit("/ws/", 1)[1] if "/ws/" in path else ""
         if tail and not tail.isdigit():
             names.extend(tail.split("/"))
-        key = request.query.get("listenKey") or next((n for n in names if n == self._listen_key), None)
+        key = request.query.get("listenKey") or next((n for n in names if n == self.listen_keys.key), None)
         connection.listen_key = key
         self.hub.add(connection, [name for name in names if name != key])
         self.feeds.watch()
-        writer = asyncio.create_task(_write(connection))
+        writer = asyncio.create_task(_write(connection, self.disturbed))
         try:
             async for message in socket:
-                if message.type is WSMsgType.TEXT:
+                if self.disturbed.black_hole:
+                    continue
+                if message.type == WSMsgType.PING:
+                    await socket.pong(message.data)
+                elif message.type == WSMsgType.TEXT:
                     reply = answer(connection, self.hub, message.data)
                     self._adopt_listen_key(connection)
                     self.feeds.watch()
@@ -327,14 +365,22 @@ class Sandbox:
 
     def _adopt_listen_key(self, connection: Connection) -> None:
         # Some clients subscribe the listen key as though it were a stream.
-        if self._listen_key is not None and self._listen_key in connection.streams:
-            connection.listen_key = self._listen_key
-            self.hub.unsubscribe(connection, [self._listen_key])
+        key = self.listen_keys.key
+        if key is not None and key in connection.streams:
+            connection.listen_key = key
+            self.hub.unsubscribe(connection, [key])
 
 
-async def _write(connection: Connection) -> None:
+def _limit(request: web.Request) -> int:
+    told = request.query.get("limit", "")
+    return int(told) if told.isdecimal() and len(told) < 10 else _USUAL_LIMIT
+
+
+async def _write(connection: Connection, disturbed: Disturbed) -> None:
     while True:
         frame = await connection.queue.get()
+        if disturbed.black_hole:
+            continue
         if frame is None:
             await connection.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"client too slow")
             return
@@ -343,19 +389,19 @@ async def _write(connection: Connection) -> None:
 
 
 async def _rest(request: web.Request) -> web.StreamResponse:
-    sandbox: Sandbox = request.app["sandbox"]
+    sandbox: Sandbox = request.app[control.SANDBOX]
     return await sandbox.handle_rest(request)
 
 
 async def _socket(request: web.Request) -> web.StreamResponse:
-    sandbox: Sandbox = request.app["sandbox"]
+    sandbox: Sandbox = request.app[control.SANDBOX]
     return await sandbox.handle_socket(request)
 
 
 def application(sandbox: Sandbox) -> web.Application:
     """Build the web application around a venue."""
     app = web.Application(client_max_size=4 * 1024 * 1024)
-    app["sandbox"] = sandbox
+    app[control.SANDBOX] = sandbox
     for room in ("", "/market", "/public", "/private"):
         for path in ("/ws", "/ws/{stream:.*}", "/stream"):
             app.router.add_get(room + path, _socket)
@@ -370,7 +416,7 @@ def application(sandbox: Sandbox) -> web.Application:
 
 
 async def _running(app: web.Application) -> Any:
-    sandbox: Sandbox = app["sandbox"]
+    sandbox: Sandbox = app[control.SANDBOX]
     loop = asyncio.create_task(sandbox.run())
     yield
     loop.cancel()

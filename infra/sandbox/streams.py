@@ -10,6 +10,8 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from infra.sandbox.late_frames import LateFrames
+
 MAX_QUEUE = 20_000
 MAX_STREAMS = 1_024
 _encode = msgspec.json.encode
@@ -25,6 +27,8 @@ class Connection:
     listen_key: str | None = None
     streams: set[str] = field(default_factory=set)
     queue: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MAX_QUEUE))
+    # The frame that waits to be overtaken by the next one.
+    held: str | None = None
 
     def push(self, frame: str) -> None:
         """Queue a frame; a client that reads too slowly is cut off."""
@@ -46,6 +50,10 @@ class Hub:
         self.fresh: set[str] = set()
         self.frozen_market = False
         self.frozen_user = False
+        self.late = LateFrames()
+        # Events come twice; each second one overtakes the one before.
+        self.doubles = False
+        self.reverses = False
 
     def add(self, connection: Connection, streams: Iterable[str] = ()) -> None:
         """Take in a connection."""
@@ -84,9 +92,9 @@ class Hub:
         for connection in list(listeners):
             if connection.combined:
                 wrapped = wrapped or f'{{"stream":"{stream}","data":{raw}}}'
-                connection.push(wrapped)
+                self._send(connection, wrapped)
             else:
-                connection.push(raw)
+                self._send(connection, raw)
 
     def publish_user(self, listen_key: str, data: Any) -> None:
         """Send an account event to every socket of a listen key."""
@@ -96,7 +104,25 @@ class Hub:
         for connection in self.connections:
             if connection.listen_key == listen_key:
                 wrapped = f'{{"stream":"{listen_key}","data":{raw}}}'
-                connection.push(wrapped if connection.combined else raw)
+                self._send(connection, wrapped if connection.combined else raw)
+
+    def let_go(self) -> None:
+        """Send what was held back to be overtaken."""
+        self.doubles = self.reverses = False
+        for connection in self.connections:
+            held, connection.held = connection.held, None
+            if held is not None:
+                self.late.push(connection, held)
+
+    def _send(self, connection: Connection, frame: str) -> None:
+        overtaken, connection.held = connection.held, None
+        if self.reverses and overtaken is None:
+            connection.held = frame
+            return
+        for one in (frame,) if overtaken is None else (frame, overtaken):
+            self.late.push(connection, one)
+            if self.doubles:
+                self.late.push(connection, one)
 
 
 def answer(connection: Connection, hub: Hub, text: str) -> str:

@@ -46,6 +46,14 @@ class Finding(msgspec.Struct, frozen=True):
     mend: str = ""
 
 
+class _SourceState(msgspec.Struct, frozen=True):
+    """What a source's own record says that the doctor looks at."""
+
+    name: str
+    failures: int = 0
+    reason: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Patient:
     """What is examined."""
@@ -202,7 +210,7 @@ def sqlite_damage(path: Path) -> str | None:
 
 def lake(home: Home) -> Finding:
     """Each Parquet file of the lake begins and ends as one."""
-    files = sorted((home.root / "lake").rglob("*.parquet"))
+    files = sorted(path for venue in (home.root / "lake").glob("exchange=*") for path in venue.rglob("*.parquet"))
     torn = [path for path in files if not _is_parquet(path)]
     if torn:
         mend = "`qtctl ingest --repair` sets them aside and fetches their candles again"
@@ -211,6 +219,23 @@ def lake(home: Home) -> Finding:
     if not files:
         return Finding("lake", Level.OK, "empty", "qtctl ingest fills it")
     return Finding("lake", Level.OK, f"{len(files)} files")
+
+
+def sources(home: Home) -> list[Finding]:
+    """Other sources than venues answer, where any was ever asked; none of them is needed."""
+    findings = []
+    for path in sorted((home.root / "lake" / "observations").glob("source=*/state.json")):
+        try:
+            state = msgspec.json.decode(path.read_bytes(), type=_SourceState)
+        except (OSError, msgspec.MsgspecError):
+            continue  # It is written anew when the source is asked next.
+        if state.failures:
+            found = f"down, {state.failures} times in a row: {state.reason}"
+            mend = "nothing needs it; take it out of QT_SOURCES, or see its settings"
+            findings.append(Finding(f"source {state.name}", Level.WARN, found, mend))
+        else:
+            findings.append(Finding(f"source {state.name}", Level.OK, "answers"))
+    return findings
 
 
 def _is_parquet(path: Path) -> bool:

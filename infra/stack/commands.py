@@ -16,7 +16,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from feature_store.errors import BadInputError
-from feature_store.terminal import INTERRUPTED, help_end
+from feature_store.terminal import INTERRUPTED, REFUSED, help_end
 from infra.stack import doctor as doctor_module
 from infra.stack import overview
 from infra.stack.checks import Level
@@ -25,7 +25,7 @@ from infra.stack.errors import StackError
 from infra.stack.home import Programs, home_from_environment
 from infra.stack.local_stack import check_settings, check_timeframe, make_stack, settle
 from infra.stack.screen import Screen
-from infra.stack.services import NAMES, PREFECT, StackSettings
+from infra.stack.services import NAMES, PREFECT, PREFECT_WORKER, StackSettings
 from infra.stack.supervisor import Supervisor
 
 _AsJson = Annotated[bool, Parameter(name="--json", negative=())]
@@ -65,7 +65,11 @@ status = _command(
     "Show what runs, where, and how it is.",
     "",
     "--json | jq .services",
-    statuses={0: "all that was started runs", 1: "something that should run does not, or the record is damaged"},
+    statuses={
+        0: "all that was started runs",
+        1: "something that should run does not, or the record is damaged",
+        3: "all runs, and no retraining has come to its end for twice the schedule's interval (QT_RETRAIN_HOURS)",
+    },
 )
 doctor = _command(
     "doctor",
@@ -85,7 +89,7 @@ demo = _command(
     statuses={
         0: "it ended as asked; with --once, the trades were closed",
         1: "failed: a step did, or with --once something is missing",
-        3: "with --once: the gates refused the model, and nothing was promoted",
+        3: "with --once: the gates refused the model or hold it back, and nothing was promoted",
         130: "interrupted by Ctrl-C before there was anything to sum up",
     },
     as_json=False,
@@ -243,7 +247,7 @@ async def _stop_all(*, unless_demo: bool, as_json: bool) -> int:
 @status.default
 def _status(*, json: _AsJson = False) -> int:
     """
-    Show each service with its address, health and memory, the champion and the worker's state.
+    Show each service with its address, health and memory, the champion, the worker's state, and how retraining stands.
 
     Args:
         json: Print one JSON object instead of a table.
@@ -257,7 +261,11 @@ async def _show_status(*, as_json: bool) -> int:
         _say(msgspec.json.encode(view).decode())
     else:
         overview.show(view, Console())
-    return 0 if all(service.health == "ready" for service in view.services.values()) else 1
+    if not all(service.health == "ready" for service in view.services.values()):
+        return 1
+    # Whoever pauses the schedules, or runs no Prefect worker, expects no retraining.
+    is_scheduled = PREFECT_WORKER in view.services and os.environ.get("QT_SCHEDULES", "").lower() != "false"
+    return REFUSED if is_scheduled and view.retraining is not None and view.retraining.is_stale else 0
 
 
 @doctor.default

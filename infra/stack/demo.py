@@ -33,7 +33,9 @@ _RETRAIN_FLOW = RETRAIN.partition("/")[0]
 LEAST_SYMBOLS = 5
 _TRADES = 20
 _MOST_DAYS = 1500
-_FOLDERS = ("lake", "features", "sandbox", "prefect", "mlflow", "bundles", "journal", "worker", "candidates", "logs")
+_FOLDERS = (
+    "lake", "features", "sandbox", "prefect", "mlflow", "bundles", "journal", "worker", "shadow", "candidates", "logs",
+)  # fmt: skip
 _DONE, _FAILED, _NOTHING_PROMOTED = 0, 1, 3
 _ONCE_MINUTES = 10.0
 _IDLE_PATIENCE_S = 60.0
@@ -236,7 +238,8 @@ class Demo:
         self.report.metrics = dict(judged.metrics)
         self.report.window, self.report.models = scores_of(judged.metrics)
         if champion is None:
-            self.screen.say(f"Nothing was promoted: the gates refused version {judged.version}.")
+            did = "hold back" if judged.verdict == "held" else "refused"
+            self.screen.say(f"Nothing was promoted: the gates {did} version {judged.version}.")
             for reason in (self.report.gate_reasons or "").splitlines():
                 self.screen.say(f"  {reason}")
         else:

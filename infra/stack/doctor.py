@@ -36,6 +36,7 @@ def _local(home: Home, programs: Programs) -> list[Finding]:
         *checks.ports(record),
         *checks.sqlite_files(home),
         checks.lake(home),
+        *checks.sources(home),
         checks.journal(home, programs),
     ]
 

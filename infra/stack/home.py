@@ -65,6 +65,11 @@ class Home:
         return self.root / "worker" / "status.json"
 
     @property
+    def shadow_status(self) -> Path:
+        """What the shadow worker says of itself, where one runs."""
+        return self.root / "shadow" / "status.json"
+
+    @property
     def journal(self) -> Path:
         """The inference worker's record."""
         return self.root / "journal" / "journal.jsonl"

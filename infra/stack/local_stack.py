@@ -30,6 +30,7 @@ from infra.stack.services import (
     PREFECT,
     PREFECT_WORKER,
     SANDBOX,
+    SHADOW,
     WORKER,
     Service,
     StackSettings,
@@ -71,7 +72,7 @@ class LocalStack:
         """
         check_settings(self.settings)
         check_timeframe(os.environ)
-        self.programs.check(with_worker=WORKER in names)
+        self.programs.check(with_worker=WORKER in names or SHADOW in names)
         for sentence in self.supervisor.load():
             self.say(sentence)
         self.home.prepare()
@@ -126,8 +127,8 @@ class LocalStack:
         await self.supervisor.up([executor])
 
     async def start_worker(self) -> None:
-        """Start the inference worker."""
-        await self.supervisor.up([service for service in self.services if service.name == WORKER])
+        """Start the inference worker, and the one that scores challengers where that is a process of its own."""
+        await self.supervisor.up([service for service in self.services if service.name in (WORKER, SHADOW)])
 
     async def deploy(self, *, schedules: bool = True) -> bool:
         """
@@ -178,7 +179,10 @@ class LocalStack:
         missing = [path for path in sources[:1] if not path.exists()]
         if missing:
             raise StackError(f"{missing[0]} is missing; the deployments are described there")
-        told = [path.read_bytes() for path in sources] + [str(schedules).encode()]
+        told = [path.read_bytes() for path in sources] + [
+            str(schedules).encode(),
+            os.environ.get("QT_SOURCES", "").encode(),
+        ]
         return hashlib.sha256(b"\0".join(told)).hexdigest()
 
     async def stop(self) -> list[str]:

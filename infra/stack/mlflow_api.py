@@ -24,7 +24,7 @@ class ModelVersion:
 
     @property
     def verdict(self) -> str:
-        """What the gates decided: passed, refused, or nothing yet."""
+        """What the gates decided: passed, held, refused, or nothing yet."""
         return self.tags.get("gate_verdict", "not judged")
 
 

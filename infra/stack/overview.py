@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +19,8 @@ from infra.stack.home import Home
 from infra.stack.mlflow_api import MlflowServer
 from infra.stack.record import ServiceRecord, StackRecord, read_record
 from infra.stack.rest import JsonApi
-from infra.stack.services import MLFLOW, PREFECT, PREFECT_WORKER, SANDBOX, WORKER, Health
+from infra.stack.retraining import RetrainingView, look_at_jobs
+from infra.stack.services import MLFLOW, PREFECT, PREFECT_WORKER, SANDBOX, SHADOW, WORKER, Health
 
 _HEALTH_PATHS = {SANDBOX: "/sandbox/status", PREFECT: "/api/health", MLFLOW: "/health"}
 
@@ -42,6 +44,7 @@ class StackView(msgspec.Struct, frozen=True, kw_only=True):
     champion: dict[str, str] | None
     worker: dict[str, Any] | None
     settings: dict[str, Any]
+    retraining: RetrainingView | None = None
 
 
 async def look(home: Home) -> StackView:
@@ -63,6 +66,7 @@ async def look(home: Home) -> StackView:
         champion=await _champion(record),
         worker=read_worker_status(home),
         settings=record.settings,
+        retraining=look_at_jobs(home.root, utc_now()),
     )
 
 
@@ -88,8 +92,8 @@ def _health(name: str, known: ServiceRecord, record: StackRecord, home: Home) ->
         return Health("http", f"{known.url}{_HEALTH_PATHS[name]}")
     if name == PREFECT_WORKER and PREFECT in record.services:
         return Health("prefect-worker", f"{record.services[PREFECT].url}/api")
-    if name == WORKER:
-        return Health("worker", str(home.worker_status))
+    if name in (WORKER, SHADOW):
+        return Health("worker", str(home.worker_status if name == WORKER else home.shadow_status))
     return Health("process", name)
 
 
@@ -134,5 +138,46 @@ def show(view: StackView, console: Console) -> None:
     console.print(
         f"champion: version {champion['version']}, gates: {champion['gate_verdict']}" if champion else "champion: none"
     )
+    if view.retraining is not None:
+        console.print(_retraining(view.retraining))
     if view.worker is not None and WORKER in view.services:
         console.print(f"worker: {view.worker.get('state')} {view.worker.get('reason') or ''}".rstrip())
+        shadow = view.worker.get("shadow") or {}
+        if shadow.get("version"):
+            console.print(f"challenger: version {shadow['version']}, {shadow['state']}, {shadow['candles']} candles")
+        if told := bias_told(view.worker.get("bias") or {}):
+            console.print(told)
+        if told := quality_told(view.worker.get("quality") or {}):
+            console.print(told)
+
+
+def bias_told(bias: Mapping[str, Any]) -> str:
+    """Say that the worker's signals are biased and what follows, or nothing where they are not."""
+    if not bias.get("found"):
+        return ""
+    follows = "entries on that side are refused" if bias.get("mode") == "enforce" else "only observed"
+    return (
+        f"signals: BIASED to {bias['side']}, {bias['share']:.0%} over {bias['candles']} candles"
+        f" (limit {bias['limit']:.0%}), {follows}"
+    )
+
+
+def quality_told(quality: Mapping[str, Any]) -> str:
+    """Say how often the worker's opinions were right and how sure they had been, or nothing before any has matured."""
+    if not quality:
+        return ""
+    return (
+        f"opinions: {quality['right']:.1%} right, {quality['stated']:.1%} stated,"
+        f" over {quality['candles']} matured candles"
+    )
+
+
+def _retraining(view: RetrainingView) -> str:
+    told = f"retraining: {view.last_job} {view.status} ({view.trigger})"
+    if view.hours_since_success is not None:
+        told = f"{told}, one ended well {view.hours_since_success:.1f} h ago"
+    elif view.hours_since_first is not None:
+        told = f"{told}, none ever ended well, the first was ordered {view.hours_since_first:.1f} h ago"
+    if not view.is_stale:
+        return told
+    return f"{told}: STALE, the alarm is at {view.limit_hours:g} h; `qtctl jobs` says why"

@@ -19,7 +19,8 @@ PREFECT = "prefect-server"
 PREFECT_WORKER = "prefect-worker"
 MLFLOW = "mlflow"
 WORKER = "worker"
-NAMES = (SANDBOX, PREFECT, MLFLOW, PREFECT_WORKER, WORKER)
+SHADOW = "shadow-worker"
+NAMES = (SANDBOX, PREFECT, MLFLOW, PREFECT_WORKER, WORKER, SHADOW)
 PREFERRED_PORTS = {SANDBOX: 9100, PREFECT: 4200, MLFLOW: 5000}
 WORK_POOL = "quantum"
 
@@ -120,7 +121,11 @@ def plan(
     Raises:
         BadInputError: A chosen service needs one that is neither chosen nor running.
     """
-    needed = {PREFECT_WORKER: (PREFECT,), WORKER: (MLFLOW, *((SANDBOX,) if settings.venue == "sandbox" else ()))}
+    for_workers = (MLFLOW, *((SANDBOX,) if settings.venue == "sandbox" else ()))
+    needed = {PREFECT_WORKER: (PREFECT,), WORKER: for_workers, SHADOW: for_workers}
+    if names == NAMES and os.environ.get("QT_SHADOW") != "beside":
+        # As a rule the worker itself scores the challenger.
+        names = tuple(name for name in NAMES if name != SHADOW)
     for name in names:
         if missing := [other for other in needed.get(name, ()) if other not in ports]:
             raise BadInputError(
@@ -134,6 +139,7 @@ def plan(
         MLFLOW: _mlflow_server,
         PREFECT_WORKER: _prefect_worker,
         WORKER: _worker,
+        SHADOW: _shadow,
     }
     wanted = [name for name in NAMES if name in names and (name != SANDBOX or settings.venue == "sandbox")]
     return tuple(builders[name](settings, home, programs, urls) for name in wanted)
@@ -241,4 +247,19 @@ def _worker(settings: StackSettings, home: Home, programs: Programs, urls: Mappi
         needs=(SANDBOX, MLFLOW) if settings.venue == "sandbox" else (MLFLOW,),
         # On SIGTERM it finishes its batch of decisions and leaves the protective stops at the venue.
         grace_s=20.0,
+    )
+
+
+def _shadow(settings: StackSettings, home: Home, programs: Programs, urls: Mapping[str, str]) -> Service:
+    environment = client_environment(settings, home, urls) | {"PYTHONPATH": str(programs.repository)}
+    # It has no account, and is not told of one.
+    known = {name: value for name, value in environment.items() if name not in ("QT_API_KEY", "QT_API_SECRET")}
+    return Service(
+        name=SHADOW,
+        command=(str(programs.worker_python), "-m", "inference.cli", "worker", "--shadow"),
+        environment=known,
+        directory=home.root,
+        log=home.logs / "shadow-worker.log",
+        health=Health("worker", str(home.shadow_status)),
+        needs=(SANDBOX, MLFLOW) if settings.venue == "sandbox" else (MLFLOW,),
     )

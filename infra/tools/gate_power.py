@@ -8,23 +8,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from feature_store.candle import CandleBlock, Timeframe
-from feature_store.features.definition import INDEX, MODEL_INPUT_NAMES, fingerprint
-from feature_store.features.engine import FeatureEngine, model_inputs
 from flows.replay.shadow import shadow_candidate
 from flows.training.config import TrainingConfig
-from flows.training.dataset import FrameSet, TrainingFrame
 from flows.training.gates import Verdict, judge, load_gates
 from flows.training.pipeline import train_candidate
-from infra.sandbox.market.series import DAY_MS
-from infra.sandbox.market.synthetic import DEFAULT_EDGE, SyntheticMarket
+from infra.prove.gate_markets import synthetic_frames
+from infra.sandbox.market.equations import DEFAULT_EDGE
 
 _GATES = Path(__file__).parents[2] / "mlflow" / "gates.yaml"
-_GENESIS_MS = 1_735_689_600_000  # 2025-01-01, any day would do.
-_MINUTES = Timeframe.M5.milliseconds // 60_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +64,7 @@ def seeds_of(text: str) -> list[int]:
 
 def _judged(symbols: int, days: int, edge: float, seed: int) -> tuple[Verdict, str]:
     config = TrainingConfig(created_at="1970-01-01T00:00:00+00:00", code_version="gate-power")
-    frames = _frames(symbols, days, edge, seed)
+    frames, _truth = synthetic_frames(symbols, days, edge, seed)
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder)
         training = train_candidate(frames, config, bundle, lambda _step, _share: None)
@@ -83,34 +76,6 @@ def _judged(symbols: int, days: int, edge: float, seed: int) -> tuple[Verdict, s
         verdict,
         f"{flat:.2f} bps per slot, {over_ridge[0]:+.2f} [{over_ridge[1]:+.2f}, {over_ridge[2]:+.2f}] to ridge",
     )
-
-
-def _frames(symbols: int, days: int, edge: float, seed: int) -> FrameSet:
-    """Return the frames that ingest and the feature store would give, made in memory."""
-    market = SyntheticMarket(symbols=symbols, seed=seed, edge=edge, start_ms=_GENESIS_MS, history_days=days)
-    frames = []
-    for index, character in enumerate(market.characters):
-        minutes = market.history(index, _GENESIS_MS - days * DAY_MS, _GENESIS_MS)
-        whole = len(minutes.open) // _MINUTES * _MINUTES
-        high, low, opened, close, volume = (
-            np.asarray(column[:whole], float).reshape(-1, _MINUTES)
-            for column in (minutes.high, minutes.low, minutes.open, minutes.close, minutes.volume)
-        )
-        block = CandleBlock(
-            minutes.open_time[:whole:_MINUTES].astype(np.int64),
-            np.stack([opened[:, 0], high.max(1), low.min(1), close[:, -1], volume.sum(1)], axis=1),
-        )
-        features = FeatureEngine(Timeframe.M5).advance(block)
-        frames.append(
-            TrainingFrame(
-                f"{character.base}/USDT:USDT",
-                block.open_time_ms,
-                model_inputs(features),
-                features[:, INDEX["log_return_1"]],
-                block.close,
-            )
-        )
-    return FrameSet(tuple(frames), MODEL_INPUT_NAMES, fingerprint(), Timeframe.M5.milliseconds)
 
 
 if __name__ == "__main__":

@@ -23,11 +23,16 @@ def canonical(requirement: str) -> str:
 
 BASE = {canonical(one) for one in PROJECT["dependencies"]}
 DECLARED = {
-    "inference": BASE,
-    "feature_store": BASE | {canonical(one) for one in PROJECT["optional-dependencies"]["pipeline"]},
-    "flows": BASE | {canonical(one) for one in PROJECT["optional-dependencies"]["pipeline"]},
+    # PostgreSQL's library is asked for only where a lease is kept there.
+    "inference": BASE | {canonical(one) for one in PROJECT["optional-dependencies"]["postgres"]},
+    "feature_store": BASE
+    | {canonical(one) for extra in ("pipeline", "s3") for one in PROJECT["optional-dependencies"][extra]},
+    "flows": BASE
+    | {canonical(one) for extra in ("pipeline", "ray") for one in PROJECT["optional-dependencies"][extra]},
     "mlflow": BASE | {canonical(one) for one in PROJECT["optional-dependencies"]["pipeline"]},
-    "infra": BASE | {canonical(one) for one in PROJECT["optional-dependencies"]["pipeline"]},
+    "infra/sandbox": BASE | {canonical(one) for one in PROJECT["optional-dependencies"]["pipeline"]},
+    "infra/stack": BASE,
+    "infra/prove": BASE | {canonical(one) for extra in PROJECT["optional-dependencies"].values() for one in extra},
     "tests": BASE | {canonical(one) for extra in PROJECT["optional-dependencies"].values() for one in extra},
 }
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,14 @@ def test_mlflow_folder_does_not_shadow_the_library():
     )
 
     assert "site-packages" in out.stdout
+
+
+def test_no_flow_takes_the_name_of_a_library():
+    """Prefect puts the folder of a flow's file first on the path: flows/profile.py would be cProfile's `profile`."""
+    names = {path.stem for path in (ROOT / "flows").iterdir() if path.suffix == ".py" or path.is_dir()}
+    libraries = set(sys.stdlib_module_names) | set(packages_distributions()) | {"coverage"}
+
+    assert names & libraries <= {"__init__", "__pycache__"}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

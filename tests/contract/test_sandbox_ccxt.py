@@ -108,7 +108,7 @@ async def test_account_orders_and_positions():
     ("order", "error"),
     [
         pytest.param((COIN, "market", "sell", 3, None, {"reduceOnly": True}), ccxt.InvalidOrder, id="2022"),
-        pytest.param((COIN, "market", "buy", 9_000, None, {}), ccxt.InsufficientFunds, id="2019"),
+        pytest.param((COIN, "market", "buy", 3_000, None, {}), ccxt.InsufficientFunds, id="2019"),
         pytest.param(
             (COIN, "market", "sell", 3, None, {"stopLossPrice": 100_000, "reduceOnly": True}),
             ccxt.OrderImmediatelyFillable,

@@ -28,6 +28,10 @@ PUBLIC = [
     ("mark_price", COIN),
     ("get_funding_rate_history", COIN),
     ("get_funding_rate_info", {}),
+    ("open_interest", COIN),
+    ("open_interest_statistics", {**COIN, "period": "5m"}),
+    ("mark_price_kline_candlestick_data", {**COIN, "interval": "5m", "limit": 3}),
+    ("index_price_kline_candlestick_data", {"pair": "SOLUSDT", "interval": "5m", "limit": 3}),
 ]
 PRIVATE = [
     ("change_initial_leverage", {**COIN, "leverage": 5}),

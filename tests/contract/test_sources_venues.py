@@ -40,8 +40,8 @@ class Wire:
     """
     Answers the requests that ccxt makes for markets, time and candles; the last candle is not closed yet.
 
-    Bitfinex tells no time of its own, so what is closed there is judged by this machine's clock; the last candle lies
-    one candle ahead of it, lest a minute that passes during the test closes it.
+    Bitfinex tells no time of its own, so what is closed there is judged by this machine's clock; the last candle may
+    close while a test runs.
     """
 
     def __init__(self, now_ms: int) -> None:
@@ -67,7 +67,7 @@ class Wire:
         return [[] for _ in range(12)]
 
     def _page(self, since_ms, limit, *, bitfinex):
-        times = [self.first + row * STEP for row in (*range(COUNT), COUNT + 1)]
+        times = [self.first + row * STEP for row in range(COUNT + 1)]
         wanted = [time for time in times if time >= since_ms][:limit]
         self.pages.append(len(wanted))
         if bitfinex:
@@ -94,10 +94,11 @@ async def test_one_setting_changes_the_venue(venue, symbol):
     finally:
         await exchange.close()
 
-    assert len(wire.pages) > 1
-    assert [int(time) for page in pages for time in page.open_time_ms] == [
-        wire.first + row * STEP for row in range(COUNT)
-    ]
+    assert len(wire.pages) == (1 if venue == "bitfinex" else 2)
+    times = [int(time) for page in pages for time in page.open_time_ms]
+    assert times[:COUNT] == [wire.first + row * STEP for row in range(COUNT)]
+    just_closed = venue == "bitfinex" and utc_now_ms() >= wire.first + (COUNT + 1) * STEP
+    assert len(times) - COUNT in ((0, 1) if just_closed else (0,))
     assert all((page.values == [100.0, 102.0, 99.0, 101.0, 5.0]).all() for page in pages)
 
 

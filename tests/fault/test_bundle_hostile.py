@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from feature_store.errors import BadInputError
 from inference.domain.errors import BundleError
 from inference.models.bundle import bundle_digest, load_bundle
+from inference.models.inspection.refusal import Fault, InspectionError
 from tests.training_support import FINGERPRINT, bundle_inputs, trained_candidate
 
 FILES = ("manifest.json", "golden.npz", "xgboost.ubj", "lightgbm.txt", "nhits.onnx", "patchtst.onnx")
@@ -121,11 +122,15 @@ def test_a_link_is_not_followed(bundle):
         _load(bundle)
 
 
-def test_files_that_the_manifest_does_not_name_are_never_opened(bundle):
-    """What lies beside the bundle's files changes nothing."""
-    (bundle / "evil.pkl").write_bytes(b"\x80\x04not opened")
+@pytest.mark.parametrize("name", ["evil.pkl", "sub/x.ubj", ".hidden", "Xgboost.ubj"])
+def test_what_the_manifest_does_not_name_is_refused(bundle, name):
+    """A folder that holds anything else is refused, and the error names it."""
+    (bundle / name).parent.mkdir(exist_ok=True)
+    (bundle / name).write_bytes(b"\x80\x04not opened")
 
-    assert _load(bundle).digest == trained_candidate().report.bundle_digest
+    with pytest.raises(InspectionError, match=name.split("/")[0]) as refused:
+        _load(bundle)
+    assert refused.value.fault is Fault.UNEXPECTED_FILE
 
 
 def test_another_feature_set_is_refused(bundle):
@@ -143,7 +148,7 @@ def test_another_digest_than_the_registry_named_is_refused(bundle):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({"schema_version": 2}, "Schema version", id="other-schema"),
+        pytest.param({"schema_version": 3}, "Schema version", id="other-schema"),
         pytest.param({"threshold": 0.4}, "Threshold", id="threshold-below-a-half"),
         pytest.param({"threshold": 0.5}, "Threshold", id="threshold-that-abstention-meets"),
         pytest.param({"horizon": 0}, "Horizon", id="no-horizon"),

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from decimal import Decimal
 
@@ -10,22 +9,12 @@ from inference.domain.events import TradeClosed
 from inference.domain.order import Side
 from inference.domain.trade import ExitReason
 from inference.execution.book import Book
-from tests.worker_support import Crash, FakeClock, FakeGateway, MemoryJournal, make_executor
+from tests.worker_support import Crash, FakeClock, FakeGateway, MemoryJournal, abandon_everything, make_executor
 from tests.worker_values import make_approved
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 # Enough to lie beyond the last await and the last journal line of each story below.
 MOMENTS = range(1, 76)
-
-
-async def abandon_everything() -> None:
-    """Let no task of the dead process go on."""
-    others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in others:
-        task.cancel()
-    for task in others:
-        with suppress(asyncio.CancelledError, Crash):
-            await task
 
 
 async def until_quiet(clock, executor):

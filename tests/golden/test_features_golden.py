@@ -5,11 +5,11 @@ import re
 
 import pytest
 
-from feature_store.features import definition, kernel, native
+from feature_store.features import definition, inputs, kernel, layout, native
 from feature_store.features.definition import FEATURE_NAMES, FEATURES, MODEL_INPUT_NAMES, Family, fingerprint
 
 # A change here means: every stored state, feature file and model bundle is of another feature set.
-FINGERPRINT = "ca0fb92099a295c9fed40136edd8398c4ed9d1048ff5616598b1d4c8c0f9e99e"
+FINGERPRINT = "6e50d67c175854f5675813129c22255f2c26843005750be6696a19283e3df808"
 SPECIFIED = {f"FE-{number:03}" for number in range(5, 30)}
 
 
@@ -33,10 +33,13 @@ def test_every_specified_family_is_there():
 
 def test_the_kernel_and_the_definition_name_the_same_things():
     """The compiled constants are the documented ones: order, tail, warm-up, width of the inputs."""
-    assert [getattr(kernel, name.upper()) for name in FEATURE_NAMES] == list(range(49))
-    assert (definition.TAIL, len(MODEL_INPUT_NAMES)) == (kernel.TAIL, kernel.INPUTS)
-    assert native.STATE_SIZE == kernel.STATE_SIZE
-    assert kernel._BOUND == definition.INPUT_BOUND
+    places = [int(getattr(layout, name.upper())) for name in FEATURE_NAMES]
+    assert places == list(range(0, 49 * layout.WIDTH, layout.WIDTH))
+    assert (definition.TAIL, len(MODEL_INPUT_NAMES)) == (layout.TAIL, layout.INPUTS)
+    assert (definition.WINDOW, native.COUNTERS) == (kernel.WINDOW, kernel.COUNTERS)
+    assert (native.STATE_SIZE, native._ROOM) == (layout.STATE_SIZE, layout.ROWS * layout.WIDTH)
+    assert max(definition.WARM_UP) < kernel.MOST_WARM_UP
+    assert inputs.BOUND == definition.INPUT_BOUND
     assert max(feature.lookback or 0 for feature in FEATURES) <= definition.TAIL
 
 

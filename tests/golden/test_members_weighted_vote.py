@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from feature_store.errors import BadInputError
-from flows.training.combine import FIXED_WEIGHTS
+from flows.training.members.catalogue import spec
 from inference.models.ensemble import weighted_vote
 
 SCORES = {"xgboost": 0.75, "lightgbm": 0.82, "nhits": 0.88, "patchtst": 0.70}
+FIXED_WEIGHTS = {name: spec(name).share for name in SCORES}
 
 
 def test_weighted_vote_reproduces_the_worked_example():

@@ -84,6 +84,18 @@ def test_unknown_venue_and_timeframe(prefect_server, env, tmp_path, command, opt
     assert not (tmp_path / "home").exists()
 
 
+def test_a_worker_does_not_follow_the_universe(env, tmp_path):
+    """What ingest and training take is refused by the worker, with what to set instead, and nothing is written."""
+    done = qtctl("worker", env={**env, "QT_SYMBOLS": "universe"})
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "follows a list only" in _sentence(done)
+    assert "`qtctl universe show`" in _sentence(done)
+    assert not (tmp_path / "home").exists()
+
+
 @pytest.mark.parametrize("command", ["ingest", "retrain"])
 def test_symbol_that_the_venue_does_not_list(env, tmp_path, command):
     """The symbol is named beside some that are listed, and no candle was stored."""
@@ -149,13 +161,15 @@ def test_errors_are_one_json_document(env, command):
         pytest.param(("sandbox", "status"), 1, id="no-exchange"),
         pytest.param(("up", "--services", "broker"), 2, id="no-service"),
         pytest.param(("promote", "4711"), 1, id="no-version"),
-        pytest.param(("rollback",), 1, id="no-prefect"),
+        pytest.param(("rollback",), 1, id="no-server-and-no-bundle"),
     ],
 )
 def test_every_error_is_one_json_document(env, command, status):
     """Whatever fails, and wherever: one object with the sentence and the status."""
     nowhere = f"http://127.0.0.1:{free_port()}"
-    changed = {"QT_VENUE_URL": nowhere} | ({"PREFECT_API_URL": f"{nowhere}/api"} if command == ("rollback",) else {})
+    changed = {"QT_VENUE_URL": nowhere}
+    if command == ("rollback",):
+        changed |= {"PREFECT_API_URL": f"{nowhere}/api", "QT_MLFLOW_URL": nowhere}
     done = qtctl(*command, "--json", env={**env, **changed})
     answer = json.loads(done.stdout)
 

@@ -69,7 +69,7 @@ def test_features_need_no_compiler_where_code_is_kept(tmp_path, interpreter):
 def test_damaged_code_is_compiled_again(tmp_path):
     """A file that was cut off is named, never run, and replaced by one compiled from the source."""
     tree = tmp_path / "tree"
-    for package in ("feature_store", "tests"):
+    for package in ("feature_store", "infra", "tests"):
         names = shutil.ignore_patterns("__pycache__", "integration", "browser", "fault", "golden")
         shutil.copytree(REPOSITORY / package, tree / package, ignore=names)
     path = tree / "feature_store" / "features" / "__pycache__" / native.files()[0].name
@@ -170,11 +170,29 @@ def test_impossible_places_are_refused(tmp_path, block):
         read(tmp_path / "a.code", made_from="f" * 64)
 
 
+@pytest.mark.parametrize(
+    ("flags", "levels"),
+    [
+        ("fpu sse2", ["1"]),
+        ("abm avx avx2 bmi1 bmi2 f16c fma movbe xsave", ["3", "1"]),
+        ("abm avx avx2 bmi1 bmi2 f16c fma movbe xsave avx512f avx512bw avx512cd avx512dq avx512vl", ["4", "3", "1"]),
+        ("avx512f avx512bw avx512cd avx512dq avx512vl", ["1"]),
+    ],
+    ids=["any", "avx2", "avx-512", "avx-512-alone"],
+)
+def test_a_processor_runs_only_what_it_can(tmp_path, flags, levels):
+    """Code of a level is chosen where every instruction of it is there; the plainest always runs."""
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+
+    assert machine_code.processor_levels(tmp_path / "cpuinfo") == levels
+    assert machine_code.processor_levels(tmp_path / "absent") == ["1"]
+
+
 def test_loaded_code_cannot_be_written(tmp_path):
     """Memory that runs is not memory that is written."""
     block = read(next(file for file in native.files() if file.exists()), made_from=native.made_from())
     loaded = LoadedCode(block)
-    start = loaded.addresses["advance"]
+    start = loaded.addresses["advance@1"]
     with Path("/proc/self/maps").open() as maps:
         ranges = [(line.split()[0].split("-"), line.split()[1]) for line in maps]
     rights = next(kind for (low, high), kind in ranges if int(low, 16) <= start < int(high, 16))
@@ -189,7 +207,7 @@ def test_loaded_code_cannot_be_written(tmp_path):
         (lambda a: a | {"bars": np.asfortranarray(a["bars"])}, "contiguous"),
         (lambda a: a | {"bars": a["bars"][:, :4]}, "shape"),
         (lambda a: a | {"out": a["out"][:1]}, "shape"),
-        (lambda a: a | {"tail": a["tail"][:63]}, "shape"),
+        (lambda a: a | {"tail": a["tail"][:, :63]}, "shape"),
         (lambda a: a | {"state": np.zeros(23)}, "shape"),
     ],
     ids=["type", "order", "columns", "room", "tail", "state"],
@@ -198,7 +216,7 @@ def test_arrays_that_do_not_fit_never_reach_the_code(change, what):
     """Machine code has no bounds of its own, so the door in front of it does."""
     fitting = {
         "bars": np.ones((2, 5)),
-        "tail": np.ones((64, 5)),
+        "tail": np.ones((5, 64)),
         "state": np.zeros(24),
         "warm_up": np.zeros(49, np.int64),
         "out": np.empty((2, 49)),

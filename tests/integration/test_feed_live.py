@@ -33,7 +33,14 @@ async def following(sandbox):
         symbols = gateway.tradable_symbols()
         start = M5.last_closed_open_ms(clock.now_ms(monotonic()))
         assembler = BatchAssembler(last_open_ms=dict.fromkeys(symbols, start), timeframe=M5)
-        feed = CandleFeed(exchange, assembler=assembler, timeframe=M5, clock=clock, monotonic=monotonic)
+        feed = CandleFeed(
+            exchange,
+            assembler=assembler,
+            timeframe=M5,
+            clock=clock,
+            monotonic=monotonic,
+            ask_time=gateway.sync_clock,
+        )
         task = asyncio.create_task(feed.run())
         yield feed, exchange, start
     finally:

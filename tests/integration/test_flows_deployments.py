@@ -22,22 +22,41 @@ def deployed(prefect_server):
 
 
 def test_schedules(deployed):
-    """Ingest runs each five minutes, retrain each four hours, drift each day; what works on order has no schedule."""
+    """Ingest each five minutes, live outcomes each quarter, audits daily, universe weekly; the rest on order."""
     active, _ = deployed
     crons = {name: [s["schedule"]["cron"] for s in one["schedules"]] for name, one in active.items()}
 
     assert crons.pop("ingest") == ["*/5 * * * *"]
+    assert crons.pop("market-data") == ["17 * * * *"]
     assert crons.pop("retrain") == ["0 */4 * * *"]
+    assert crons.pop("profile") == ["10 0 * * *"]
+    assert crons.pop("skew") == ["50 0 * * *"]
+    assert crons.pop("staleness") == ["25,55 * * * *"]
     assert crons.pop("drift") == ["30 0 * * *"]
+    assert crons.pop("live-shadow") == ["*/15 * * * *"]
+    assert crons.pop("universe") == ["20 0,6,12,18 * * 1"]
+    assert crons.pop("sources") == ["*/15 * * * *"]
     assert all(not rest for rest in crons.values())
-    assert all(schedule["active"] for one in active.values() for schedule in one["schedules"])
+    active = {name: schedule["active"] for name, one in active.items() for schedule in one["schedules"]}
+    assert not active.pop("sources"), "A source that nobody chose is asked"
+    assert all(active.values())
+
+
+def test_sources_are_asked_where_they_are_chosen(prefect_server, deployed):
+    """QT_SOURCES turns the schedule of other sources on, and QT_SCHEDULES=false off again."""
+    for paused, expected in (("true", True), ("false", False)):
+        env = {"QT_SOURCES": "coingecko,rss", "QT_SCHEDULES": paused}
+        prefect_command(prefect_server, "deploy", "--name", "sources", env=env)
+        found = {one["name"]: one for one in ask(f"{prefect_server.url}/api/deployments/filter", {})}
+        assert [schedule["active"] for schedule in found["sources"]["schedules"]] == [expected]
 
 
 def test_one_setting_pauses_all_schedules(deployed):
     """With QT_SCHEDULES=false every schedule is there but rests."""
-    _, paused = deployed
+    active, paused = deployed
+    scheduled = sum(len(one["schedules"]) for one in active.values())
 
-    assert [schedule["active"] for one in paused.values() for schedule in one["schedules"]] == [False] * 3
+    assert [schedule["active"] for one in paused.values() for schedule in one["schedules"]] == [False] * scheduled
 
 
 def test_one_run_at_a_time(deployed):
@@ -46,8 +65,9 @@ def test_one_run_at_a_time(deployed):
     strategy = {name: one["concurrency_options"]["collision_strategy"] for name, one in active.items()}
 
     assert {one["global_concurrency_limit"]["limit"] for one in active.values()} == {1}
-    assert {strategy[name] for name in ("ingest", "retrain", "drift")} == {"CANCEL_NEW"}
-    assert {strategy[name] for name in ("train", "shadow", "promote", "rollback")} == {"ENQUEUE"}
+    again = ("ingest", "market-data", "retrain", "profile", "skew", "drift", "sources", "staleness")
+    assert {strategy[name] for name in again} == {"CANCEL_NEW"}
+    assert {strategy[name] for name in ("train", "shadow", "promote", "approve", "rollback", "import")} == {"ENQUEUE"}
 
 
 def test_described_for_people(deployed):

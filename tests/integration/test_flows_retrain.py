@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from flows.outcome import SHADOW_REPORT, TRAINING_REPORT, Promotion
 from flows.registry import Registry
 from flows.replay.report import ShadowReport
-from flows.training.gates import GATE_NAMES
+from flows.training.gates import ALWAYS_ASKED
 from flows.training.report import TrainingReport
 from tests.stack_fixtures import ask, forget_deployments, prefect_command, prefect_worker, qtctl, sandbox_venue
 
@@ -47,15 +48,18 @@ def retrained(prefect_server, mlflow_server, tmp_path_factory) -> Retrained:
                 *("retrain", "--deployment", "--days", "6", "--size", "tiny", "--json"),
                 env={**prefect_server.env, "QUANTUM_HOME": str(home)},
             )
-            assert done.returncode in (0, 3), (
+            assert done.returncode in (0, 3, 4), (
                 done.stderr + (prefect_server.home / "prefect-worker.log").read_text()[-9000:]
             )
         runs = ask(f"{api}/flow_runs/filter", {"deployments": {"name": {"any_": ["retrain"]}}})
         (parent,) = runs
         children = ask(f"{api}/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [parent["id"]]}}})
+        # The registry is shared with other tests: what drift says of a champion of theirs is no part of this claim.
+        children = [run for run in children if not run["name"].startswith("drift")]
         ids = [parent["id"], *(run["id"] for run in children)]
         scope = {"flow_runs": {"id": {"any_": ids}}}
-        tasks = ask(f"{api}/task_runs/filter", scope)
+        # A subflow is in its parent's tasks too, under its own name.
+        tasks = [run for run in ask(f"{api}/task_runs/filter", scope) if not run["name"].lower().startswith("drift")]
         artifacts = ask(f"{api}/artifacts/filter", scope)
         yield Retrained(
             api=api,
@@ -83,16 +87,24 @@ def test_every_step_has_a_readable_name(retrained):
     expected |= {f"{step} sandbox 5m" for step in ("ingest", "features", "train")}
 
     assert expected <= set(retrained.names)
-    assert set(retrained.names.values()) == {"COMPLETED"}
+    assert {name: state for name, state in retrained.names.items() if state != "COMPLETED"} == {}
 
 
 def test_artifacts_tell_the_story(retrained):
     """Progress, coverage, reports, gates and result are there, and the texts lead to the MLflow run."""
     progress = {f"progress-{step}" for step in ("ingest", "features", "train", "shadow", "retrain")}
     assert progress <= set(retrained.artifacts)
-    assert {"coverage", "features", "training-report", "shadow-report", "gates", "retrain-result"} <= set(
-        retrained.artifacts
-    )
+    assert {
+        "coverage",
+        "quality",
+        "coverage-map",
+        "coverage-picture",
+        "features",
+        "training-report",
+        "shadow-report",
+        "gates",
+        "retrain-result",
+    } <= set(retrained.artifacts)
     assert all(float(retrained.artifacts[key]["data"]) == 100 for key in progress)
     for key in ("training-report", "shadow-report", "verdict", "retrain-summary"):
         assert f"runs/{retrained.result.run_id}" in retrained.artifacts[key]["data"]
@@ -106,8 +118,8 @@ def test_result_agrees_everywhere(retrained):
     version = retrained.registry.version(retrained.result.version)
 
     assert msgspec.convert(row, Promotion) == retrained.result
-    assert retrained.status == (0 if retrained.result.promoted else 3)
-    assert version.tags["gate_verdict"] == ("passed" if retrained.result.promoted else "refused")
+    assert retrained.status == {"promoted": 0, "refused": 3, "held": 4}[retrained.result.verdict]
+    assert version.tags["gate_verdict"] == retrained.result.verdict.value.replace("promoted", "passed")
     assert version.run_id == retrained.result.run_id
     assert int(version.tags["shadow_candles"]) > 0
 
@@ -124,7 +136,7 @@ def test_every_gate_is_shown(retrained):
     """The table names every gate that was held, with its figure and bound."""
     rows = json.loads(retrained.artifacts["gates"]["data"])
 
-    assert {row["gate"] for row in rows} >= set(GATE_NAMES) - {"net_over_champion_low"}
+    assert {row["gate"] for row in rows} >= set(ALWAYS_ASKED)
     assert all({"held", "value", "bound", "why"} <= set(row) for row in rows)
 
 
@@ -159,3 +171,56 @@ def test_second_ingest_fetches_only_what_is_new(retrained):
     added = json.loads(done.stdout)
     assert len(added) == 3
     assert all(0 <= candles <= 60 for candles in added.values())
+
+
+def test_a_candidate_of_a_past_moment_and_another_label(retrained, mlflow_server):
+    """`--as-of` ends every window by then, `--label barrier` trains, and the run's parameters record both."""
+    read = retrained.registry.read_text
+    newest = msgspec.json.decode(read(retrained.result.run_id, TRAINING_REPORT), type=TrainingReport).windows.shadow
+    as_of = datetime.fromtimestamp((newest.end_ms - 86_400_000) / 1000, UTC)
+    done = qtctl(
+        *("train", "--as-of", as_of.isoformat(), "--label", "barrier", "--days", "5", "--size", "tiny", "--json"),
+        env=retrained.env,
+    )
+    assert done.returncode == 0, done.stderr
+    candidate = json.loads(done.stdout)
+    scored = qtctl("shadow", candidate["version"], "--json", env=retrained.env)
+    assert scored.returncode == 0, scored.stderr
+    report = msgspec.json.decode(read(candidate["run_id"], TRAINING_REPORT), type=TrainingReport)
+    run = ask(f"{mlflow_server.url}/api/2.0/mlflow/runs/get?run_id={candidate['run_id']}")["run"]
+    params = {param["key"]: param["value"] for param in run["data"]["params"]}
+
+    as_of_ms = int(as_of.timestamp() * 1000)
+    assert as_of_ms - 600_000 < report.windows.shadow.end_ms <= as_of_ms
+    assert datetime.fromisoformat(params["as_of"]) == as_of
+    assert (params["label"], params["barriers.holding_candles"]) == ("barrier", "12")
+    assert json.loads(scored.stdout)["shadow/ensemble/rmse"] > 0
+
+
+def test_a_job_between_takes_the_deep_members_over(retrained, tmp_path):
+    """Trees are fitted on the newest candles, nets are those of the job before, to the byte; all are judged anew."""
+    before = json.loads(qtctl("jobs", "--json", env=retrained.env).stdout)
+    done = qtctl(
+        *("retrain", "--kind", "incremental", "--days", "6", "--size", "tiny", "--json"),
+        env=retrained.env,
+    )
+    assert done.returncode in (0, 3, 4), done.stderr
+    result = msgspec.json.decode(done.stdout, type=Promotion)
+    job = json.loads(qtctl("jobs", "--json", env=retrained.env).stdout)[0]
+    reports = [
+        msgspec.json.decode(retrained.registry.read_text(run, TRAINING_REPORT), type=TrainingReport)
+        for run in (retrained.result.run_id, result.run_id)
+    ]
+    bundles = []
+    for version in (retrained.result.version, result.version):
+        (tmp_path / version).mkdir()
+        bundles.append(retrained.registry.download_bundle(version, tmp_path / version))
+
+    assert job["type"] == "incremental"
+    assert job["kept"] == ["nhits", "patchtst"]
+    assert job["job_id"] not in {one["job_id"] for one in before}
+    assert result.version != retrained.result.version
+    assert set(reports[1].kept_members) <= {"nhits", "patchtst"}
+    assert "shadow/ensemble/rmse" in retrained.registry.metrics(result.run_id)
+    for name in ("nhits.onnx", "patchtst.onnx"):
+        assert (bundles[0] / name).read_bytes() == (bundles[1] / name).read_bytes()

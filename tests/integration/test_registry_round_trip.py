@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from pathlib import Path
@@ -10,10 +11,15 @@ import aiohttp
 import numpy as np
 import pytest
 
+from feature_store.errors import BadInputError
 from feature_store.features.definition import fingerprint
+from flows.registered import ARTEFACT_VERSION, artefact_version
 from flows.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry, RegistryError, RunLog
+from flows.rolling_back import roll_back
+from flows.settings import FlowSettings
+from inference import cli
 from inference.domain.errors import NothingPromotedError, RegistryUnavailableError
-from inference.models.bundle import load_bundle
+from inference.models.bundle import load_bundle, read_manifest
 from inference.models.registry import BundleCache, MlflowRegistry
 from tests.stack_fixtures import ask, free_port
 from tests.training_support import bundle_inputs
@@ -90,6 +96,111 @@ def test_pyfunc_scores_as_the_bundle(registry, version, real_candidate):
     np.testing.assert_array_equal(scored["probability_up"], ours.probability_up)
 
 
+@pytest.fixture(scope="module")
+def notebook_model(registry, version):
+    """Return the champion as a person in a notebook loads it."""
+    import mlflow
+
+    registry.promote(version.version)
+    mlflow.set_tracking_uri(registry.url)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return mlflow.pyfunc.load_model(f"models:/quantum-ensemble@{CHAMPION}")
+
+
+def test_pyfunc_shows_what_it_takes_and_gives(notebook_model, real_candidate):
+    """The signature has the bundle's own shapes, and the example is one that the model answers."""
+    width = len(read_manifest(real_candidate.bundle).model_inputs)
+    signature, example = notebook_model.metadata.signature, notebook_model.input_example
+
+    assert {one.name: one.shape for one in signature.inputs.inputs} == {
+        "inputs": (-1, width), "windows": (-1, 64, width), "returns": (-1, 64)
+    }  # fmt: skip
+    assert {"expected_return", "probability_up", "consensus"} <= set(signature.outputs.input_names())
+    scored = notebook_model.predict({name: np.asarray(one, np.float32) for name, one in example.items()})
+    assert np.isfinite(scored["expected_return"]).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        pytest.param({"windows": np.zeros((1, 64, 3), np.float32)}, r"needs a dict of arrays.*returns", id="missing"),
+        pytest.param([1, 2], "needs a dict of arrays", id="no-dict"),
+        pytest.param({"windows": "x", "returns": "y"}, "must be numbers", id="no-numbers"),
+        pytest.param(
+            {"windows": np.zeros(3, np.float32), "returns": np.zeros(3, np.float32)}, r"has the shape", id="shape"
+        ),
+    ],
+)
+def test_pyfunc_says_what_it_needs(notebook_model, given, message):
+    """What cannot be scored is a sentence with the shapes that can, not an error of some library."""
+    with pytest.raises(BadInputError, match=message):
+        notebook_model.unwrap_python_model().predict(None, given)
+
+
+def test_nothing_of_a_version_is_a_pickle(registry, version, tmp_path):
+    """What a notebook downloads is code in text, numbers, and the bundle."""
+    import mlflow
+
+    folder = Path(mlflow.artifacts.download_artifacts(f"models:/quantum-ensemble/{version.version}", dst_path=tmp_path))
+    names = [path.name for path in folder.rglob("*") if path.is_file()]
+
+    assert "ensemble_model.py" in names
+    assert [name for name in names if name.endswith((".pkl", ".pickle", ".joblib"))] == []
+
+
+def test_people_name_versions_and_aliases(registry, version, register, capsys, tmp_path, monkeypatch):
+    """`qtctl models` brings a version by number or alias over REST, verifies it, compares it, writes its card."""
+    monkeypatch.setenv("QT_MLFLOW_URL", registry.url)
+    registry.promote(version.version)
+    second = register()
+
+    def asked(*arguments: str) -> dict[str, object]:
+        assert cli.run(["models", *arguments, "--home", str(tmp_path), "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    verified = asked("verify", "champion")
+    assert (verified["version"], verified["digest"]) == (version.version, version.bundle_digest)
+    assert asked("diff", "champion", second.version)["changes"] == []
+    assert version.bundle_digest[:12] in str(asked("card", second.version)["card"])
+    assert cli.run(["models", "verify", "4711", "--home", str(tmp_path)]) == 1
+    assert not (tmp_path / "bundles").exists()
+
+
+def test_the_registry_as_a_table(registry, version, register, capsys, tmp_path, monkeypatch):
+    """`qtctl models versions` tells state, label, parameters and metrics of each; one version is active at most."""
+    monkeypatch.setenv("QT_MLFLOW_URL", registry.url)
+    second = register()
+    registry.promote(version.version)
+    registry.tag(
+        version.version, {"tag": "exp-vol-adj", ARTEFACT_VERSION: artefact_version("2025-12-13T05:10:28+01:00")}
+    )
+
+    assert cli.run(["models", "versions", "--json", "--home", str(tmp_path)]) == 0
+    rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)}
+    assert cli.run(["models", "versions", "--home", str(tmp_path)]) == 0
+    table = capsys.readouterr().out
+
+    assert [row["id"] for row in rows.values() if row["is_active"]] == [version.version]
+    active, shadow = rows[version.version], rows[second.version]
+    assert (active["state"], shadow["state"]) == ("ACTIVE", "SHADOW")
+    assert (active["version"], active["tag"]) == ("quantum-ensemble_v20251213_041028", "exp-vol-adj")
+    assert active["params"]["rounds"] == "15"
+    assert active["metrics"]["rmse"] == 0.5
+    assert "exp-vol-adj" in table
+    assert {row["state"] for row in rows.values()} <= {"ACTIVE", "SHADOW", "RETIRED"}
+
+
+def test_a_version_tagged_with_another_digest_is_refused(registry, register, capsys, tmp_path, monkeypatch):
+    """What lies in the registry must be what was registered."""
+    monkeypatch.setenv("QT_MLFLOW_URL", registry.url)
+    spoilt = register()
+    registry.tag(spoilt.version, {"bundle_digest": "0" * 64})
+
+    assert cli.run(["models", "verify", spoilt.version, "--home", str(tmp_path)]) == 1
+    assert "tagged with bundle digest 000" in capsys.readouterr().err
+
+
 async def test_worker_downloads_over_rest(registry, version, real_candidate, tmp_path):
     """The worker's plain REST requests bring the same bytes that were registered."""
     registry.promote(version.version)
@@ -107,7 +218,7 @@ def test_flows_download_the_same_bundle(registry, version, real_candidate, tmp_p
     assert _bytes(registry.download_bundle(version.version, tmp_path)) == _bytes(real_candidate.bundle)
 
 
-def test_promotion_and_rollback_move_aliases(registry, version, register):
+def test_promotion_and_rollback_move_aliases(registry, version, register, tmp_path):
     """Promoting remembers what it replaced; a rollback restores it, and says of both what they are now."""
     registry.promote(version.version)
     second = register()
@@ -118,10 +229,15 @@ def test_promotion_and_rollback_move_aliases(registry, version, register):
     assert replaced.version == version.version
     assert registry.by_alias(PREVIOUS).version == version.version
     assert registry.version(second.version).tags["status"] == "active"
-    champion, aside = registry.rollback()
-    assert (champion.version, aside.version) == (version.version, second.version)
-    assert registry.champion().version == version.version
-    assert registry.version(second.version).tags["status"] == "rejected"
+    settings = FlowSettings(home=tmp_path, mlflow_url=registry.url)
+    for repeated in (False, True):
+        done = roll_back(settings)
+        assert (done.version, done.replaced, done.repeated) == (version.version, second.version, repeated)
+        assert registry.champion().version == version.version
+        assert registry.by_alias(PREVIOUS).version == second.version
+        assert registry.by_alias(CHALLENGER) is None
+        assert registry.version(version.version).tags["status"] == "active"
+        assert registry.version(second.version).tags["status"] == "rejected"
 
 
 def test_promoting_the_champion_changes_nothing(registry, version, register):
@@ -144,13 +260,14 @@ def test_older_versions_are_retired(registry, register):
     assert registry.version(versions[0].version).tags["status"] == "retired"
 
 
-def test_nothing_to_roll_back_to(registry, version):
+def test_nothing_to_roll_back_to(registry, version, tmp_path):
     """Without a previous version a rollback refuses and leaves the champion alone."""
+    registry.tag(version.version, {"status": "standby"})
     registry.promote(version.version)
     registry.drop_alias(PREVIOUS)
 
     with pytest.raises(NothingPromotedError, match="no alias 'previous'"):
-        registry.rollback()
+        roll_back(FlowSettings(home=tmp_path, mlflow_url=registry.url))
 
     assert registry.champion().version == version.version
 

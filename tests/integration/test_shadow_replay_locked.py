@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import functools
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from feature_store.errors import BadInputError
+from flows.evidence import shadow_markdown
 from flows.replay.report import ShadowReport
 from flows.replay.shadow import shadow_candidate
+from flows.replay.worker_account import Terms
 from flows.training.config import TreeConfig
 from flows.training.gates import judge, load_gates
 from flows.training.pipeline import train_candidate
 from inference.domain.errors import BundleError
+from inference.domain.policy import Policy
 from inference.models.manifest import TimeWindow
 from tests.training_support import make_frames, silent, small_config, trained_candidate
 
@@ -47,6 +51,50 @@ def test_members_ensemble_and_baselines_are_all_scored():
     assert metrics["shadow/zero/trades"] == 0
     assert metrics["shadow/ensemble/trades"] > 0
     assert {curve.name for curve in _shadow().curves} == {"ensemble", "zero", "persistence", "ridge"}
+
+
+def test_the_worker_s_own_decisions_are_replayed():
+    """The window is traded by the worker's decisions too: figures, account and terms stand in the report."""
+    report = _shadow()
+
+    assert report.worker is not None
+    assert report.worker.policy_fingerprint == Policy().fingerprint
+    assert report.worker.time_ms[0] == report.window.start_ms
+    assert report.worker.time_ms[-1] == report.window.end_ms
+    assert report.metrics["shadow/worker/trades"] > 0
+    gained = report.worker.equity[-1] / report.worker.equity[0] - 1
+    assert report.metrics["shadow/worker/net_return"] == pytest.approx(gained)
+    low, value, high = (report.metrics[f"shadow/worker/net_per_day_bps{end}"] for end in ("_low", "", "_high"))
+    assert low < value < high
+    assert value == pytest.approx(1e4 * gained / report.metrics["shadow/days"])
+    page = shadow_markdown(report, "http://run")
+    assert "What the worker would have made of it" in page
+    assert f"{report.worker.equity[-1]:,.2f}" in page
+
+
+def test_other_rules_make_another_account():
+    """The rules that are named are those that trade: a cap on positions binds, and the fingerprint says so."""
+    trained = trained_candidate()
+    terms = Terms(policy=Policy(max_positions=1, cooldown_seconds=3600))
+    report = shadow_candidate(trained.path, trained.frames, trained.report.windows.shadow, trained.config, terms=terms)
+
+    assert report.worker is not None
+    assert report.worker.policy_fingerprint == terms.policy.fingerprint
+    assert report.metrics["shadow/worker/trades"] < _shadow().metrics["shadow/worker/trades"]
+    assert report.metrics["shadow/ensemble/trades"] == _shadow().metrics["shadow/ensemble/trades"]
+
+
+def test_without_prices_nothing_is_replayed_and_the_gates_hold_back():
+    """Frames that hold no prices to trade at give a note, no figures, and so no promotion."""
+    trained = trained_candidate()
+    bare = replace(trained.frames, frames=tuple(replace(one, traded=None) for one in trained.frames.frames))
+    report = shadow_candidate(trained.path, bare, trained.report.windows.shadow, trained.config)
+
+    assert report.worker is None
+    assert not any(name.startswith("shadow/worker/") for name in report.metrics)
+    assert any("were not replayed" in note for note in report.notes)
+    missing = {check.name for check in judge(trained.report, report, load_gates(GATES_FILE)).missing}
+    assert {"worker_net_low", "worker_drawdown"} <= missing
 
 
 def test_a_champion_equal_to_the_candidate_differs_by_nothing():
@@ -118,6 +166,7 @@ def test_the_gates_pass_an_edge_and_refuse_noise(tmp_path, edge, seeds, passes):
         training = train_candidate(frames, config, path, silent)
         shadow = shadow_candidate(path, frames, training.windows.shadow, config)
         verdict = judge(training, shadow, load_gates(GATES_FILE))
-        verdicts[seed] = (verdict.passed, [(check.name, check.value) for check in verdict.refusals])
+        verdicts[seed] = (verdict.decision.value, [(check.name, check.value) for check in verdict.refusals])
 
-    assert {seed: passed for seed, (passed, _) in verdicts.items()} == dict.fromkeys(seeds, passes), verdicts
+    expected = "promoted" if passes else "refused"
+    assert {seed: word for seed, (word, _) in verdicts.items()} == dict.fromkeys(seeds, expected), verdicts

@@ -9,7 +9,7 @@ from feature_store.candle import CandleBlock, Series, Timeframe
 from feature_store.errors import BadInputError, CorruptFileError, UnknownSymbolError
 from feature_store.lake import CandleLake
 from feature_store.sources.ccxt_candles import PAGE, fetch_candles
-from feature_store.sources.ingest import ingest_series
+from feature_store.sources.ingest import REVERIFIED, ingest_series
 from feature_store.sources.recorded import import_file, import_files, read_file, unified_name
 from feature_store.venue.async_time import venue_time_ms
 from feature_store.venue.errors import VenueDownError
@@ -79,7 +79,7 @@ async def test_a_page_out_of_order_is_put_in_order():
 
 
 async def test_a_second_run_fetches_only_what_is_new(tmp_path):
-    """The first run fills the lake, the second asks for nothing, the third for the newest candle alone."""
+    """The first run fills the lake, the second asks for nothing, the third for the newest candle and a few before."""
     lake, told = CandleLake(tmp_path), []
     blocks = {"BTCUSDT": BLOCK, "ETHUSDT": without(market(CANDLES, seed=2), slice(700, 750))}
     async with venue_double(blocks, NOW) as (double, exchange):
@@ -88,14 +88,15 @@ async def test_a_second_run_fetches_only_what_is_new(tmp_path):
         assert lake.read(BTC).equals(CLOSED)
         assert done[BTC].report.is_clean
         assert [gap.candles for gap in done[ETH].report.gaps] == [50]
-        assert sum(candles for series, candles in told if series == BTC) == CANDLES - 1
+        assert sum(candles for series, candles, _ in told if series == BTC) == CANDLES - 1
         asked = len(double.asked("/fapi/v1/klines"))
         again = await ingest_series(exchange, lake, [BTC, ETH], T0)
         assert all(result.fetched == 0 and result.error is None for result in again.values())
         assert len(double.asked("/fapi/v1/klines")) == asked
         double.now_ms += STEP
         third = await ingest_series(exchange, lake, [BTC, ETH], T0)
-        assert [result.fetched for result in third.values()] == [1, 1]
+        assert [result.fetched for result in third.values()] == [REVERIFIED + 1] * 2
+        assert [result.appended for result in third.values()] == [1, 1]
 
 
 async def test_an_interrupted_run_resumes_where_it_was(tmp_path):
@@ -111,8 +112,8 @@ async def test_an_interrupted_run_resumes_where_it_was(tmp_path):
         double.misbehave = lambda _: None
         asked = len(double.asked("/fapi/v1/klines"))
         done = await ingest_series(exchange, lake, [BTC], T0)
-        assert done[BTC].fetched == CANDLES - 1 - PAGE
-        assert double.asked("/fapi/v1/klines")[asked]["startTime"] == late
+        assert done[BTC].appended == CANDLES - 1 - PAGE
+        assert double.asked("/fapi/v1/klines")[asked]["startTime"] == str(int(late) - REVERIFIED * STEP)
         assert lake.read(BTC).equals(CLOSED)
 
 
@@ -143,7 +144,7 @@ async def test_an_interrupted_fetch_of_the_past_leaves_no_hole(tmp_path, first_r
         breaks_at(double, None)
         done = await ingest_series(exchange, lake, [BTC], T0)
         assert done[BTC].report.is_clean
-        assert done[BTC].fetched == (400 if first_run == "whole" else 499)
+        assert done[BTC].appended == (400 if first_run == "whole" else 499)
         assert lake.read(BTC).equals(CLOSED)
 
 
@@ -167,10 +168,11 @@ def breaks_at(double, start_ms: int | None) -> None:
 
 
 async def test_nothing_is_believed_only_when_it_is_repeated():
-    """An empty answer may be a damaged one: it is asked for again, and then taken for what it says."""
+    """An empty answer may be a damaged one: it is asked for again, then the newest candles are, and it is believed."""
     async with venue_double({"BTCUSDT": BLOCK[:10]}, NOW) as (double, exchange):
         assert await collected(exchange, start_ms=T0 + 20 * STEP) == []
-        assert len(double.asked("/fapi/v1/klines")) == 3
+        asked = double.asked("/fapi/v1/klines")
+        assert ["startTime" in query for query in asked] == [True, True, True, False]
 
 
 async def test_one_series_that_fails_does_not_stop_the_others(tmp_path):
@@ -241,7 +243,7 @@ def test_unusable_recorded_files_say_what_is_wrong(tmp_path):
     with pytest.raises(CorruptFileError, match=r"bad\.parquet"):
         import_file(lake, tmp_path / "bad.parquet")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(BadInputError, match="lacks a column"):
+    with pytest.raises(BadInputError, match=r"lacks a column.*--columns"):
         import_file(lake, tmp_path / "other.csv")
     with pytest.raises(BadInputError, match=r"\.parquet or \.csv"):
         list(read_file(tmp_path / "other.txt"))
@@ -254,6 +256,7 @@ def test_unusable_recorded_files_say_what_is_wrong(tmp_path):
         ("binance", "ETHBTC", ("binance", "ETH/BTC")),
         ("bitfinex", "BTCUSD", ("bitfinex", "BTC/USD")),
         ("kraken", "XBT/EUR", ("kraken", "XBT/EUR")),
+        ("binance_usdm", "BTC/USDT:USDT", ("binanceusdm", "BTC/USDT:USDT")),
     ],
 )
 def test_recorded_names_become_unified(exchange, symbol, expected):

@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from feature_store.candle import CandleBlock, Series, Timeframe
-from feature_store.errors import CorruptFileError
+from feature_store.errors import BadInputError, CorruptFileError
 from feature_store.features.engine import FeatureEngine, model_inputs
 from feature_store.features.state import state_path
 from feature_store.lake import CandleLake
 from feature_store.partitions import series_folder
 from feature_store.sources.recorded import import_file
 from feature_store.store import FeatureStore
+from flows.training.dataset import Dataset, FrameSet
 from tests.feature_support import BTC, ETH, STEP, market, recorded, same, without
 
 # Two months, and a gap in each of them.
@@ -105,10 +106,8 @@ def test_features_as_of_know_nothing_later(lake, store):
     """As of a moment: the features of the newest candle that was available then, in the revision of that time."""
     at = 700
     as_of_ms = int(BLOCK.open_time_ms[at]) + STEP + 1_000
-    missing = Series("sandbox", "NO/USDT:USDT", Timeframe.M5)
-    before = store.features_as_of(lake, [BTC, ETH, missing], as_of_ms)
+    before = store.features_as_of(lake, [BTC, ETH], as_of_ms)
     expected = FeatureEngine(Timeframe.M5).advance(BLOCK[: at + 1])
-    assert before[missing] is None
     assert before[BTC].open_time_ms == BLOCK.open_time_ms[at]
     assert before[BTC].available_at_ms <= as_of_ms
     assert same(before[BTC].features, expected[-1])
@@ -123,6 +122,62 @@ def test_features_as_of_know_nothing_later(lake, store):
     assert store.features_as_of(lake, [BTC], int(BLOCK.open_time_ms[0]))[BTC] is None
 
 
+HOUR_AGO = int(BLOCK.open_time_ms[-1]) - 12 * STEP
+UNKNOWN = Series("sandbox", "NO/USDT:USDT", Timeframe.M5)
+UNUSABLE = {
+    "horizon 0": ({"horizon": 0}, "horizon must be a whole number of candles from 1 on, was 0"),
+    "horizon below 0": ({"horizon": -12}, "horizon must be .*, was -12"),
+    "half a candle": ({"horizon": 1.5}, "horizon must be .*, was 1.5"),
+    "a horizon in words": ({"horizon": "12"}, "horizon must be .*, was '12'"),
+    "yes": ({"horizon": True}, "horizon must be .*, was True"),
+    "an unknown symbol": ({"series": [BTC, UNKNOWN]}, "sandbox NO/USDT:USDT 5m is not stored in .*sandbox BTC/USDT"),
+    "an unknown venue": ({"series": [Series("kraken", BTC.symbol, Timeframe.M5)]}, "kraken .* is not stored"),
+    "an unknown timeframe": ({"series": [Series("sandbox", BTC.symbol, Timeframe.H1)]}, "1h is not stored"),
+    "a symbol for a series": ({"series": ["BTC/USDT:USDT"]}, "Expected series, .* found 'BTC/USDT:USDT'"),
+    "backwards": ({"start_ms": HOUR_AGO + 1, "end_ms": HOUR_AGO}, "exchange the two"),
+    "seconds of a start": ({"start_ms": HOUR_AGO // 1000}, "start_ms .* looks like seconds"),
+    "seconds of an end": ({"end_ms": HOUR_AGO // 1000}, "end_ms .* looks like seconds"),
+    "a start before 1970": ({"start_ms": -1}, "start_ms .* from 0, was -1"),
+    "fractions": ({"start_ms": HOUR_AGO + 0.5}, "start_ms must be whole milliseconds"),
+    "seconds of a moment": ({"as_of_ms": HOUR_AGO // 1000}, "as_of_ms .* looks like seconds"),
+    "a moment in words": ({"as_of_ms": "2024-01-01"}, "as_of_ms must be whole milliseconds"),
+}
+
+
+@pytest.mark.parametrize("what", UNUSABLE)
+def test_what_cannot_be_asked_is_refused(lake, store, what):
+    """Each of the three reads refuses what it would otherwise answer with nothing, and says what was expected."""
+    wrong, reason = UNUSABLE[what]
+    asked = {"series": [BTC], "start_ms": 0, "end_ms": HOUR_AGO, "horizon": 12, **wrong}
+    with pytest.raises(BadInputError, match=reason):
+        store.training_set(lake, **asked)
+    if "as_of_ms" not in wrong:
+        with pytest.raises(BadInputError, match=reason):
+            store.training_frame(lake, **asked)
+    if {"as_of_ms", "series"} & set(wrong):
+        with pytest.raises(BadInputError, match=reason):
+            store.features_as_of(lake, asked["series"], asked.get("as_of_ms", HOUR_AGO))
+
+
+def test_what_can_be_asked_is_answered(lake, store):
+    """Whole numbers of any kind, an iterator of series, an empty stretch, and a moment before all."""
+    frames = store.training_frame(lake, iter([BTC, ETH]), np.int64(0), HOUR_AGO, np.int64(3))
+    assert list(frames) == [BTC, ETH]
+    assert len(store.training_set(lake, iter([BTC]), HOUR_AGO, HOUR_AGO, 1)[BTC]) == 0
+    assert store.features_as_of(lake, iter([BTC]), 0)[BTC] is None
+
+
+@pytest.mark.parametrize(
+    "rows", [[1.0, 2.0], np.zeros(49), np.zeros((3, 48)), [["a"] * 49], None, [[0.0] * 49, [0.0] * 48]], ids=repr
+)
+def test_model_inputs_are_made_of_rows_of_features(rows):
+    """What is no table of 49 numbers a row is refused in a sentence; a list of rows will do."""
+    with pytest.raises(BadInputError, match=r"Expected rows of .*49"):
+        model_inputs(rows)
+    table = np.full((2, 49), 0.5)
+    assert same(model_inputs(table.tolist()), model_inputs(table))
+
+
 def test_training_frames_end_where_they_are_told(lake, store):
     """Frames are warm from the start, labels look exactly `horizon` candles ahead, and nothing past the end is used."""
     start_ms, end_ms = int(BLOCK.open_time_ms[500]), int(BLOCK.open_time_ms[2_000])
@@ -134,10 +189,19 @@ def test_training_frames_end_where_they_are_told(lake, store):
     assert same(frame.inputs, model_inputs(whole))
     close_at = dict(zip(frame.open_time_ms.tolist(), frame.close.tolist(), strict=True))
     for time_ms, close, label in zip(frame.open_time_ms.tolist(), frame.close, frame.forward_log_return, strict=True):
-        ahead = close_at.get(time_ms + 12 * STEP)
-        assert np.isnan(label) if ahead is None else label == np.log(ahead / close)
+        way = [close_at.get(time_ms + ahead * STEP) for ahead in range(1, 13)]
+        assert np.isnan(label) if None in way else label == np.log(way[-1] / close)
     assert np.isnan(frame.forward_log_return[-12:]).all()
-    assert np.isnan(frame.forward_log_return).sum() == 22
+    # The 12 candles before the gap have none either, though two of them have a candle 12 later.
+    assert np.isnan(frame.forward_log_return).sum() == 24
+
+
+def test_frames_and_training_share_one_label(lake, store):
+    """The label that a stored frame shows is the one that members learn, gap and end included."""
+    frame = store.training_frame(lake, [BTC], 0, 2**62, 12)[BTC]
+    dataset = Dataset(FrameSet.of_store({BTC: frame}), horizon=12, window=64)
+    assert np.isnan(frame.forward_log_return).sum() == 36
+    np.testing.assert_array_equal(dataset.label, frame.forward_log_return)
 
 
 @pytest.mark.needs_market_data

@@ -15,9 +15,10 @@ from inference.domain.events import CandlesDecided, Noted
 from inference.journal.codec import event_of
 from inference.journal.reader import read_entries
 from inference.models.bundle import bundle_digest
+from inference.models.notices import Notice, leave_notice
 from tests.integration.test_worker_process import worker
 from tests.sandbox_support import running_sandbox
-from tests.stack_fixtures import free_port
+from tests.stack_fixtures import free_port, qtctl
 from tests.worker_bundle import make_bundle
 
 MODEL = "worker-reload"
@@ -84,6 +85,11 @@ async def test_alias_decides_what_trades(tmp_path, mlflow_server, bundles):
         async with worker(home, QT_MLFLOW_URL=mlflow_server.url, **settings) as running:
             idle = await running.until(lambda one: one["state"] == "idle" and "Nothing is promoted" in one["reason"])
 
+            decided = Notice(
+                event="model.verdict", version="7", digest="d" * 64, verdict="held", mode="sandbox",
+                decided_at="2026-03-01T00:00:00.000+00:00", missing=("shadow_days",),
+            )  # fmt: skip
+            leave_notice(home / "verdicts", decided)
             first = await asyncio.to_thread(shelf.add, bundles[0])
             await asyncio.to_thread(shelf.promote, first)
             loaded = await running.until(lambda one: (one["model"] or {}).get("version") == first)
@@ -107,6 +113,7 @@ async def test_alias_decides_what_trades(tmp_path, mlflow_server, bundles):
             cached = await running.until(lambda one: one["model"] is not None)
 
     assert idle["model"] is None
+    assert noted(home, "model.verdict") == [decided.detail()]
     assert loaded["model"]["gated"] is False
     assert moved["model"]["gated"] is True
     assert decided_since_loading(home, first) <= {first, second}
@@ -195,3 +202,41 @@ async def test_damaged_cache_is_not_traded(tmp_path, bundles):
     assert status["model"] is None
     assert noted(home, "model.refused")[0]["version"] == "7"
     assert len(noted(home, "model.registry_unavailable")) == 1
+
+
+async def test_rollback_reaches_a_worker_that_no_server_can_tell(tmp_path, mlflow_server, bundles):
+    """MLflow and Prefect are gone: one command lets the worker trade the version before, with its next candle."""
+    shelf = await asyncio.to_thread(Shelf, mlflow_server.url, "worker-rollback")
+    first, second = [
+        await asyncio.to_thread(shelf.add, bundle, gate_verdict="passed", bundle_digest=bundle_digest(bundle))
+        for bundle in bundles[:2]
+    ]
+    home, nowhere = tmp_path / "home", f"http://127.0.0.1:{free_port()}"
+    settings = {"QT_MODEL_NAME": "worker-rollback", "QT_MODEL_POLL_SECONDS": "0.3"}
+    env = {"QUANTUM_HOME": str(home), "QT_MLFLOW_URL": nowhere, "PREFECT_API_URL": f"{nowhere}/api"}
+    async with (
+        running_sandbox(symbols=1, speed=60, seed=2, state=tmp_path / "s") as sandbox,
+        AsyncExitStack() as stack,
+    ):
+        async with way_to(mlflow_server.url) as url:
+            running = await stack.enter_async_context(
+                worker(home, QT_VENUE_URL=sandbox.url, QT_MLFLOW_URL=url, **settings)
+            )
+            for version in (first, second):
+                await asyncio.to_thread(shelf.promote, version)
+                await running.until(lambda one, version=version: (one["model"] or {}).get("version") == version)
+        await running.until(lambda _: noted(home, "model.registry_unavailable") != [])
+
+        done = await asyncio.to_thread(lambda: qtctl("rollback", env=env))
+        ordered = await running.until(lambda _: True)
+        back = await running.until(lambda one: (one["model"] or {}).get("version") == first)
+        again = await asyncio.to_thread(lambda: qtctl("rollback", env=env))
+        later = await running.until(lambda one: one["batches_processed"] >= back["batches_processed"] + 2)
+        assert await running.end(signal.SIGTERM) == 0
+
+    assert done.returncode == again.returncode == 4, done.stderr
+    assert f"goes back to version {first}" in done.stdout
+    assert "was set aside before" in again.stdout
+    assert back["batches_processed"] - ordered["batches_processed"] <= 1
+    assert (back["model"]["source"], later["model"]["version"], later["state"]) == ("cache", first, "trading")
+    assert [(one["version"], one["replaced"]) for one in noted(home, "model.rolled_back")] == [(first, second)]

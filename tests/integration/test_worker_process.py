@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from feature_store.extensions.settings import ViewSettings
 from inference.journal.verify import verify
+from tests.extension_support import PLAIN_NUMPY, written
 from tests.sandbox_support import running_sandbox
 from tests.stack_fixtures import free_port
 from tests.worker_bundle import make_bundle
@@ -160,6 +162,26 @@ async def test_killed_worker_comes_back_without_loss_or_double(tmp_path, bundle)
         known = {one["symbol"].replace("/", "").removesuffix(":USDT"): float(one["quantity"]) for one in positions}
         assert held == known
         assert verify(home / "journal/journal.jsonl", home / "journal/journal.head").is_whole
+
+
+async def test_worker_reads_features_of_ones_own_and_of_others(tmp_path, bundle):
+    """With a file and another symbol named by settings it trades a bundle that reads them, and refuses one without."""
+    chosen = {
+        "QT_EXTENSIONS": str(written(tmp_path, PLAIN_NUMPY)),
+        "QT_INCLUDE_SYMBOLS": "BTC/USDT:USDT",
+        "QT_INCLUDE_TIMEFRAMES": "15m",
+    }
+    view = ViewSettings.of(**{name.removeprefix("QT_").lower(): value for name, value in chosen.items()}).view()
+    made = make_bundle(tmp_path / "viewed", view=view)
+    async with running_sandbox(symbols=3, speed=60, seed=8, state=tmp_path / "s") as sandbox:
+        async with worker(tmp_path / "a", "--venue-url", sandbox.url, "--bundle", str(made), **chosen) as running:
+            status = await running.until(lambda one: len(one["positions"]) >= 1)
+            assert await running.end(signal.SIGTERM) == 0
+        async with worker(tmp_path / "b", "--venue-url", sandbox.url, "--bundle", str(bundle), **chosen) as other:
+            said = await other.said()
+
+    assert status["state"] == "trading"
+    assert "was trained on features" in said
 
 
 async def test_worker_without_a_model_idles_and_says_why(tmp_path):

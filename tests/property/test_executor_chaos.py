@@ -11,8 +11,16 @@ from inference.domain.events import TradeClosed
 from inference.domain.signal import Direction
 from inference.domain.trade import ExitReason
 from inference.execution.book import Book
-from tests.fault.test_executor_crash import abandon_everything, cash
-from tests.worker_support import Crash, FakeClock, FakeGateway, MemoryJournal, make_executor, shuffled
+from tests.fault.test_executor_crash import cash
+from tests.worker_support import (
+    Crash,
+    FakeClock,
+    FakeGateway,
+    MemoryJournal,
+    abandon_everything,
+    make_executor,
+    shuffled,
+)
 from tests.worker_values import make_approved
 
 SYMBOLS = ["BTC/USDT:USDT", "ETH/USDT:USDT"]

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from feature_store.candle import CandleBlock, Timeframe
 from feature_store.features.definition import FEATURES, INDEX, MODEL_INPUT_NAMES, TAIL, WARM_UP, WINDOW
 from feature_store.features.engine import READY_AFTER, FeatureEngine, model_inputs
-from feature_store.features.live import LiveFeatures
+from feature_store.features.live import UNBROKEN, LiveFeatures
+from flows.training.dataset import Dataset, FrameSet, TrainingFrame
 from tests.feature_support import STEP, market, same, without
 
 LENGTH = 700
@@ -163,4 +164,22 @@ def test_live_windows_equal_batch(seed, holes, together):
     assert latest.open_time_ms.tolist() == [-1, block.open_time_ms[-1]]
     assert same(latest.windows[1], model_inputs(features[-WINDOW:])) or live.continuity("ETH/USDT:USDT").restarts
     assert same(latest.model_inputs[1], model_inputs(features[-1:])[0])
-    assert latest.ready.tolist() == [False, live.continuity("ETH/USDT:USDT").candles >= READY_AFTER]
+    seen = live.continuity("ETH/USDT:USDT")
+    assert latest.ready.tolist() == [False, seen.candles >= READY_AFTER and seen.candles_since_gap >= UNBROKEN]
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=seeds, holes=gaps)
+def test_live_is_ready_exactly_where_training_reads(seed, holes):
+    """A worker decides on those candles that training would learn from, and on none behind whose window is a gap."""
+    block = gapped(seed, holes)
+    live, features = LiveFeatures(["ETH/USDT:USDT"]), batch(block)
+    frame = TrainingFrame(
+        "ETH/USDT:USDT", block.open_time_ms, model_inputs(features), features[:, INDEX["log_return_1"]], block.close
+    )
+    frames = FrameSet((frame,), MODEL_INPUT_NAMES, "", STEP)
+    ready = []
+    for row in range(len(block)):
+        live.advance("ETH/USDT:USDT", block[row : row + 1])
+        ready.append(bool(live.latest().ready[0]))
+    assert ready == Dataset(frames, horizon=1, window=WINDOW).complete.tolist()

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from feature_store.features import native
 from feature_store.features.definition import WARM_UP
-from feature_store.features.machine_code import LoadedCode, read
+from feature_store.features.machine_code import LoadedCode, processor_levels, read
 
 ANY = st.floats(allow_nan=True, allow_infinity=True, allow_subnormal=True, width=64)
 PRICES = st.floats(min_value=1e-9, max_value=1e9)
@@ -28,13 +28,13 @@ def by_numba() -> dict:
     return {name: native._SIGNATURES[name](address) for name, address in addresses.items()}
 
 
-@pytest.fixture(scope="module")
-def by_file() -> dict:
-    """Return the kernel as it was kept."""
+@pytest.fixture(scope="module", params=processor_levels())
+def by_file(request) -> dict:
+    """Return the kernel as it was kept, at each level that this processor runs."""
     path = next(file for file in native.files() if file.exists())
     loaded = LoadedCode(read(path, made_from=native.made_from()))
     native._LOADED.append(loaded)
-    return {name: native._SIGNATURES[name](address) for name, address in loaded.addresses.items()}
+    return {name: kind(loaded.addresses[f"{name}@{request.param}"]) for name, kind in native._SIGNATURES.items()}
 
 
 def _outcome(functions, monkeypatch, seen, bars, tail, state) -> list[np.ndarray]:
@@ -61,7 +61,7 @@ def test_kept_code_and_numba_agree_to_the_bit(values, by_file, by_numba, monkeyp
     def agree(data, rows, seen):
         bars, tail, state = (
             data.draw(arrays.arrays(np.float64, shape, elements=values, fill=values))
-            for shape in ((rows, 5), (64, 5), (24,))
+            for shape in ((rows, 5), (5, 64), (24,))
         )
         found = _outcome(by_file, monkeypatch, seen, bars, tail, state)
         expected = _outcome(by_numba, monkeypatch, seen, bars, tail, state)
@@ -76,7 +76,7 @@ def test_they_agree_on_whole_blocks(seed, by_file, by_numba, monkeypatch):
     rng = np.random.default_rng(seed)
     for rows in (63, 64, 65, 255, 256):
         bars = np.exp(rng.normal(0, 10.0**-seed, (rows, 5)))
-        tail, state = np.exp(rng.normal(0, 1, (64, 5))), rng.normal(0, 1, 24)
+        tail, state = np.exp(rng.normal(0, 1, (5, 64))), rng.normal(0, 1, 24)
         found = _outcome(by_file, monkeypatch, 500, bars, tail, state)
         expected = _outcome(by_numba, monkeypatch, 500, bars, tail, state)
 

@@ -70,3 +70,10 @@ def test_a_candle_is_known_only_after_its_close(rows, moment):
         known = lake.read(BTC, as_of_ms=as_of_ms)
     closes = block.open_time_ms + Timeframe.M5.milliseconds + BACKFILL_DELAY_MS
     assert len(known) == int((closes <= as_of_ms).sum())
+
+
+def test_nothing_to_append_changes_nothing(tmp_path):
+    """A page without candles, as a venue gives for a quiet stretch, adds no row and leaves no file."""
+    lake = CandleLake(tmp_path)
+    assert lake.append(BTC, CandleBlock.empty()) == 0
+    assert lake.series() == []

@@ -7,6 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infra.sandbox.market.equations import (
+    DEFAULT_EDGE,
+    attainable_information_coefficient,
+    oracle_information_coefficient,
+)
 from infra.sandbox.market.recording import Recorded, Recording
 from infra.sandbox.market.replay import ReplayMarket
 from infra.sandbox.market.series import (
@@ -22,12 +27,7 @@ from infra.sandbox.market.series import (
     open_time,
     open_times,
 )
-from infra.sandbox.market.synthetic import (
-    DEFAULT_EDGE,
-    SyntheticMarket,
-    attainable_information_coefficient,
-    oracle_information_coefficient,
-)
+from infra.sandbox.market.synthetic import SyntheticMarket
 
 START = 1_767_571_200_000
 
@@ -48,6 +48,17 @@ def replay() -> ReplayMarket:
     values = np.column_stack([opened, high, low, close, draw.integers(1, 900, len(times))]).round(2)
     recorded = Recorded("COINUSDT", "COIN", times[kept], values[kept])
     return ReplayMarket(Recording(5 * MINUTE_MS, (recorded,), 0), start_ms=START - DAY_MS, history_days=2)
+
+
+def test_each_recorded_instrument_is_listed_when_its_candles_begin() -> None:
+    """One that was recorded later than others says so, and a synthetic one is there from the beginning."""
+    times = START - 3 * DAY_MS + np.arange(3 * 288, dtype=np.int64) * 5 * MINUTE_MS
+    values = np.tile([50.0, 51.0, 49.0, 50.0, 10.0], (len(times), 1))
+    recorded = (Recorded("AUSDT", "A", times, values), Recorded("BUSDT", "B", times[100:], values[100:]))
+    market = ReplayMarket(Recording(5 * MINUTE_MS, recorded, 0), start_ms=START - DAY_MS, history_days=2)
+
+    assert [market.listed_ms(index) for index in range(2)] == [times[0], times[100]]
+    assert synthetic().listed_ms(0) == synthetic().first_ms
 
 
 markets = st.sampled_from([synthetic, replay])

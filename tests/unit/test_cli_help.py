@@ -22,11 +22,13 @@ def _leaves(app: App, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], App]:
     below = {name: one for name, one in app.resolved_commands().items() if not name.startswith("-")}
     if not below:
         return {path: app}
-    return {key: leaf for name, one in below.items() for key, leaf in _leaves(one, (*path, name)).items()}
+    # A command may do something itself and have subcommands: `qtctl features` and `qtctl features profile`.
+    own = {path: app} if path and app.default_command is not None else {}
+    return own | {key: leaf for name, one in below.items() for key, leaf in _leaves(one, (*path, name)).items()}
 
 
 LEAVES = _leaves(QTCTL)
-GROUPS = ((), ("audit",), ("models",), ("sandbox",))
+GROUPS = ((), ("audit",), ("models",), ("sandbox",), ("universe",))
 NAMES = [" ".join(path) for path in LEAVES]
 
 

@@ -22,6 +22,8 @@ PURE = [
     "inference/execution/next_step.py",
     "inference/execution/reconcile.py",
     "inference/execution/result.py",
+    "inference/supervision/prediction_quality.py",
+    "inference/supervision/signal_bias.py",
 ]
 SHELL = {"asyncio", "logging", "os", "random", "socket", "threading", "time", "structlog", "ccxt", "aiohttp"}
 

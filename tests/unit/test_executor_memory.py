@@ -155,7 +155,8 @@ async def test_a_closed_trade_leaves_nothing_behind_but_its_record(clock, gatewa
         await clock.drive(executor.settle(BTC))
 
     submission = executor._submission
-    kept = [executor._naked_since, executor._fired_since, executor._fills_asked, submission._first_sent]
+    shields, closing = executor._protection, executor._closing
+    kept = [shields._naked_since, shields._fired_since, closing._fills_asked, submission._first_sent]
     kept += [submission._last_sent, submission._denials, submission._sending, submission._heard]
 
     assert executor.book.closed_count == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.candle import Candle, Timeframe
+from feature_store.candle import Candle, CandleBlock, Timeframe
 from inference.feed.batches import BatchAssembler
 
 STEP = Timeframe.M5.milliseconds
@@ -63,6 +63,73 @@ def test_candle_after_a_gap_waits_for_the_gap():
     feed.fill("A", [candle(0), candle(1)])
 
     assert feed.take(T0 + 3 * STEP).blocks["A"].open_time_ms.tolist() == [T0, T0 + STEP, T0 + 2 * STEP]
+
+
+def block(*candles: Candle) -> CandleBlock:
+    """Return candles as a page of the venue."""
+    return CandleBlock.from_candles(candles)
+
+
+def test_a_late_candle_is_told_with_the_next_batch():
+    """What the venue lacked when it was asked, and tells later, is no candle to hand out but news of the past."""
+    feed = assembler("A")
+    feed.fill("A", [candle(0), candle(1), candle(3)])
+    feed.take(T0 + 4 * STEP)
+    feed.recheck("A", block(candle(0), candle(1), candle(3)))
+    assert feed.take(T0 + 4 * STEP).changed == {}
+
+    feed.recheck("A", block(candle(1), candle(2), candle(3)))
+    assert feed.changed == {"A"}
+    batch = feed.take(T0 + 5 * STEP)
+
+    assert batch.blocks == {}
+    assert batch.changed == {"A": "the candle of 2017-07-14 02:50 came late"}
+    feed.recheck("A", block(candle(2)))
+    assert feed.take(T0 + 5 * STEP).changed == {}
+
+
+def test_a_corrected_candle_is_told_once():
+    """Another price than was handed out is news; the same price again is none, nor is what was never handed out."""
+    feed = assembler("A")
+    feed.fill("A", [candle(0), candle(1), candle(2)])
+    feed.take(T0 + 3 * STEP)
+    for _ in range(2):
+        feed.recheck("A", block(candle(-1, 7.0), candle(0), candle(1, 101.0), candle(3, 7.0)))
+    batch = feed.take(T0 + 3 * STEP)
+
+    assert batch.changed == {"A": "the candle of 2017-07-14 02:45 was corrected"}
+    feed.recheck("A", block(candle(1, 101.0)))
+    assert feed.changed == frozenset()
+
+
+def test_series_are_looked_at_again_in_turn_and_sooner_where_a_candle_is_missing():
+    """Each once in twelve candles; one with a hole 1, 2, 4, … candles later; one that was restored at once."""
+    names = [f"S{number}" for number in range(12)]
+    points = dict.fromkeys(names, T0 - STEP)
+    feed = BatchAssembler(last_open_ms=points, timeframe=Timeframe.M5, restored=["S5"])
+    turns = [feed.second_looks(T0 + number * STEP) for number in range(12)]
+    assert all("S5" in turn for turn in turns)
+    feed.recheck("S5", block())
+    turns = [feed.second_looks(T0 + number * STEP) for number in range(12)]
+    assert sorted(name for turn in turns for name in turn) == sorted(names)
+
+    one = BatchAssembler(last_open_ms={"A": T0 - STEP}, timeframe=Timeframe.M5)
+    one.fill("A", [candle(0), candle(2)])
+    asked = [age for age in range(1, 12) if one.second_looks(T0 + (2 + age) * STEP) == ("A",)]
+    regular = [age for age in range(1, 12) if ((T0 // STEP) + 2 + age) % 12 == 0]
+    assert asked == sorted({1, 2, 4, 8, *regular})
+
+
+def test_no_more_is_remembered_than_is_looked_at():
+    """The oldest are forgotten: what comes later than 499 candles goes unnoticed."""
+    feed = assembler("A")
+    feed.fill("A", [candle(number) for number in range(600) if number not in (50, 150)])
+    feed.take(T0 + 600 * STEP)
+
+    assert len(feed.recent.block("A")) == 499
+    assert feed.recent.holes("A") == (T0 + 150 * STEP,)
+    feed.recheck("A", block(candle(50)))
+    assert feed.changed == frozenset()
 
 
 def test_gap_of_the_venue_itself_is_accepted():

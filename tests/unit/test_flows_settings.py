@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from feature_store.errors import BadInputError
-from flows.settings import FlowSettings, parse_symbols
+from flows.settings import FlowSettings, parse_moment, parse_symbols
+from inference.domain.mode import OFFERED_MODES, not_offered
+from inference.settings import Mode
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch, tmp_path):
-    for name in ("VENUE", "VENUE_URL", "SYMBOLS", "TIMEFRAME", "DAYS", "SIZE", "MLFLOW_URL", "MLFLOW_PUBLIC_URL"):
+    for name in (
+        "MODE",
+        "VENUE",
+        "VENUE_URL",
+        "SYMBOLS",
+        "TIMEFRAME",
+        "DAYS",
+        "SIZE",
+        "MLFLOW_URL",
+        "MLFLOW_PUBLIC_URL",
+    ):
         monkeypatch.delenv(f"QT_{name}", raising=False)
     monkeypatch.setenv("QUANTUM_HOME", str(tmp_path))
 
@@ -37,7 +50,16 @@ def test_home_is_ours_not_the_persons(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("QT_VENUE", "kraken"), ("QT_TIMEFRAME", "7m"), ("QT_DAYS", "0"), ("QT_DAYS", "soon"), ("QT_SIZE", "huge")],
+    [
+        ("QT_MODE", "testnet"),
+        ("QT_MODE", "paper"),
+        ("QT_MODE", "casino"),
+        ("QT_VENUE", "kraken"),
+        ("QT_TIMEFRAME", "7m"),
+        ("QT_DAYS", "0"),
+        ("QT_DAYS", "soon"),
+        ("QT_SIZE", "huge"),
+    ],
 )
 def test_unusable_values_are_named(monkeypatch, name, value):
     """The error names the variable and what it held."""
@@ -45,6 +67,16 @@ def test_unusable_values_are_named(monkeypatch, name, value):
 
     with pytest.raises(BadInputError, match=f"{name}: .* was '{value}'"):
         FlowSettings.of()
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_flows_judge_for_no_mode_in_which_nothing_trades(mode):
+    """A mode that no worker can start in is refused by flows in the worker's words: nothing could be promoted to it."""
+    if mode in OFFERED_MODES:
+        assert FlowSettings.of(mode=mode.value).mode == mode
+        return
+    with pytest.raises(BadInputError, match=re.escape(not_offered(mode))):
+        FlowSettings.of(mode=mode.value)
 
 
 def test_addresses_come_from_the_stack(monkeypatch, tmp_path):
@@ -88,3 +120,17 @@ def test_links_may_have_another_address(monkeypatch):
 def test_symbols(text, expected):
     """A comma list is read once each, in order; `all` and nothing mean all."""
     assert parse_symbols(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-03-01", "2026-03-01T00:00", "2026-03-01T00:00:00Z", "2026-03-01T01:00+01:00", " 2026-03-01 "]
+)
+def test_moments_are_of_utc(text):
+    """A date is the moment at which it begins; a zone counts where one is given."""
+    assert parse_moment(text).isoformat() == "2026-03-01T00:00:00+00:00"
+
+
+def test_what_is_no_moment_is_refused():
+    """The error shows what a moment looks like."""
+    with pytest.raises(BadInputError, match=r"such as 2026-03-01 or .*, was 'soon'"):
+        parse_moment("soon")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.venue.errors import ClockError
-from inference.bootstrap.wiring import check_wall_clock
+from inference.bootstrap.reaching import check_wall_clock
 from inference.exchange.venue_clock import TimeSample, VenueClock
 
 T0 = 1_700_000_000_000

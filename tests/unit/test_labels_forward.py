@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flows.training.labels import forward_log_return
+from feature_store.labels import forward_log_return
 
 STEP = 300_000
 

@@ -13,6 +13,7 @@ from inference.domain.errors import BundleError
 from inference.models.bundle import bundle_digest
 from inference.models.registry import BundleCache, LastGood, ModelVersion
 from inference.supervision.model_watch import ModelWatch
+from infra.prove.bundle_tamper import sentinels
 from tests.worker_bundle import make_bundle
 
 
@@ -108,3 +109,16 @@ async def test_a_model_of_another_timeframe_is_refused(tmp_path, bundles):
     assert "5m" in hourly.reason
     with pytest.raises(BundleError, match="1h"):
         await hourly.load_folder(bundles[0])
+
+
+async def test_a_bundle_forged_whole_is_not_opened(tmp_path, bundles):
+    """The registry's digest is compared before any library is given a byte: what fits only itself is refused."""
+    _, new = bundles
+    models = watch(tmp_path)
+
+    with sentinels() as noted:
+        await models.look(Shelf(new, "2", {"bundle_digest": "0" * 64, "gate_verdict": "passed"}), "champion")
+
+    assert models.take() is None
+    assert "tagged with bundle digest 000" in models.reason
+    assert noted.take() == []

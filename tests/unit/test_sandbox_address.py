@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from infra.sandbox import cli
+from infra.sandbox import asking, cli
 from tests.stack_fixtures import free_port
 
 
@@ -80,9 +80,9 @@ def test_the_nearest_name_of_an_exchange_wins(home, exchanges, monkeypatch, caps
 def test_without_a_running_exchange_the_usual_port_is_asked(home, monkeypatch, record):
     """A home whose record is missing, damaged or without an exchange leads to the usual port, in one sentence."""
     port = free_port()
-    monkeypatch.setattr(cli, "DEFAULT_PORT", port)
+    monkeypatch.setattr(asking, "DEFAULT_PORT", port)
     if record is not None:
         (home / "stack.json").write_text(record)
 
-    with pytest.raises(cli.NoAnswerError, match=f"No sandbox answers at http://127.0.0.1:{port} "):
+    with pytest.raises(asking.NoAnswerError, match=f"No sandbox answers at http://127.0.0.1:{port} "):
         cli.app(["status"], result_action="return_value")

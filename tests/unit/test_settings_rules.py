@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from feature_store.candle import Timeframe
-from inference.bootstrap.policy_file import read_policy
 from inference.domain.errors import PolicyError, SettingsError
 from inference.domain.policy import Policy
-from inference.settings import Mode, load_settings
+from inference.policy.policy_file import read_policy
+from inference.settings import Mode, ShadowPlace, load_settings, load_shadow_settings
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch):
-    for name in ("MODE", "VENUE", "VENUE_URL", "API_KEY", "API_SECRET", "SYMBOLS", "TIMEFRAME", "MLFLOW_URL"):
+    for name in ("MODE", "VENUE", "VENUE_URL", "API_KEY", "API_SECRET", "SYMBOLS", "TIMEFRAME", "MLFLOW_URL", "SHADOW"):
         monkeypatch.delenv(f"QT_{name}", raising=False)
     monkeypatch.delenv("QUANTUM_HOME", raising=False)
 
@@ -59,10 +59,22 @@ def test_options_win_over_the_environment(monkeypatch):
             id="live-at-another-address",
         ),
         pytest.param(
-            {"mode": "live", "venue": "binanceusdm", "api_key": "k"}, "QT_APPROVAL_FILE", id="live-without-approval"
+            {"mode": "live", "venue": "binanceusdm", "api_key": "k", "approval_file": "/no/such/file"},
+            "QT_APPROVAL_FILE",
+            id="a-pin-that-is-not-there",
         ),
+        pytest.param({"venue_url": "http://x", "bias_mode": "block"}, "QT_BIAS_MODE", id="unknown-bias-mode"),
+        pytest.param({"venue_url": "http://x", "bias_window": 0}, "QT_BIAS_WINDOW", id="no-bias-window"),
+        pytest.param({"venue_url": "http://x", "bias_window": 289}, "QT_BIAS_WINDOW", id="bias-beyond-memory"),
+        pytest.param({"venue_url": "http://x", "bias_share": "nan"}, "QT_BIAS_SHARE", id="bias-share-that-is-none"),
+        pytest.param({"venue_url": "http://x", "bias_share": 1}, "QT_BIAS_SHARE", id="bias-share-of-all"),
+        pytest.param({"venue_url": "http://x", "lease_seconds": 1}, "QT_LEASE_SECONDS", id="lease-too-short"),
+        pytest.param({"venue_url": "http://x", "lease_seconds": "nan"}, "QT_LEASE_SECONDS", id="lease-without-end"),
+        pytest.param({"venue_url": "http://x", "lease_wait": "perhaps"}, "QT_LEASE_WAIT", id="lease-wait-in-doubt"),
         pytest.param({"mode": "paper", "venue_url": "http://x"}, "not offered", id="paper"),
         pytest.param({"mode": "reckless"}, "QT_MODE", id="unknown-mode"),
+        pytest.param({"venue_url": "http://x", "symbols": "universe"}, "follows a list only", id="universe"),
+        pytest.param({"venue_url": "http://x", "symbols": "BTC/USDT:USDT, universe"}, "qtctl universe show", id="both"),
     ],
 )
 def test_contradictions_refuse_to_start(given, said):
@@ -75,7 +87,7 @@ def test_contradictions_refuse_to_start(given, said):
 
 
 def test_live_starts_with_everything_in_place(tmp_path):
-    """Live needs a real venue, its keys and an approval, and then it is allowed."""
+    """Live needs a real venue and its keys, and then it is allowed; what may trade there is the model's affair."""
     approval = tmp_path / "approval"
     approval.write_text("0" * 64)
 
@@ -85,6 +97,29 @@ def test_live_starts_with_everything_in_place(tmp_path):
 
     assert settings.mode is Mode.LIVE
     assert "k" not in repr(settings.api_key)
+
+
+def test_real_money_shares_its_process_only_when_told_to(tmp_path, monkeypatch):
+    """A challenger is scored inside the worker, with real money beside it, and where QT_SHADOW says."""
+    approval = tmp_path / "approval"
+    approval.write_text("0" * 64)
+    live = {"mode": "live", "venue": "binanceusdm", "api_key": "k", "api_secret": "s", "approval_file": approval}
+
+    assert load_settings(venue_url="http://x:1").shadow_place is ShadowPlace.INSIDE
+    assert load_settings(**live).shadow_place is ShadowPlace.BESIDE
+    monkeypatch.setenv("QT_SHADOW", "off")
+    assert load_settings(**live).shadow_place is ShadowPlace.OFF
+
+
+def test_a_shadow_worker_needs_a_registry_and_no_account():
+    """Neither keys nor an approval are asked for; where to find the models is."""
+    live = {"mode": "live", "venue": "binanceusdm"}
+
+    assert load_shadow_settings(**live, mlflow_url="http://127.0.0.1:5000").mode is Mode.LIVE
+    with pytest.raises(SettingsError, match="QT_MLFLOW_URL"):
+        load_shadow_settings(**live)
+    with pytest.raises(SettingsError, match="QT_API_KEY"):
+        load_settings(**live, mlflow_url="http://127.0.0.1:5000")
 
 
 def test_policy_file_overrides_defaults(tmp_path):

@@ -13,7 +13,7 @@ from infra.stack.errors import StackError
 from infra.stack.home import Home, Programs
 from infra.stack.local_stack import check_disk, check_settings, make_stack, settle
 from infra.stack.record import StackRecord, write_record
-from infra.stack.services import MLFLOW, PREFECT, PREFECT_WORKER, SANDBOX, WORKER, StackSettings, plan
+from infra.stack.services import MLFLOW, PREFECT, PREFECT_WORKER, SANDBOX, SHADOW, WORKER, StackSettings, plan
 
 PORTS = {SANDBOX: 9100, PREFECT: 4200, MLFLOW: 5000}
 
@@ -72,6 +72,19 @@ def test_another_venue_needs_no_sandbox(home):
     assert SANDBOX not in services
     assert "QT_VENUE_URL" not in services[WORKER].environment
     assert services[WORKER].environment.get("QT_API_KEY") != "sandbox-key"
+
+
+def test_challengers_get_a_process_where_they_are_to_be_scored_beside(home, monkeypatch):
+    """With QT_SHADOW=beside a process that is told of no account comes with the worker, and else none does."""
+    monkeypatch.delenv("QT_SHADOW", raising=False)
+    assert SHADOW not in planned(home)
+
+    monkeypatch.setenv("QT_SHADOW", "beside")
+    services = planned(home)
+
+    assert services[SHADOW].command[-1] == "--shadow"
+    assert not any("QT_API" in name for name in services[SHADOW].environment)
+    assert services[WORKER].environment["QT_SHADOW"] == "beside"
 
 
 @pytest.mark.parametrize(

@@ -11,25 +11,43 @@ import pytest
 
 from inference.supervision.service_manager import ServiceManager
 
-UNIT = Path(__file__).resolve().parents[2] / "infra" / "systemd" / "quantum-worker.service"
+FOLDER = Path(__file__).resolve().parents[2] / "infra" / "systemd"
+UNITS = ("quantum-worker.service", "quantum-shadow.service")
 
 
-@pytest.fixture
-def unit() -> configparser.ConfigParser:
-    """Return the unit's sections."""
+def sections(name: str) -> configparser.ConfigParser:
+    """Return a unit's sections."""
     parser = configparser.ConfigParser(strict=False, interpolation=None)
     parser.optionxform = str
-    parser.read(UNIT)
+    parser.read(FOLDER / name)
     return parser
 
 
+@pytest.fixture(params=UNITS)
+def unit(request) -> configparser.ConfigParser:
+    """Return each unit's sections."""
+    return sections(request.param)
+
+
 @pytest.mark.needs_systemd
-def test_systemd_accepts_the_unit():
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_accepts_the_unit(name):
     """`systemd-analyze verify` has nothing to say against it."""
-    done = subprocess.run(["systemd-analyze", "verify", UNIT], capture_output=True, text=True, timeout=60, check=False)
+    command = ["systemd-analyze", "verify", FOLDER / name]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     assert done.returncode == 0, done.stderr
-    assert str(UNIT.name) not in done.stderr, done.stderr
+    assert name not in done.stderr, done.stderr
+
+
+def test_a_shadow_worker_gets_no_key_and_gives_way():
+    """It reads the worker's settings without its key, shares its home, and goes first where memory is short."""
+    worker, shadow = ((FOLDER / name).read_text() for name in UNITS)
+
+    assert "worker.key" in worker.split("[Service]")[1]
+    assert "worker.key" not in shadow.split("[Service]")[1]
+    assert sections(UNITS[0])["Service"]["User"] == sections(UNITS[1])["Service"]["User"]
+    assert int(sections(UNITS[1])["Service"]["OOMScoreAdjust"]) > int(sections(UNITS[0])["Service"]["OOMScoreAdjust"])
 
 
 def test_unit_restarts_watches_limits_and_hardens(unit):

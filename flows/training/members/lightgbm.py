@@ -9,9 +9,10 @@ import numpy as np
 
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset, Floats, Rows
-from flows.training.labels import without_market
-from flows.training.members.base import Export, Progress, write_file
+from flows.training.members.base import Export, MemberSpec, Progress, write_file
 from flows.training.members.target import TargetScale
+from flows.training.overlap import row_weights
+from inference.models.market_move import without_market
 
 
 class FittedLightGBM:
@@ -42,15 +43,17 @@ class FittedLightGBM:
 
 
 def fit_lightgbm(dataset: Dataset, rows: Rows, config: TrainingConfig, progress: Progress) -> FittedLightGBM:
-    """Fit boosted trees to the labels of the rows."""
+    """Fit boosted trees to what is learned of the rows."""
     sizes = config.lightgbm
-    names = config.row_inputs(dataset.input_names)
-    learned = without_market(rows.label, rows.open_time_ms, config.market_share_removed)
+    names = config.member_inputs(dataset.input_names)
+    learned = without_market(dataset.learned[rows.index], rows.open_time_ms, config.market_share_removed)
     scale = TargetScale.of(learned)
     kept = (rows.open_time_ms // dataset.timeframe_ms) % sizes.row_stride == 0
+    read = rows.take(kept)
     data = lightgbm.Dataset(
-        dataset.columns(rows.take(kept), names),
+        dataset.columns(read, names),
         label=scale.encode(learned[kept]),
+        weight=row_weights(read, config, timeframe_ms=dataset.timeframe_ms, end_ms=dataset.learned_end_ms[read.index]),
         params={"verbosity": -1, "linear_tree": sizes.linear_leaves},
     )
     booster = lightgbm.train(
@@ -79,3 +82,11 @@ def fit_lightgbm(dataset: Dataset, rows: Rows, config: TrainingConfig, progress:
     )
     progress("lightgbm", 1.0)
     return FittedLightGBM(booster, scale, names)
+
+
+MEMBER = MemberSpec(
+    fit=fit_lightgbm,
+    consumes="the newest value of every model input, and means of some over the window",
+    share=0.25,
+    seconds=6.0,
+)

@@ -6,14 +6,15 @@ import builtins
 import contextlib
 import io
 import logging
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-import neuralforecast.models.nhits as nhits_module
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pandas as pd
 import torch
@@ -22,11 +23,15 @@ from neuralforecast import NeuralForecast
 from neuralforecast.losses.pytorch import BasePointLoss
 from pytorch_lightning.callbacks import Callback
 
+from feature_store.errors import BadInputError
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset, Floats, Inputs, Rows
-from flows.training.labels import without_market
 from flows.training.members.base import Export, Progress, write_file
 from inference.models.manifest import RETURNS_INPUT
+from inference.models.market_move import without_market
+
+Weights = Mapping[str, npt.NDArray[Any]]
+"""What a net learned, by the names of its own layers."""
 
 # Scaled values are cut here, in training and in the graph alike: one bad tick must not swamp a window.
 _CUT = 5.0
@@ -103,9 +108,9 @@ class _StepProgress(Callback):
 
 
 def trainer_options(config: TrainingConfig, progress: Progress, name: str, steps: int) -> dict[str, Any]:
-    """Return what keeps Lightning on the CPU, quiet and off the disk."""
+    """Return what keeps Lightning on its device, quiet and off the disk."""
     return {
-        "accelerator": "cpu",
+        "accelerator": config.device,
         "devices": 1,
         "logger": False,
         "enable_progress_bar": False,
@@ -235,13 +240,13 @@ class FittedNet:
 
     def export(self, folder: Path) -> Export:
         """Write the ONNX graph."""
-        net = self._forecaster.models[0].eval()
+        net = self._forecaster.models[0].eval().cpu()
         graph = HorizonReturn(net, self._scale, returns_as_input=self._returns_as_input).eval()
         examples = [torch.randn(3, self._config.window)]
         if self._inputs:
             examples.append(torch.randn(3, self._config.window, len(self._inputs)))
         batch = torch.export.Dim("batch", min=1, max=65_536)
-        with quiet(self._config.threads), _torch_len(), contextlib.redirect_stdout(io.StringIO()):
+        with quiet(self._config.threads), _torch_len(net), contextlib.redirect_stdout(io.StringIO()):
             program = torch.onnx.export(
                 graph,
                 tuple(examples),
@@ -265,6 +270,12 @@ class FittedNet:
         """Return nothing: a net's inputs have no gain to share."""
         return {}
 
+    def weights(self) -> Weights:
+        """Return what it learned, by name, as plain arrays: for a later fit to start from."""
+        return {
+            name: one.detach().cpu().numpy().copy() for name, one in self._forecaster.models[0].state_dict().items()
+        }
+
     def _positions(self, dataset: Dataset) -> list[int]:
         return [dataset.input_names.index(name) for name in self._inputs]
 
@@ -280,9 +291,15 @@ def fit_net(
     inputs: tuple[str, ...],
     returns_as_input: bool,
     steps: int,
+    start: Weights | None = None,
 ) -> FittedNet:
-    """Fit one net on the candles that the rows span, labels included."""
-    picked = _candles_of(dataset, rows)
+    """
+    Fit one net on the candles that the rows span, labels included, from weights of chance or from those it is given.
+
+    Raises:
+        BadInputError: The weights to start from are those of another net.
+    """
+    picked = candles_of(dataset, rows)
     positions = [dataset.input_names.index(one) for one in inputs]
     scale = NetScale.of(dataset.returns_all[picked], dataset.inputs_all[picked][:, positions])
     frame = _long_frame(
@@ -292,13 +309,34 @@ def fit_net(
     names = [RETURNS_INPUT, *inputs] if returns_as_input else list(inputs)
     with quiet(config.threads):
         model = make(names, trainer_options(config, progress, name, steps) | {"alias": name})
+        if start is not None:
+            put_weights(model, start)
         forecaster = NeuralForecast(models=[model], freq=1)
         forecaster.fit(df=frame)
     progress(name, 1.0)
     return FittedNet(name, forecaster, scale, inputs, config, returns_as_input=returns_as_input)
 
 
-def _candles_of(dataset: Dataset, rows: Rows) -> np.ndarray[Any, np.dtype[np.int64]]:
+def put_weights(model: torch.nn.Module, start: Weights) -> None:
+    """
+    Give a net the weights of a former one.
+
+    Raises:
+        BadInputError: They are those of another net, by name, shape or type, or not all of them are numbers.
+    """
+    own = {name: one.cpu().numpy() for name, one in model.state_dict().items()}
+    if _kinds(own) != _kinds(start):
+        raise BadInputError("its weights are those of another net")
+    if not all(np.isfinite(one).all() for one in start.values()):
+        raise BadInputError("its weights are not all numbers")
+    model.load_state_dict({name: torch.from_numpy(one.copy()) for name, one in start.items()})
+
+
+def _kinds(weights: Weights) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    return {name: (one.shape, one.dtype) for name, one in weights.items()}
+
+
+def candles_of(dataset: Dataset, rows: Rows) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Return the complete candles from the first row to the end of the last row's label."""
     end_ms = rows.open_time_ms.max() + dataset.horizon * dataset.timeframe_ms
     times = dataset.open_time_ms
@@ -333,10 +371,11 @@ def _long_frame(
 
 
 @contextlib.contextmanager
-def _torch_len() -> Iterator[None]:
-    """Let N-HiTS ask a tensor for its batch size: `len` would freeze the batch dimension, without an error."""
-    nhits_module.len = lambda one: one.shape[0] if isinstance(one, torch.Tensor) else builtins.len(one)
+def _torch_len(net: torch.nn.Module) -> Iterator[None]:
+    """Let a net ask a tensor for its batch size: `len` would freeze the batch dimension, without an error."""
+    module: Any = sys.modules[type(net).__module__]
+    module.len = lambda one: one.shape[0] if isinstance(one, torch.Tensor) else builtins.len(one)
     try:
         yield
     finally:
-        del nhits_module.len
+        del module.len

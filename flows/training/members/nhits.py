@@ -8,11 +8,13 @@ from neuralforecast.models import NHITS
 
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset, Rows, select_columns
-from flows.training.members.base import Progress
-from flows.training.members.neural import FittedNet, fit_net
+from flows.training.members.base import MemberSpec, Progress
+from flows.training.members.neural import FittedNet, Weights, fit_net
 
 
-def fit_nhits(dataset: Dataset, rows: Rows, config: TrainingConfig, progress: Progress) -> FittedNet:
+def fit_nhits(
+    dataset: Dataset, rows: Rows, config: TrainingConfig, progress: Progress, start: Weights | None = None
+) -> FittedNet:
     """
     Fit N-HiTS.
 
@@ -42,5 +44,15 @@ def fit_nhits(dataset: Dataset, rows: Rows, config: TrainingConfig, progress: Pr
 
     return fit_net(
         "nhits", make, dataset, rows, config, progress,
-        inputs=config.nhits_inputs, returns_as_input=True, steps=sizes.max_steps,
+        inputs=config.nhits_inputs, returns_as_input=True, steps=sizes.max_steps, start=start,
     )  # fmt: skip
+
+
+MEMBER = MemberSpec(
+    fit=fit_nhits,
+    consumes="the window of returns, and of a stated few inputs",
+    share=0.30,
+    seconds=30.0,
+    reads_rows=False,
+    on_gpu=True,
+)

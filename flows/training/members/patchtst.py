@@ -8,11 +8,13 @@ from neuralforecast.models import PatchTST
 
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset, Rows
-from flows.training.members.base import Progress
-from flows.training.members.neural import FittedNet, fit_net
+from flows.training.members.base import MemberSpec, Progress
+from flows.training.members.neural import FittedNet, Weights, fit_net
 
 
-def fit_patchtst(dataset: Dataset, rows: Rows, config: TrainingConfig, progress: Progress) -> FittedNet:
+def fit_patchtst(
+    dataset: Dataset, rows: Rows, config: TrainingConfig, progress: Progress, start: Weights | None = None
+) -> FittedNet:
     """
     Fit PatchTST.
 
@@ -41,5 +43,24 @@ def fit_patchtst(dataset: Dataset, rows: Rows, config: TrainingConfig, progress:
         )
 
     return fit_net(
-        "patchtst", make, dataset, rows, config, progress, inputs=(), returns_as_input=False, steps=sizes.max_steps
+        "patchtst",
+        make,
+        dataset,
+        rows,
+        config,
+        progress,
+        inputs=(),
+        returns_as_input=False,
+        steps=sizes.max_steps,
+        start=start,
     )
+
+
+MEMBER = MemberSpec(
+    fit=fit_patchtst,
+    consumes="the window of returns alone: stock PatchTST takes no other input",
+    share=0.20,
+    seconds=30.0,
+    reads_rows=False,
+    on_gpu=True,
+)

@@ -56,10 +56,13 @@ class BookModel:
     ) -> list[tuple[Decimal, Decimal]]:
         """Fills a taker gets now, level by level, no worse than `limit`; may add up to less than `quantity`."""
         fills: list[tuple[Decimal, Decimal]] = []
-        for price, size in self.levels(instrument, last, side):
-            if quantity <= ZERO or (limit is not None and (price - limit) * side.sign > 0):
+        for price, size in self.levels(instrument, last, side) if quantity > ZERO else ():
+            if limit is not None and (price - limit) * side.sign > 0:
                 break
             taken = min(size, quantity)
             fills.append((price, taken))
             quantity -= taken
+            # Most takers need one level; the next is not even made.
+            if quantity <= ZERO:
+                break
         return fills

@@ -23,6 +23,8 @@ from infra.sandbox.engine.model import (
 MAX_OPEN_ORDERS: Final = 200
 MAX_OPEN_ALGOS: Final = 10
 PRICE_BAND: Final = Decimal("0.15")
+SHORTEST_GTD_MS: Final = 600_000
+LAST_GTD_MS: Final = 253_402_300_799_000
 _CLIENT_ID: Final = re.compile(r"[.A-Z:/a-z0-9_-]{1,36}")
 
 
@@ -77,13 +79,11 @@ def check_position_side(position_side: PositionSide, *, hedge_mode: bool, reduce
 
 def check_order(request: OrderRequest, instrument: Instrument, *, mark: Decimal, hedge_mode: bool) -> None:
     """Check what needs only the request, the instrument and the mark price."""
-    if request.type in CONDITIONAL:
-        raise VenueError(-4120)
     is_market = request.type is OrderType.MARKET
+    if request.type is OrderType.LIMIT and request.price is None:
+        raise VenueError(-1102, "Mandatory parameter 'price' was not sent, was empty/null, or malformed.")
     check_quantity(instrument, request.quantity, is_market=is_market)
-    if not is_market:
-        if request.price is None:
-            raise VenueError(-1102, "Mandatory parameter 'price' was not sent, was empty/null, or malformed.")
+    if request.price is not None and not is_market:
         check_price(instrument, request.price)
         check_band(request.price, mark)
     closes = request.reduce_only or hedge_reduces(request.side, request.position_side)
@@ -101,30 +101,46 @@ def hedge_reduces(side: Side, position_side: PositionSide) -> bool:
 
 
 def check_algo(request: AlgoRequest, instrument: Instrument, *, last: Decimal, hedge_mode: bool) -> None:
-    """Check a conditional order against everything but the account."""
+    """Check a conditional order against everything but the account and the price that it waits for."""
     if request.type not in CONDITIONAL:
         raise VenueError(-1116)
+    is_limit = request.type in {OrderType.STOP, OrderType.TAKE_PROFIT}
+    is_trailing = request.type is OrderType.TRAILING_STOP_MARKET
+    for name, value, needed in (
+        ("price", request.price, is_limit),
+        ("triggerPrice", request.trigger_price, not is_trailing),
+        ("callbackRate", request.callback_rate, is_trailing),
+    ):
+        if needed and value is None:
+            raise VenueError(-1102, f"Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
     if request.close_position:
         _check_close_position(request)
     else:
-        is_market = request.type not in {OrderType.STOP, OrderType.TAKE_PROFIT}
-        check_quantity(instrument, request.quantity, is_market=is_market)
-    if request.type in {OrderType.STOP, OrderType.TAKE_PROFIT}:
-        if request.price is None:
-            raise VenueError(-1102, "Mandatory parameter 'price' was not sent, was empty/null, or malformed.")
-        check_price(instrument, request.price)
-    if request.type is OrderType.TRAILING_STOP_MARKET:
-        _check_trailing(request, instrument, last)
-    else:
-        if request.trigger_price is None:
-            raise VenueError(-1102, "Mandatory parameter 'triggerPrice' was not sent, was empty/null, or malformed.")
-        check_price(instrument, request.trigger_price)
+        check_quantity(instrument, request.quantity, is_market=not is_limit)
+    for price in (request.price, request.trigger_price, request.activate_price):
+        if price is not None:
+            check_price(instrument, price)
+    if is_limit and request.price is not None and request.trigger_price is not None:
+        # Its limit is judged when it triggers, and the mark price will be near its trigger then.
+        check_band(request.price, request.trigger_price)
+    if is_trailing and not Decimal("0.1") <= (request.callback_rate or ZERO) <= Decimal(10):
+        raise VenueError(-1130, "Data sent for parameter 'callbackRate' is not valid, expected 0.1 to 10.")
     closes = request.reduce_only or request.close_position or hedge_reduces(request.side, request.position_side)
     if not closes:
         check_notional(instrument, request.quantity * (request.price or request.trigger_price or last))
     check_position_side(request.position_side, hedge_mode=hedge_mode, reduce_only=request.reduce_only)
     check_client_id(request.client_algo_id)
-    if request.trigger_price is not None and would_trigger(request.type, request.side, request.trigger_price, last):
+
+
+def check_trigger(request: AlgoRequest, price: Decimal) -> None:
+    """Refuse a conditional order whose price has been reached already."""
+    trigger, activate = request.trigger_price, request.activate_price
+    if request.type is OrderType.TRAILING_STOP_MARKET:
+        # A SELL trails from above: it activates at or over the last price; a BUY at or under it.
+        crossed = activate is not None and (activate - price) * request.side.sign > 0
+    else:
+        crossed = trigger is not None and would_trigger(request.type, request.side, trigger, price)
+    if crossed:
         raise VenueError(-2021)
 
 
@@ -146,20 +162,20 @@ def _check_close_position(request: AlgoRequest) -> None:
         raise VenueError(-4061)
 
 
-def _check_trailing(request: AlgoRequest, instrument: Instrument, last: Decimal) -> None:
-    rate = request.callback_rate
-    if rate is None:
-        raise VenueError(-1102, "Mandatory parameter 'callbackRate' was not sent, was empty/null, or malformed.")
-    if not Decimal("0.1") <= rate <= Decimal(10):
-        raise VenueError(-1130, "Data sent for parameter 'callbackRate' is not valid, expected 0.1 to 10.")
-    if request.activate_price is not None:
-        check_price(instrument, request.activate_price)
-        # A SELL trails from above: it activates at or over the last price; a BUY at or under it.
-        if (request.activate_price - last) * request.side.sign > 0:
-            raise VenueError(-2021)
-
-
-def check_time_in_force(request: OrderRequest) -> None:
-    """Refuse a market order that wants to wait."""
+def check_time_in_force(request: OrderRequest | AlgoRequest, *, now_ms: int) -> None:
+    """Refuse a market order that wants to wait, and an order that is to be good till a moment it does not name."""
     if request.type is OrderType.MARKET and request.time_in_force not in {TimeInForce.GTC, TimeInForce.IOC}:
         raise VenueError(-1106, "Parameter 'timeInForce' sent when not required.")
+    if request.time_in_force is not TimeInForce.GTD:
+        if request.good_till_ms:
+            raise VenueError(-1106, "Parameter 'goodTillDate' sent when not required.")
+    elif not request.good_till_ms:
+        raise VenueError(-1102, "Mandatory parameter 'goodTillDate' was not sent, was empty/null, or malformed.")
+    elif not now_ms + SHORTEST_GTD_MS < request.good_till_ms < LAST_GTD_MS:
+        raise VenueError(-5040)
+
+
+def check_counterparty(best: Decimal, mark: Decimal) -> None:
+    """Refuse a market order whose counterparty asks for a price too far from the mark price."""
+    if abs(best - mark) > mark * PRICE_BAND:
+        raise VenueError(-4131)

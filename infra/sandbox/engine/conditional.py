@@ -16,6 +16,7 @@ from infra.sandbox.engine.model import (
     OrderType,
     Side,
     TimeInForce,
+    WorkingType,
 )
 
 _PERCENT = Decimal(100)
@@ -80,9 +81,9 @@ def fill_reference(algo: AlgoOrder, price: Decimal) -> Decimal:
     Return the last price the child's fill is built on: the worse of trigger and market.
 
     A stop that was gapped fills at the market; a target that was overshot is given its trigger, no more, since
-    between two ticks a real venue would have filled it there.
+    between two ticks a real venue would have filled it there. A mark price says nothing of where the market was.
     """
-    if algo.type not in TARGETS:
+    if algo.type not in TARGETS or algo.working_type is WorkingType.MARK_PRICE:
         return price
     return min(price, algo.trigger_price) if algo.side is Side.SELL else max(price, algo.trigger_price)
 

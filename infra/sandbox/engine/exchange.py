@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 
-from infra.sandbox.engine import checks, conditional, funding, trips
-from infra.sandbox.engine.admission import Admission
+from infra.sandbox.engine import checks, conditional, self_trades, trips
+from infra.sandbox.engine.clearing import Clearing
 from infra.sandbox.engine.errors import VenueError
+from infra.sandbox.engine.liquidity import fills_at_touch
 from infra.sandbox.engine.margin import mark_of
 from infra.sandbox.engine.model import (
     TARGETS,
-    AccountEvent,
+    ZERO,
     AlgoEvent,
     AlgoOrder,
     AlgoRequest,
@@ -30,7 +31,7 @@ from infra.sandbox.engine.model import (
 from infra.sandbox.engine.position import Position, apply_fill
 
 
-class Exchange(Admission):
+class Exchange(Clearing):
     """
     One account against one market.
 
@@ -42,43 +43,16 @@ class Exchange(Admission):
 
     def submit(self, request: OrderRequest, *, now_ms: int) -> Order:
         """Accept a plain order and match what can be matched now."""
-        instrument = self._instrument(request.symbol)
-        last = mark_of(self.state, request.symbol)
-        checks.check_order(request, instrument, mark=last, hedge_mode=self.state.hedge_mode)
-        checks.check_time_in_force(request)
-        working = self.open_orders(request.symbol)
-        if request.client_order_id and any(
-            o.client_order_id == request.client_order_id for s in self._open.values() for o in s.values()
-        ):
-            raise VenueError(-4116)
-        if len(working) >= checks.MAX_OPEN_ORDERS:
-            raise VenueError(-2025)
-        self._check_reduce(request, working)
-        crosses = self._crosses(request, last)
-        if request.time_in_force is TimeInForce.GTX and crosses:
-            raise VenueError(-5022)
-        if request.time_in_force is TimeInForce.FOK:
-            self._check_fill_or_kill(request, instrument, last)
-        self._check_margin(request, last)
+        self.check(request, now_ms=now_ms)
         order = self._new_order(request, now_ms=now_ms)
         self._store(order)
         self._outbox.append(OrderEvent(order, "NEW", now_ms))
-        return self._match_arrival(order, reference=last, now_ms=now_ms)
+        return self._match_arrival(order, reference=self._last(request.symbol), now_ms=now_ms)
 
     def submit_algo(self, request: AlgoRequest, *, now_ms: int) -> AlgoOrder:
         """Accept a conditional order; it waits at the venue until its price comes."""
-        instrument = self._instrument(request.symbol)
-        last = mark_of(self.state, request.symbol)
-        checks.check_algo(request, instrument, last=last, hedge_mode=self.state.hedge_mode)
-        working = self.open_algos(request.symbol)
-        if request.client_algo_id and any(
-            a.client_algo_id == request.client_algo_id for s in self._open_algos.values() for a in s.values()
-        ):
-            raise VenueError(-4116)
-        if len(working) >= checks.MAX_OPEN_ALGOS:
-            raise VenueError(-4045)
-        if request.close_position:
-            self._check_close_position(request, working)
+        self.check_algo(request, now_ms=now_ms)
+        last = self._watched(request.symbol, request.working_type)
         algo_id = self.state.next_algo_id
         self.state.next_algo_id += 1
         algo = conditional.new_algo(request, algo_id=algo_id, last=last, now_ms=now_ms)
@@ -92,10 +66,10 @@ class Exchange(Admission):
         if order is None or order.symbol != symbol or not order.is_open:
             raise VenueError(-2013)
         instrument = self._instrument(symbol)
-        last = mark_of(self.state, symbol)
+        last = self._last(symbol)
         checks.check_quantity(instrument, quantity, is_market=False)
         checks.check_price(instrument, price)
-        checks.check_band(price, last)
+        checks.check_band(price, mark_of(self.state, symbol))
         if not order.reduce_only:
             checks.check_notional(instrument, quantity * price)
         if quantity == order.quantity and price == order.price:
@@ -143,103 +117,103 @@ class Exchange(Admission):
 
     # -- what the market does -------------------------------------------------------------------------------------
 
-    def tick(self, prices: Mapping[str, Decimal], *, now_ms: int) -> None:
-        """Take new last prices: conditional orders trigger, resting orders that were traded through fill."""
+    def tick(
+        self,
+        prices: Mapping[str, Decimal],
+        *,
+        now_ms: int,
+        volumes: Mapping[str, Decimal] | None = None,
+        marks: Mapping[str, Decimal] | None = None,
+    ) -> None:
+        """
+        Take new last prices: conditional orders trigger, resting orders that were traded through fill.
+
+        `volumes` is what everybody trades until the next tick; `marks` are mark prices that differ from the last ones.
+        """
+        self.elapse(now_ms)
+        self._see_bars(volumes or {}, now_ms=now_ms)
+        self.state.mark_prices.update(marks or {})
         for symbol, price in prices.items():
             self.state.last_prices[symbol] = price
+            # An isolated position that its margin no longer maintains is gone before its own stop can be reached.
+            if symbol in self.state.isolated:
+                self._liquidate_isolated({symbol}, now_ms=now_ms)
             if self._open_algos.get(symbol):
-                self._run_conditionals(symbol, price, now_ms=now_ms)
+                self._run_conditionals(symbol, now_ms=now_ms)
             if self._open.get(symbol):
                 self._run_resting(symbol, price, now_ms=now_ms)
 
-    def settle_funding(self, rates: Mapping[str, Decimal], *, now_ms: int) -> None:
-        """Pay or receive funding on every open position."""
-        for position in self.state.open_positions():
-            rate = rates.get(position.symbol)
-            if rate is None:
+    def trade(self, symbol: str, price: Decimal, quantity: Decimal, aggressor: Side, *, now_ms: int) -> None:
+        """Take a trade of somebody else: it serves the queue at its price, and then our orders that wait in it."""
+        if not self.state.rules.queue:
+            return
+        ours = ZERO
+        for order in self._by_priority(symbol):
+            beyond = (order.price - price) * order.side.sign
+            if order.side is aggressor or beyond < 0:
                 continue
-            amount = funding.payment(position, mark_of(self.state, position.symbol), rate)
-            self.state.wallet += amount
-            self._income(position.symbol, "FUNDING_FEE", amount, now_ms=now_ms)
-            trip = self.state.open_trips[position.key]
-            self.state.open_trips[position.key] = replace(trip, funding=trip.funding + amount)
-            self._outbox.append(AccountEvent("FUNDING_FEE", now_ms, amount, (position.key,), symbol=position.symbol))
-
-    def liquidate_if_needed(self, *, now_ms: int) -> bool:
-        """Close everything at market when equity no longer covers maintenance."""
-        held = self.state.open_positions()
-        if not held:
-            return False
-        account = self.margin()
-        if account.balance > account.maintenance:
-            return False
-        for order in self.open_orders():
-            self._close_order(order, OrderStatus.CANCELED, now_ms=now_ms)
-        for position in held:
-            side = Side.SELL if position.quantity > 0 else Side.BUY
-            order = self._new_order(
-                OrderRequest(
-                    position.symbol,
-                    side,
-                    OrderType.MARKET,
-                    abs(position.quantity),
-                    time_in_force=TimeInForce.IOC,
-                    reduce_only=True,
-                    position_side=position.position_side,
-                    client_order_id=f"autoclose-{now_ms}",
-                ),
-                now_ms=now_ms,
-            )
-            self._store(order)
-            self._outbox.append(OrderEvent(order, "NEW", now_ms))
-            self._match_arrival(order, reference=mark_of(self.state, position.symbol), now_ms=now_ms)
-        return True
+            served = order.remaining if beyond else max(ZERO, self._reached(order, quantity) - ours)
+            ours += self._make(order, served, now_ms=now_ms)
 
     # -- matching -------------------------------------------------------------------------------------------------
 
     def _match_arrival(self, order: Order, *, reference: Decimal, now_ms: int) -> Order:
-        instrument = self.instruments[order.symbol]
         is_market = order.type is OrderType.MARKET
-        wanted = self._reducible(order)
+        wanted = self._reducible(order, order.remaining)
         limit = None if is_market else order.price
-        for price, quantity in self.book.walk(instrument, reference, order.side, quantity=wanted, limit=limit):
+        fills = self._fills_now(order, quantity=wanted, limit=limit, reference=reference)
+        resting = self._open[order.symbol]
+        # Alone, the order is the only one at rest.
+        reached = self_trades.met(order, fills, resting.values()) if len(resting) > 1 else []
+        for price, quantity in self_trades.before_meeting(order, fills, reached):
             order = self._fill(order, price, quantity, is_maker=False, now_ms=now_ms)
+        for maker in self_trades.makers_that_end(order, reached):
+            self._close_order(maker, OrderStatus.EXPIRED_IN_MATCH, now_ms=now_ms)
         if not order.is_open:
             return order
+        if self_trades.taker_ends(order, reached):
+            return self._close_order(order, OrderStatus.EXPIRED_IN_MATCH, now_ms=now_ms)
         if is_market or order.time_in_force in {TimeInForce.IOC, TimeInForce.FOK}:
             return self._close_order(order, OrderStatus.EXPIRED, now_ms=now_ms)
+        self._queue_up(order)
         return order
 
     def _run_resting(self, symbol: str, price: Decimal, *, now_ms: int) -> None:
-        # Price priority, then place in the queue. Traded through means beyond the limit, not at it.
-        resting = sorted(self._open[symbol].values(), key=lambda o: (-o.side.sign * o.price, o.queued))
-        for known in resting:
-            order = self._open[symbol].get(known.order_id)
-            if order is None:
-                continue
-            if order.good_till_ms and now_ms >= order.good_till_ms:
-                self._close_order(order, OrderStatus.EXPIRED, now_ms=now_ms)
-            elif (order.price - price) * order.side.sign > 0:
-                quantity = self._reducible(order)
-                if quantity:
-                    order = self._fill(order, order.price, quantity, is_maker=True, now_ms=now_ms)
-                if order.is_open:
-                    self._close_order(order, OrderStatus.EXPIRED, now_ms=now_ms)
+        for order in self._by_priority(symbol):
+            # Traded through means beyond the limit, not at it.
+            beyond = (order.price - price) * order.side.sign
+            if beyond > 0 or (not beyond and fills_at_touch(self.state.rules, order.order_id, now_ms)):
+                self._make(order, order.remaining, now_ms=now_ms)
 
-    def _run_conditionals(self, symbol: str, price: Decimal, *, now_ms: int) -> None:
+    def _by_priority(self, symbol: str) -> Iterator[Order]:
+        """Walk through the resting orders by price, then by place in the queue; what a fill closes is left out."""
+        for known in sorted(self._open.get(symbol, {}).values(), key=lambda o: (-o.side.sign * o.price, o.queued)):
+            order = self._open[symbol].get(known.order_id)
+            if order is not None:
+                yield order
+
+    def _make(self, order: Order, quantity: Decimal, *, now_ms: int) -> Decimal:
+        """Fill up to `quantity` of a resting order at its own price and return how much it was."""
+        reducible = self._reducible(order, order.remaining)
+        filled = self._makes_now(order, min(quantity, reducible))
+        if filled:
+            order = self._fill(order, order.price, filled, is_maker=True, now_ms=now_ms)
+        if order.is_open and filled == reducible:
+            # What only reduces has nothing more to reduce.
+            self._close_order(order, OrderStatus.EXPIRED, now_ms=now_ms)
+        return filled
+
+    def _run_conditionals(self, symbol: str, *, now_ms: int) -> None:
         # Stops before targets: inside one tick the order of prices is unknown, and the stop wins ties.
         waiting = sorted(self._open_algos[symbol].values(), key=lambda a: (a.type in TARGETS, a.algo_id))
         for known in waiting:
             algo = self._open_algos[symbol].get(known.algo_id)
             if algo is None:
                 continue
-            if algo.good_till_ms and now_ms >= algo.good_till_ms:
-                self._close_algo(algo, AlgoStatus.EXPIRED, now_ms=now_ms)
-                continue
-            algo, triggered = conditional.observe(algo, price)
+            algo, triggered = conditional.observe(algo, self._watched(symbol, algo.working_type))
             self._store_algo(algo)
             if triggered:
-                self._trigger(algo, price, now_ms=now_ms)
+                self._trigger(algo, self._last(symbol), now_ms=now_ms)
 
     def _trigger(self, algo: AlgoOrder, price: Decimal, *, now_ms: int) -> None:
         position = self.state.position(algo.symbol, algo.position_side)
@@ -252,8 +226,10 @@ class Exchange(Admission):
         if closes:
             quantity = min(quantity, abs(position.quantity))
         request = conditional.child_request(algo, quantity)
+        reference = conditional.fill_reference(algo, price)
         try:
             self._check_margin(request, price)
+            self._check_immediacy(request, reference)
         except VenueError as refusal:
             self._reject_trigger(algo, refusal.message, now_ms=now_ms)
             return
@@ -263,6 +239,8 @@ class Exchange(Admission):
             original_type=algo.type,
             stop_price=algo.trigger_price,
             algo_id=algo.algo_id,
+            working_type=algo.working_type,
+            price_protect=algo.price_protect,
         )
         self._store(order)
         algo = replace(
@@ -271,7 +249,7 @@ class Exchange(Admission):
         self._store_algo(algo)
         self._outbox.append(OrderEvent(order, "NEW", now_ms))
         # The child's fills overtake the news of its trigger, as on the live venue.
-        self._match_arrival(order, reference=conditional.fill_reference(algo, price), now_ms=now_ms)
+        self._match_arrival(order, reference=reference, now_ms=now_ms)
         self._outbox.append(AlgoEvent(algo, now_ms))
         algo = replace(algo, status=AlgoStatus.FINISHED)
         self._store_algo(algo)
@@ -302,8 +280,9 @@ class Exchange(Admission):
         )
         state.next_trade_id += 1
         state.trades.append(trade)
-        state.positions[before.key] = change.position
         state.wallet += change.realized_pnl - fee
+        after = state.positions[before.key] = self._bind_margin(before, change, price, now_ms=now_ms)
+        self._note_taken(order.symbol, quantity)
         executed = state.executed.setdefault(order.client_order_id, [])
         if order.order_id not in executed:
             executed.append(order.order_id)
@@ -321,9 +300,9 @@ class Exchange(Admission):
             updated_ms=now_ms,
         )
         self._store(order)
-        self._outbox.append(AccountEvent("ORDER", now_ms, positions=(before.key,)))
+        self._tell_account("ORDER", after, now_ms=now_ms)
         self._outbox.append(OrderEvent(order, "TRADE", now_ms, trade))
-        if change.closed and not change.position.quantity:
+        if change.closed and change.position.quantity * before.quantity <= 0:
             self._drop_close_position(change.position, now_ms=now_ms)
         return order
 
@@ -343,4 +322,5 @@ def _request_of(order: Order, *, quantity: Decimal, price: Decimal) -> OrderRequ
         time_in_force=order.time_in_force,
         reduce_only=order.reduce_only,
         position_side=order.position_side,
+        self_trade_prevention=order.self_trade_prevention,
     )

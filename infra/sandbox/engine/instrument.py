@@ -40,6 +40,10 @@ def _brackets() -> tuple[Bracket, ...]:
 BRACKETS = _brackets()
 
 
+# Asked for at every fill; no price or quantity has more decimals.
+_UNITS = tuple(Decimal(1).scaleb(-decimals) for decimals in range(17))
+
+
 @dataclass(frozen=True, slots=True)
 class Instrument:
     """One perpetual contract; prices and quantities are whole numbers of `tick` and `step`."""
@@ -53,16 +57,18 @@ class Instrument:
     max_market_quantity: Decimal
     depth_notional: Decimal
     quote: str = "USDT"
+    # Hours between two settlements of funding.
+    funding_hours: int = 8
 
     @property
     def tick(self) -> Decimal:
         """The smallest price difference."""
-        return Decimal(1).scaleb(-self.price_decimals)
+        return _UNITS[self.price_decimals]
 
     @property
     def step(self) -> Decimal:
         """The smallest quantity difference."""
-        return Decimal(1).scaleb(-self.quantity_decimals)
+        return _UNITS[self.quantity_decimals]
 
     def price(self, ticks: int) -> Decimal:
         """The price of so many ticks."""

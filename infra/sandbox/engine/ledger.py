@@ -8,11 +8,12 @@ from decimal import Decimal
 
 from infra.sandbox.engine.book import BookModel
 from infra.sandbox.engine.errors import VenueError
-from infra.sandbox.engine.fees import Fees
+from infra.sandbox.engine.fees import Clearance, Fees
 from infra.sandbox.engine.instrument import Instrument
 from infra.sandbox.engine.margin import Margin, margin
 from infra.sandbox.engine.model import (
     ZERO,
+    AccountEvent,
     AlgoEvent,
     AlgoOrder,
     AlgoStatus,
@@ -23,6 +24,7 @@ from infra.sandbox.engine.model import (
     OrderRequest,
     OrderStatus,
 )
+from infra.sandbox.engine.position import Position
 from infra.sandbox.engine.state import EngineState
 
 
@@ -36,14 +38,18 @@ class Ledger:
         *,
         fees: Fees | None = None,
         book: BookModel | None = None,
+        clearance: Clearance | None = None,
     ) -> None:
         self.instruments = {one.symbol: one for one in instruments}
         self.state = state
         self.fees = fees or Fees()
         self.book = book or BookModel()
+        self.clearance = clearance or Clearance()
         self._outbox: list[Event] = []
         self._open: dict[str, dict[int, Order]] = {}
         self._open_algos: dict[str, dict[int, AlgoOrder]] = {}
+        # When orders end by themselves: the moment, whether it is a conditional one, its id; a heap.
+        self._ends: list[tuple[int, bool, int]] = []
         for order in state.orders.values():
             self._index(order)
         for algo in state.algos.values():
@@ -125,6 +131,7 @@ class Ledger:
             queued=self._queue_number(),
             original_type=request.type,
             good_till_ms=request.good_till_ms,
+            self_trade_prevention=request.self_trade_prevention,
         )
 
     def _queue_number(self) -> int:
@@ -155,7 +162,8 @@ class Ledger:
     def _close_order(self, order: Order, status: OrderStatus, *, now_ms: int) -> Order:
         order = replace(order, status=status, updated_ms=now_ms)
         self._store(order)
-        self._outbox.append(OrderEvent(order, status.value, now_ms))
+        ended = OrderStatus.EXPIRED if status is OrderStatus.EXPIRED_IN_MATCH else status
+        self._outbox.append(OrderEvent(order, ended.value, now_ms))
         return order
 
     def _close_algo(self, algo: AlgoOrder, status: AlgoStatus, *, now_ms: int) -> AlgoOrder:
@@ -168,3 +176,11 @@ class Ledger:
         income = Income(self.state.next_income_id, symbol, kind, amount, now_ms, trade_id)
         self.state.next_income_id += 1
         self.state.incomes.append(income)
+
+    def _tell_account(
+        self, reason: str, *positions: Position, now_ms: int, change: Decimal = ZERO, symbol: str = ""
+    ) -> None:
+        state = self.state
+        self._outbox.append(
+            AccountEvent(reason, now_ms, state.wallet, state.cross_wallet(), change, positions, symbol=symbol)
+        )

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from infra.sandbox.engine.position import Position
 
 ZERO: Final = Decimal(0)
 
@@ -71,9 +74,19 @@ class OrderStatus(StrEnum):
     FILLED = "FILLED"
     CANCELED = "CANCELED"
     EXPIRED = "EXPIRED"
+    EXPIRED_IN_MATCH = "EXPIRED_IN_MATCH"
 
 
 OPEN: Final = frozenset({OrderStatus.NEW, OrderStatus.PARTIALLY_FILLED})
+
+
+class SelfTradePrevention(StrEnum):
+    """Who makes way when an order would trade with another of the same account."""
+
+    NONE = "NONE"
+    EXPIRE_TAKER = "EXPIRE_TAKER"
+    EXPIRE_MAKER = "EXPIRE_MAKER"
+    EXPIRE_BOTH = "EXPIRE_BOTH"
 
 
 class AlgoStatus(StrEnum):
@@ -108,6 +121,7 @@ class OrderRequest:
     position_side: PositionSide = PositionSide.BOTH
     client_order_id: str = ""
     good_till_ms: int = 0
+    self_trade_prevention: SelfTradePrevention = SelfTradePrevention.EXPIRE_MAKER
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +172,9 @@ class Order:
     stop_price: Decimal = ZERO
     algo_id: int = 0
     good_till_ms: int = 0
+    working_type: WorkingType = WorkingType.CONTRACT_PRICE
+    price_protect: bool = False
+    self_trade_prevention: SelfTradePrevention = SelfTradePrevention.EXPIRE_MAKER
 
     @property
     def remaining(self) -> Decimal:
@@ -288,14 +305,45 @@ class AlgoEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class MarginMove:
+    """Margin that was moved between the cross wallet and an isolated position; negative went back."""
+
+    symbol: str
+    position_side: PositionSide
+    amount: Decimal
+    time_ms: int
+    by_user: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Interruption:
+    """A stretch in which a symbol, or each where none is named, does not trade; without an end it lasts."""
+
+    symbol: str
+    from_ms: int
+    to_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AccountEvent:
-    """Balance or positions changed."""
+    """Balance or positions changed; both as they were right after it."""
 
     reason: str
     time_ms: int
+    wallet: Decimal
+    cross_wallet: Decimal
     balance_change: Decimal = ZERO
-    positions: tuple[str, ...] = field(default=())
+    positions: tuple[Position, ...] = field(default=())
     symbol: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MarginCallEvent:
+    """Positions are close to liquidation; the cross wallet is named where they share it."""
+
+    positions: tuple[Position, ...]
+    time_ms: int
+    cross_wallet: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,4 +363,4 @@ class TriggerRejectEvent:
     time_ms: int
 
 
-Event = OrderEvent | AlgoEvent | AccountEvent | ConfigEvent | TriggerRejectEvent
+Event = OrderEvent | AlgoEvent | AccountEvent | MarginCallEvent | ConfigEvent | TriggerRejectEvent

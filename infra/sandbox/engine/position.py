@@ -30,6 +30,8 @@ class Position:
     cost: Decimal = ZERO
     realized_pnl: Decimal = ZERO
     updated_ms: int = 0
+    # What of the wallet only this position may lose; nothing in cross margin.
+    isolated_wallet: Decimal = ZERO
 
     @property
     def key(self) -> str:

@@ -7,8 +7,20 @@ from decimal import Decimal
 
 import msgspec
 
-from infra.sandbox.engine.model import ZERO, AlgoOrder, Income, Order, PositionSide, RoundTrip, Trade
+from infra.sandbox.engine.liquidity import Bar
+from infra.sandbox.engine.model import (
+    ZERO,
+    AlgoOrder,
+    Income,
+    Interruption,
+    MarginMove,
+    Order,
+    PositionSide,
+    RoundTrip,
+    Trade,
+)
 from infra.sandbox.engine.position import Position, position_key
+from infra.sandbox.engine.rules import Rules
 
 DEFAULT_LEVERAGE = 20
 SCHEMA = 1
@@ -30,9 +42,25 @@ class EngineState:
     leverage: dict[str, int] = field(default_factory=dict)
     isolated: set[str] = field(default_factory=set)
     last_prices: dict[str, Decimal] = field(default_factory=dict)
+    # Mark prices where they are known to differ from the last ones.
+    mark_prices: dict[str, Decimal] = field(default_factory=dict)
+    rules: Rules = field(default_factory=Rules)
+    bars: dict[str, Bar] = field(default_factory=dict)
+    # Id of a resting order -> what is to be traded at its price before it.
+    ahead: dict[int, Decimal] = field(default_factory=dict)
     # Client id -> ids of the distinct orders that filled under it.
     executed: dict[str, list[int]] = field(default_factory=dict)
+    # Symbol -> when its plain orders are cancelled, unless its client speaks before.
+    countdowns: dict[str, int] = field(default_factory=dict)
     hedge_mode: bool = False
+    margin_moves: list[MarginMove] = field(default_factory=list)
+    # Who was warned of a liquidation and has not recovered since: position keys, or CROSS.
+    margin_called: set[str] = field(default_factory=set)
+    # When symbols do not trade, when they are delisted, who was settled, and where positions may only shrink.
+    interruptions: list[Interruption] = field(default_factory=list)
+    delistings: dict[str, int] = field(default_factory=dict)
+    settled: set[str] = field(default_factory=set)
+    restricted: set[str] = field(default_factory=set)
     next_order_id: int = 1_000_001
     next_algo_id: int = 2_000_001
     next_trade_id: int = 1
@@ -51,6 +79,12 @@ class EngineState:
     def open_positions(self) -> list[Position]:
         """Positions that are not flat."""
         return [one for one in self.positions.values() if one.quantity]
+
+    def cross_wallet(self) -> Decimal:
+        """The wallet without what isolated positions hold of it."""
+        if not self.isolated:
+            return self.wallet
+        return self.wallet - sum((one.isolated_wallet for one in self.positions.values()), ZERO)
 
 
 def new_state(balance: Decimal) -> EngineState:

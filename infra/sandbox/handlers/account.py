@@ -6,7 +6,6 @@ from typing import Any
 
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.engine.instrument import BRACKETS
-from infra.sandbox.engine.model import PositionSide
 from infra.sandbox.engine.position import Position
 from infra.sandbox.handlers.call import Call, symbols, window
 from infra.sandbox.protocol import shapes
@@ -25,9 +24,8 @@ def account_v2(call: Call) -> Any:
     held = {row["symbol"] for row in answer["positions"]}
     for one in call.venue.market.instruments:
         if one.symbol not in held:
-            empty = _empty_positions(call, one.symbol)[0]
-            empty |= {"leverage": str(state.leverage_of(one.symbol)), "isolated": one.symbol in state.isolated}
-            answer["positions"].append(empty)
+            shown = {"leverage": str(state.leverage_of(one.symbol)), "isolated": one.symbol in state.isolated}
+            answer["positions"].extend(empty | shown for empty in _empty_positions(call, one.symbol))
     return answer
 
 
@@ -39,8 +37,8 @@ def balance(call: Call) -> Any:
             "accountAlias": "sandbox",
             "asset": "USDT",
             "balance": shapes.text(account.wallet),
-            "crossWalletBalance": shapes.text(account.wallet),
-            "crossUnPnl": shapes.text(account.unrealized),
+            "crossWalletBalance": shapes.text(account.cross_wallet),
+            "crossUnPnl": shapes.text(account.cross_unrealized),
             "availableBalance": shapes.text(account.available),
             "maxWithdrawAmount": shapes.text(account.available),
             "marginAvailable": True,
@@ -52,9 +50,8 @@ def balance(call: Call) -> Any:
 def _empty_positions(call: Call, symbol: str) -> list[dict[str, Any]]:
     exchange = call.venue.exchange
     account = exchange.margin()
-    sides = (PositionSide.LONG, PositionSide.SHORT) if exchange.state.hedge_mode else (PositionSide.BOTH,)
     call.venue.touch(symbol)
-    return [shapes.position_risk(exchange, Position(symbol, side), account) for side in sides]
+    return [shapes.position_risk(exchange, Position(symbol, side), account) for side in exchange.position_sides()]
 
 
 def position_risk(call: Call) -> Any:
@@ -85,7 +82,7 @@ def position_risk_v2(call: Call) -> Any:
         for row in table:
             row["leverage"] = str(exchange.state.leverage_of(symbol))
             row["marginType"] = "isolated" if symbol in exchange.state.isolated else "cross"
-            row["maxNotionalValue"] = "50000"
+            row["maxNotionalValue"] = _max_notional(exchange.state.leverage_of(symbol))
             answer.append(row)
     return answer
 
@@ -97,6 +94,8 @@ def set_leverage(call: Call) -> Any:
     if leverage is None:
         call.params.required("leverage")
     assert leverage is not None
+    call.venue.instrument(symbol)
+    call.venue.touch(symbol)
     call.venue.exchange.set_leverage(symbol, leverage, now_ms=call.now_ms)
     return {"leverage": leverage, "maxNotionalValue": _max_notional(leverage), "symbol": symbol}
 
@@ -111,13 +110,14 @@ def set_margin_type(call: Call) -> Any:
     kind = call.params.required("marginType").upper()
     if kind not in {"ISOLATED", "CROSSED"}:
         raise VenueError(-1130, "Data sent for parameter 'marginType' is not valid.")
-    call.venue.exchange.set_isolated(symbol_of(call.params), isolated=kind == "ISOLATED")
+    call.venue.exchange.set_isolated(symbol_of(call.params), isolated=kind == "ISOLATED", now_ms=call.now_ms)
     return {"code": 200, "msg": "success"}
 
 
 def set_position_mode(call: Call) -> Any:
     """Choose one-way or hedge mode."""
-    call.params.required("dualSidePosition")
+    if call.params.required("dualSidePosition").lower() not in {"true", "false"}:
+        raise VenueError(-1130, "Data sent for parameter 'dualSidePosition' is not valid.")
     call.venue.exchange.set_hedge_mode(hedge=call.params.flag("dualSidePosition"))
     return {"code": 200, "msg": "success"}
 

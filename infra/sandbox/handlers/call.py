@@ -48,6 +48,8 @@ def per_symbol(write: Callable[[Venue, str, int], dict[str, Any]]) -> Handler:
 def check_trading(call: Call, symbol: str) -> None:
     """Refuse a symbol that does not trade now, and show the engine its price."""
     call.venue.instrument(symbol)
+    if symbol in call.venue.exchange.state.settled:
+        raise VenueError(-4141)
     if not call.venue.is_trading(symbol, call.now_ms):
         raise VenueError(-4108)
     call.venue.touch(symbol)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from infra.sandbox.engine import funding
 from infra.sandbox.handlers.call import Call
+from infra.sandbox.market.timetable import under_maintenance
 from infra.sandbox.protocol import market_data
 
 
@@ -33,8 +33,14 @@ def funding_info(call: Call) -> Any:
             "symbol": one.symbol,
             "adjustedFundingRateCap": "0.02000000",
             "adjustedFundingRateFloor": "-0.02000000",
-            "fundingIntervalHours": funding.INTERVAL_MS // 3_600_000,
+            "fundingIntervalHours": one.funding_hours,
             "disclaimer": False,
         }
         for one in call.venue.market.instruments
     ]
+
+
+def system_status(call: Call) -> Any:
+    """Whether the venue is under maintenance."""
+    standing = under_maintenance(call.venue.exchange.state, call.now_ms)
+    return {"status": int(standing), "msg": "system_maintenance" if standing else "normal"}

@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 
 from infra.sandbox.engine.errors import VenueError
-from infra.sandbox.engine.model import CONDITIONAL
+from infra.sandbox.engine.model import CONDITIONAL, Side
 from infra.sandbox.handlers.call import Call, Handler, check_trading, window
 from infra.sandbox.protocol import shapes
 from infra.sandbox.protocol.params import Params, algo_request, order_request, symbol_of
 
 MAX_BATCH = 5
+MAX_CANCELS = 10
 
 
 def new_order(call: Call) -> Any:
@@ -22,7 +23,7 @@ def new_order(call: Call) -> Any:
     kind = params.text("type")
     if kind in {one.value for one in CONDITIONAL}:
         if not call.legacy_conditionals:
-            raise VenueError(-4120)
+            call.venue.exchange.check_algo(algo_request(params), now_ms=call.now_ms, is_plain=True)
         return _legacy_conditional(call)
     order = call.venue.exchange.submit(order_request(params), now_ms=call.now_ms)
     return shapes.order(order, acknowledge_only=(params.text("newOrderRespType") or "ACK") == "ACK")
@@ -54,7 +55,7 @@ def _legacy_conditional(call: Call) -> Any:
 def test_order(call: Call) -> Any:
     """Check an order without accepting it."""
     check_trading(call, symbol_of(call.params))
-    order_request(call.params)
+    call.venue.exchange.check(order_request(call.params), now_ms=call.now_ms)
     return {}
 
 
@@ -63,12 +64,15 @@ def amend_order(call: Call) -> Any:
     params = call.params
     symbol = symbol_of(params)
     check_trading(call, symbol)
+    side = params.choice(Side, "side", None, -1117)
     quantity, price = params.decimal("quantity"), params.decimal("price")
     if quantity is None or price is None:
         params.required("quantity" if quantity is None else "price")
     assert quantity is not None
     assert price is not None
     order = _find(call, symbol)
+    if order.side is not side:
+        raise VenueError(-1117, "Invalid side: an amendment cannot turn an order.")
     return shapes.order(
         call.venue.exchange.amend(symbol, order.order_id, quantity=quantity, price=price, now_ms=call.now_ms)
     )
@@ -148,7 +152,7 @@ def _batch(call: Call) -> list[dict[str, Any]]:
     except msgspec.DecodeError:
         raise VenueError(-1130, "Data sent for parameter 'batchOrders' is not valid.") from None
     if not 1 <= len(items) <= MAX_BATCH:
-        raise VenueError(-4082, "Invalid number of batch place orders.")
+        raise VenueError(-4082)
     return items
 
 
@@ -192,4 +196,6 @@ def cancel_batch(call: Call) -> Any:
             items.extend({"symbol": symbol, key: str(one)} for one in ids)
     if not items:
         raise VenueError(-1102, "Param 'origClientOrderIdList' or 'orderIdList' must be sent.")
+    if len(items) > MAX_CANCELS:
+        raise VenueError(-4082)
     return _each(call, cancel_order, items)

@@ -121,6 +121,10 @@ class Market(Protocol):
         """Whether the instrument trades at this time."""
         ...
 
+    def listed_ms(self, index: int) -> int:
+        """Return when the instrument's candles begin."""
+        ...
+
 
 def empty_candles() -> Candles:
     """No candles."""

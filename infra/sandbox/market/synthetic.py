@@ -36,12 +36,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.sandbox.engine.instrument import instrument_for_price
+from infra.sandbox.market.equations import (
+    FAST_VOLATILITY,
+    MEMORY_MINUTES,
+    SLOW_VOLATILITY,
+    VOLUME_AR,
+    VOLUME_WHITE,
+    drift_of,
+    leak_of,
+)
 from infra.sandbox.market.series import (
     DAY_MS,
     MINUTE_MS,
@@ -56,79 +64,14 @@ from infra.sandbox.market.series import (
 )
 from infra.sandbox.market.universe import Character, characters, named
 
-DEFAULT_EDGE = 0.45
-MEMORY_MINUTES = 150.0
-HORIZON_MINUTES = 60
-LEAK = 0.6
 MINUTES = 1440
 PER_MINUTE = 6
 
-_FAST_VOL = (30.0, 0.22)
-_SLOW_VOL = (1440.0, 0.30)
-_VOLUME_AR = (20.0, 0.35)
-_VOLUME_WHITE = 0.35
 _JUMPS_PER_DAY_COMMON = 0.2
 _JUMPS_PER_DAY_OWN = 0.6
 _JUMP_SIZE = 8.0
 
 F64 = NDArray[np.float64]
-
-
-def leak_of(edge: float) -> float:
-    """How strongly log volume carries the latent."""
-    return LEAK * float(np.tanh(edge / 0.15))
-
-
-@lru_cache
-def drift_of(edge: float) -> float:
-    """Drift per minute, in units of volatility and of the latent, that gives `edge` over the horizon."""
-    if edge == 0.0:
-        return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _horizon_correlation(middle, 1.0) < abs(edge) else (low, middle)
-    return float(np.copysign(low, edge))
-
-
-def _horizon_correlation(drift: float, known: float) -> float:
-    """Correlation of the hour's return with a predictor that knows the share `known` of the latent's variance."""
-    phi = np.exp(-1.0 / MEMORY_MINUTES)
-    powers = phi ** np.arange(HORIZON_MINUTES)
-    lag = np.abs(np.subtract.outer(np.arange(HORIZON_MINUTES), np.arange(HORIZON_MINUTES)))
-    variance = HORIZON_MINUTES + drift**2 * float((phi**lag).sum())
-    return float(drift * powers.sum() * np.sqrt(known) / np.sqrt(variance))
-
-
-def oracle_information_coefficient(edge: float) -> float:
-    """Correlation with the next hour's return that knowing the latent itself would give; nobody can do better."""
-    return _horizon_correlation(abs(drift_of(edge)), 1.0)
-
-
-def attainable_information_coefficient(edge: float) -> float:
-    """
-    Correlation with the next hour's return that the optimal filter of one symbol's minute candles reaches.
-
-    Steady state of a Kalman filter over (latent, autoregressive volume noise) that sees each minute's return and log
-    volume, in units of known volatility.
-    """
-    if edge == 0.0:
-        return 0.0
-    phi, rho = np.exp(-1.0 / MEMORY_MINUTES), np.exp(-1.0 / _VOLUME_AR[0])
-    transition = np.diag([phi, rho])
-    process = np.diag([1 - phi**2, _VOLUME_AR[1] ** 2 * (1 - rho**2)])
-    leak, drift = leak_of(edge), drift_of(edge)
-    covariance = np.diag([1.0, _VOLUME_AR[1] ** 2])
-    for _ in range(5_000):
-        # The minute's return tells of the latent before it moves, the minute's volume after.
-        seen = np.array([[drift, 0.0]])
-        gain = covariance @ seen.T / float((seen @ covariance @ seen.T).item() + 1.0)
-        covariance = (np.eye(2) - gain @ seen) @ covariance
-        covariance = transition @ covariance @ transition.T + process
-        seen = np.array([[leak, 1.0]])
-        gain = covariance @ seen.T / float((seen @ covariance @ seen.T).item() + _VOLUME_WHITE**2)
-        covariance = (np.eye(2) - gain @ seen) @ covariance
-    return _horizon_correlation(abs(drift), float(1.0 - covariance[0, 0]))
 
 
 def _autoregress(shocks: F64, start: F64, memory: float) -> F64:
@@ -156,6 +99,23 @@ class _Carry:
     volume_noise: F64
     fast: F64
     slow: F64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volatility:
+    """
+    What moved prices on one day, symbols by minutes.
+
+    `shared` and `own` are the fast and the slow component of log volatility of the market (one row) and of each symbol;
+    `minute` is each symbol's ordinary volatility of a minute, `cycle` the day's, `quantity` what is ordinarily traded.
+    """
+
+    shared: tuple[F64, F64]
+    own: tuple[F64, F64]
+    shared_share: F64
+    minute: F64
+    cycle: F64
+    quantity: F64
 
 
 class SyntheticMarket:
@@ -196,6 +156,11 @@ class SyntheticMarket:
         del index, now_ms
         return True
 
+    def listed_ms(self, index: int) -> int:
+        """All synthetic instruments are listed from the beginning."""
+        del index
+        return self.first_ms
+
     def ticks(self, day: int) -> TickBlock:
         """Ticks of one UTC day, counted from 1970."""
         known = self._ticks.get(day)
@@ -222,6 +187,22 @@ class SyntheticMarket:
         """The hidden component of one day, symbols by minutes: the truth, for those who check a model against it."""
         self.ticks(day)
         return self._latents(day, self._carries[day - self._first_day], slice(0, len(self.characters)))[0]
+
+    def volatility(self, day: int) -> Volatility:
+        """How lively one day was, minute by minute: the truth, for those who check a model against it."""
+        self.ticks(day)
+        carry = self._carries[day - self._first_day]
+        common = np.random.default_rng([self.seed, 4, day])
+        common.standard_normal((4, TICKS_PER_DAY), dtype=np.float32)
+        shared = _volatility(common.standard_normal((1, 2, MINUTES)), carry.fast[:1], carry.slow[:1])
+        rows = [np.random.default_rng([self.seed, 5, day, one.place]) for one in self.characters]
+        shocks = np.array([row.standard_normal((2, MINUTES)) for row in rows])
+        own = _volatility(shocks, carry.fast[1:], carry.slow[1:])
+        static = self._static
+        return Volatility(
+            shared=shared, own=own, shared_share=static.market + static.sector,
+            minute=static.minute_volatility, cycle=static.cycle, quantity=static.minute_quantity,
+        )  # fmt: skip
 
     def history(self, index: int, start_ms: int, end_ms: int) -> Candles:
         """Minute candles of one symbol that open in [start_ms, end_ms)."""
@@ -250,9 +231,9 @@ class SyntheticMarket:
         return _Carry(
             log_price=np.log([c.price for c in self.characters]),
             latent=draw[1:, 0],
-            volume_noise=draw[1:, 1] * _VOLUME_AR[1],
-            fast=draw[:, 2] * _FAST_VOL[1],
-            slow=draw[:, 3] * _SLOW_VOL[1],
+            volume_noise=draw[1:, 1] * VOLUME_AR[1],
+            fast=draw[:, 2] * FAST_VOLATILITY[1],
+            slow=draw[:, 3] * SLOW_VOLATILITY[1],
         )
 
     def _extend(self, day: int) -> None:
@@ -284,7 +265,7 @@ class SyntheticMarket:
 
     def _latents(self, day: int, carry: _Carry, rows: slice) -> tuple[F64, F64]:
         """Latent and volume noise of a day; both have draws of their own, so that they can be told alone."""
-        phi, rho = np.exp(-1.0 / MEMORY_MINUTES), np.exp(-1.0 / _VOLUME_AR[0])
+        phi, rho = np.exp(-1.0 / MEMORY_MINUTES), np.exp(-1.0 / VOLUME_AR[0])
         shocks = np.array(
             [
                 np.random.default_rng([self.seed, 3, day, one.place]).standard_normal((2, MINUTES))
@@ -292,9 +273,7 @@ class SyntheticMarket:
             ]
         )
         latent = _autoregress(shocks[:, 0] * np.sqrt(1 - phi**2), carry.latent[rows], MEMORY_MINUTES)
-        noise = _autoregress(
-            shocks[:, 1] * _VOLUME_AR[1] * np.sqrt(1 - rho**2), carry.volume_noise[rows], _VOLUME_AR[0]
-        )
+        noise = _autoregress(shocks[:, 1] * VOLUME_AR[1] * np.sqrt(1 - rho**2), carry.volume_noise[rows], VOLUME_AR[0])
         return latent, noise
 
     def _generate(self, day: int, carry: _Carry) -> tuple[TickBlock, _Carry]:
@@ -352,7 +331,7 @@ class SyntheticMarket:
 
         # Volume of each minute, then shared out over its ticks.
         log_volume = 0.8 * np.log(total / static.minute_volatility[rows]) + leak_of(self.edge) * latent + volume_noise
-        log_volume += _VOLUME_WHITE * np.array([g.standard_normal(MINUTES) for g in own])
+        log_volume += VOLUME_WHITE * np.array([g.standard_normal(MINUTES) for g in own])
         weights = np.array([g.standard_exponential(TICKS_PER_DAY, dtype=np.float32) for g in own])
         weights = weights.reshape(len(own), MINUTES, PER_MINUTE)
         weights /= weights.sum(axis=2, keepdims=True)
@@ -405,7 +384,7 @@ def _column(values: Iterable[float]) -> F64:
 
 def _volatility(shocks: F64, fast: F64, slow: F64) -> tuple[F64, F64]:
     paths = []
-    for place, (memory, deviation), start in ((0, _FAST_VOL, fast), (1, _SLOW_VOL, slow)):
+    for place, (memory, deviation), start in ((0, FAST_VOLATILITY, fast), (1, SLOW_VOLATILITY, slow)):
         phi = np.exp(-1.0 / memory)
         paths.append(_autoregress(shocks[:, place] * deviation * np.sqrt(1 - phi**2), start, memory))
     return paths[0], paths[1]
@@ -413,7 +392,7 @@ def _volatility(shocks: F64, fast: F64, slow: F64) -> tuple[F64, F64]:
 
 def _level(fast: F64, slow: F64) -> F64:
     """Volatility relative to the ordinary; its mean square is one."""
-    level: F64 = np.exp(fast + slow - _FAST_VOL[1] ** 2 - _SLOW_VOL[1] ** 2)
+    level: F64 = np.exp(fast + slow - FAST_VOLATILITY[1] ** 2 - SLOW_VOLATILITY[1] ** 2)
     return level
 
 

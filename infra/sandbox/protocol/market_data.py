@@ -1,10 +1,8 @@
-"""Answers about the market: candles, tickers, depth, trades."""
+"""Answers about the market: candles, tickers, depth, funding."""
 
 from __future__ import annotations
 
 from typing import Any
-
-import numpy as np
 
 from infra.sandbox.engine import funding
 from infra.sandbox.engine.errors import VenueError
@@ -14,7 +12,6 @@ from infra.sandbox.market.series import (
     TICK_MS,
     Candles,
     candles_between,
-    from_ticks,
     next_open,
     open_time,
 )
@@ -39,8 +36,14 @@ def exchange_info(venue: Venue, now_ms: int) -> dict[str, Any]:
         "exchangeFilters": [],
         "assets": [{"asset": "USDT", "marginAvailable": True, "autoAssetExchange": "-10000"}],
         "symbols": [
-            shapes.instrument(one, trading=venue.is_trading(one.symbol, now_ms), first_ms=venue.market.first_ms)
-            for one in venue.market.instruments
+            shapes.instrument(
+                one,
+                status=venue.status(one.symbol, now_ms),
+                first_ms=venue.market.listed_ms(index),
+                delivery_ms=venue.exchange.state.delistings.get(one.symbol),
+                liquidation_fee=venue.exchange.clearance.fee,
+            )
+            for index, one in enumerate(venue.market.instruments)
         ],
     }
 
@@ -198,49 +201,17 @@ def depth(venue: Venue, params: Params, now_ms: int) -> dict[str, Any]:
     }
 
 
-def trades(venue: Venue, params: Params, *, aggregate: bool) -> list[dict[str, Any]]:
-    """Public trades: one per tick, numbered by it."""
-    symbol = symbol_of(params)
-    instrument = venue.instrument(symbol)
-    limit = params.limit(500, 1000)
-    newest = venue.ticked_ms // TICK_MS
-    first = params.integer("fromId")
-    start, end = params.integer("startTime"), params.integer("endTime")
-    if first is None and start is not None:
-        first = -(-start // TICK_MS)
-    last = min(newest, end // TICK_MS if end is not None else newest)
-    if first is None:
-        first = last - limit + 1
-    last = min(last, first + limit - 1)
-    found = from_ticks(venue.market, venue.index[symbol], first * TICK_MS, (last + 1) * TICK_MS)
-    falls = np.concatenate(([False], np.diff(found.close) < 0))
-    out: list[dict[str, Any]] = []
-    for opened, close, volume, fell in zip(
-        found.open_time.tolist(), found.close.tolist(), found.volume.tolist(), falls.tolist(), strict=True
-    ):
-        number = opened // TICK_MS
-        price = shapes.text(instrument.price(close))
-        quantity = shapes.text(instrument.quantity(volume))
-        if aggregate:
-            out.append({"a": number, "p": price, "q": quantity, "f": number, "l": number, "T": opened, "m": fell})
-        else:
-            quote = shapes.text(instrument.price(close) * instrument.quantity(volume))
-            out.append(
-                {"id": number, "price": price, "qty": quantity, "quoteQty": quote, "time": opened, "isBuyerMaker": fell}
-            )
-    return out
-
-
 def premium_index(venue: Venue, symbol: str, now_ms: int) -> dict[str, Any]:
     """Mark price and the funding to come."""
     mark = shapes.text(venue.last_price(symbol))
-    following = funding.next_boundary(now_ms)
+    interval = funding.interval_ms(venue.instrument(symbol))
+    following = funding.next_boundary(now_ms, interval)
     return {
         "symbol": symbol,
         "markPrice": mark,
         "indexPrice": mark,
         "estimatedSettlePrice": mark,
-        "lastFundingRate": shapes.text(funding.rate_at(venue.seed, symbol, following)),
+        "lastFundingRate": shapes.text(funding.rate_at(venue.seed, symbol, following, interval)),
         "interestRate": "0.00010000",
         "nextFundingTime": following,
         "time": now_ms,
@@ -252,7 +223,7 @@ def funding_history(venue: Venue, params: Params, now_ms: int) -> list[dict[str,
     symbol = symbol_of(params)
     instrument = venue.instrument(symbol)
     limit = params.limit(100, 1000)
-    step = funding.INTERVAL_MS
+    step = funding.interval_ms(instrument)
     end = min(params.integer("endTime") or now_ms, now_ms)
     start = params.integer("startTime")
     start = end - (limit - 1) * step if start is None else start
@@ -263,6 +234,6 @@ def funding_history(venue: Venue, params: Params, now_ms: int) -> list[dict[str,
             break
         candle = venue.market.history(venue.index[symbol], at - venue.market.base_ms, at)
         mark = shapes.text(instrument.price(int(candle.close[-1]))) if len(candle) else "0"
-        rate = shapes.text(funding.rate_at(venue.seed, symbol, at))
+        rate = shapes.text(funding.rate_at(venue.seed, symbol, at, step))
         out.append({"symbol": symbol, "fundingRate": rate, "fundingTime": at, "markPrice": mark})
     return out

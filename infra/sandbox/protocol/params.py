@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from enum import StrEnum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.engine.model import (
@@ -12,12 +13,17 @@ from infra.sandbox.engine.model import (
     OrderRequest,
     OrderType,
     PositionSide,
+    SelfTradePrevention,
     Side,
     TimeInForce,
     WorkingType,
 )
 
 E = TypeVar("E", bound=StrEnum)
+_WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
+_NUMBER: Final = re.compile(r"[+-]?([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?")
+_WHOLE_DIGITS: Final = 12
+_DECIMALS: Final = 16
 
 
 class Params:
@@ -42,10 +48,9 @@ class Params:
         value = self.text(name)
         if value is None:
             return default
-        try:
-            return int(value)
-        except ValueError:
-            raise VenueError(-1130, f"Data sent for parameter '{name}' is not valid.") from None
+        if not _WHOLE.fullmatch(value):
+            raise VenueError(-1130, f"Data sent for parameter '{name}' is not valid.")
+        return int(value)
 
     def limit(self, default: int, maximum: int) -> int:
         """Return how many rows are wanted."""
@@ -59,12 +64,13 @@ class Params:
         value = self.text(name)
         if value is None:
             return None
-        try:
-            number = Decimal(value)
-        except InvalidOperation:
-            number = Decimal("NaN")
-        if not number.is_finite():
+        if not _NUMBER.fullmatch(value):
             raise VenueError(-1100, f"Illegal characters found in parameter '{name}'.")
+        number = Decimal(value)
+        exponent = number.as_tuple().exponent
+        # Nothing that is traded here needs more digits, and arithmetic on more would no longer be exact.
+        if number.adjusted() >= _WHOLE_DIGITS or not isinstance(exponent, int) or exponent < -_DECIMALS:
+            raise VenueError(-1111)
         return number
 
     def flag(self, name: str) -> bool:
@@ -90,28 +96,49 @@ def symbol_of(params: Params) -> str:
     return params.required("symbol").upper()
 
 
+def _words(params: Params) -> tuple[Side, OrderType, TimeInForce]:
+    # A word that is wrong is told before one that is missing.
+    for kind, name, code in ((Side, "side", -1117), (OrderType, "type", -1116), (TimeInForce, "timeInForce", -1115)):
+        if params.text(name) is not None:
+            params.choice(kind, name, None, code)
+    return (
+        params.choice(Side, "side", None, -1117),
+        params.choice(OrderType, "type", None, -1116),
+        params.choice(TimeInForce, "timeInForce", TimeInForce.GTC, -1115),
+    )
+
+
+def _good_till(params: Params) -> int:
+    # The venue keeps seconds and ignores the rest.
+    return (params.integer("goodTillDate") or 0) // 1000 * 1000
+
+
 def order_request(params: Params) -> OrderRequest:
     """Read a plain order."""
     symbol = symbol_of(params)
-    side = params.choice(Side, "side", None, -1117)
-    kind = params.choice(OrderType, "type", None, -1116)
-    time_in_force = params.choice(TimeInForce, "timeInForce", TimeInForce.GTC, -1115)
-    if kind is OrderType.LIMIT and params.text("timeInForce") is None and params.text("priceMatch") is None:
+    side, kind, time_in_force = _words(params)
+    if kind is OrderType.LIMIT:
         params.required("timeInForce")
-    quantity = params.decimal("quantity")
-    if quantity is None and kind in {OrderType.LIMIT, OrderType.MARKET}:
+    if kind in {OrderType.LIMIT, OrderType.MARKET}:
         params.required("quantity")
+    if kind is OrderType.LIMIT:
+        params.required("price")
+    if params.flag("closePosition"):
+        raise VenueError(-4136)
     return OrderRequest(
         symbol=symbol,
         side=side,
         type=kind,
-        quantity=quantity or Decimal(0),
+        quantity=params.decimal("quantity") or Decimal(0),
         price=params.decimal("price") if kind is not OrderType.MARKET else None,
         time_in_force=time_in_force,
         reduce_only=params.flag("reduceOnly"),
         position_side=params.choice(PositionSide, "positionSide", PositionSide.BOTH, -4061),
         client_order_id=params.text("newClientOrderId") or "",
-        good_till_ms=(params.integer("goodTillDate") or 0) // 1000 * 1000,
+        good_till_ms=_good_till(params),
+        self_trade_prevention=params.choice(
+            SelfTradePrevention, "selfTradePreventionMode", SelfTradePrevention.EXPIRE_MAKER, -5039
+        ),
     )
 
 
@@ -120,8 +147,7 @@ def algo_request(params: Params) -> AlgoRequest:
     if (params.text("algoType") or "CONDITIONAL") != "CONDITIONAL":
         raise VenueError(-1130, "Data sent for parameter 'algoType' is not valid, expected CONDITIONAL.")
     symbol = symbol_of(params)
-    side = params.choice(Side, "side", None, -1117)
-    kind = params.choice(OrderType, "type", None, -1116)
+    side, kind, time_in_force = _words(params)
     close_position = params.flag("closePosition")
     quantity = params.decimal("quantity")
     if quantity is None and not close_position:
@@ -133,7 +159,7 @@ def algo_request(params: Params) -> AlgoRequest:
         quantity=quantity or Decimal(0),
         trigger_price=params.decimal("triggerPrice") or params.decimal("stopPrice"),
         price=params.decimal("price"),
-        time_in_force=params.choice(TimeInForce, "timeInForce", TimeInForce.GTC, -1115),
+        time_in_force=time_in_force,
         reduce_only=params.flag("reduceOnly"),
         close_position=close_position,
         position_side=params.choice(PositionSide, "positionSide", PositionSide.BOTH, -4061),
@@ -141,6 +167,6 @@ def algo_request(params: Params) -> AlgoRequest:
         callback_rate=params.decimal("callbackRate"),
         activate_price=params.decimal("activatePrice") or params.decimal("activationPrice"),
         client_algo_id=params.text("clientAlgoId") or params.text("newClientOrderId") or "",
-        good_till_ms=(params.integer("goodTillDate") or 0) // 1000 * 1000,
+        good_till_ms=_good_till(params),
         price_protect=params.flag("priceProtect"),
     )

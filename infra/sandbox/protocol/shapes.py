@@ -15,21 +15,27 @@ from infra.sandbox.engine.position import Position
 
 ORDER_TYPES = ["LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"]
 
+MONEY_DECIMALS = 8
+# The date on which the venue says that a perpetual contract is delivered: the end of 2100.
+NO_DELIVERY_MS = 4133404800000
+
 
 def text(value: Decimal) -> str:
     """Write a number without an exponent."""
     return f"{value:f}"
 
 
-def instrument(one: Instrument, *, trading: bool, first_ms: int) -> dict[str, Any]:
+def instrument(
+    one: Instrument, *, status: str, first_ms: int, delivery_ms: int | None, liquidation_fee: Decimal
+) -> dict[str, Any]:
     """One symbol of exchangeInfo."""
     return {
         "symbol": one.symbol,
         "pair": one.symbol,
         "contractType": "PERPETUAL",
-        "deliveryDate": 4133404800000,
+        "deliveryDate": NO_DELIVERY_MS if delivery_ms is None else delivery_ms,
         "onboardDate": first_ms,
-        "status": "TRADING" if trading else "BREAK",
+        "status": status,
         "maintMarginPercent": "2.5000",
         "requiredMarginPercent": "5.0000",
         "baseAsset": one.base,
@@ -43,7 +49,7 @@ def instrument(one: Instrument, *, trading: bool, first_ms: int) -> dict[str, An
         "underlyingSubType": ["Layer-1"],
         "settlePlan": 0,
         "triggerProtect": "0.0500",
-        "liquidationFee": "0.012500",
+        "liquidationFee": text(liquidation_fee),
         "marketTakeBound": "0.15",
         "maxMoveOrderLimit": 10000,
         "filters": [
@@ -102,11 +108,11 @@ def order(one: Order, *, acknowledge_only: bool = False) -> dict[str, Any]:
         "side": one.side.value,
         "positionSide": one.position_side.value,
         "stopPrice": text(one.stop_price),
-        "workingType": "CONTRACT_PRICE",
-        "priceProtect": False,
+        "workingType": one.working_type.value,
+        "priceProtect": one.price_protect,
         "origType": one.original_type.value,
         "priceMatch": "NONE",
-        "selfTradePreventionMode": "EXPIRE_MAKER",
+        "selfTradePreventionMode": one.self_trade_prevention.value,
         "goodTillDate": one.good_till_ms,
         "time": one.created_ms,
         "updateTime": one.updated_ms,
@@ -190,7 +196,7 @@ def position_risk(exchange: Exchange, one: Position, account: Margin) -> dict[st
     mark = margins.mark_of(state, one.symbol)
     initial = margins.initial_margin(state, one)
     orders = margins.order_margin(state, one.symbol, exchange.open_orders(one.symbol))
-    isolated = initial if one.symbol in state.isolated else ZERO
+    own = one.isolated_wallet + one.unrealized(mark) if one.symbol in state.isolated else ZERO
     return {
         "symbol": one.symbol,
         "positionSide": one.position_side.value,
@@ -200,15 +206,15 @@ def position_risk(exchange: Exchange, one: Position, account: Margin) -> dict[st
         "markPrice": text(mark),
         "unRealizedProfit": text(one.unrealized(mark)),
         "liquidationPrice": f"{margins.liquidation_price(state, one, account):.8f}",
-        "isolatedMargin": text(isolated),
+        "isolatedMargin": text(own),
         "notional": text(one.quantity * mark),
         "marginAsset": "USDT",
-        "isolatedWallet": text(isolated),
+        "isolatedWallet": text(one.isolated_wallet),
         "initialMargin": text(initial + orders),
         "maintMargin": text(margins.maintenance_margin(one, mark)),
         "positionInitialMargin": text(initial),
         "openOrderInitialMargin": text(orders),
-        "adl": 1,
+        "adl": margins.adl_quantile(state, one),
         "bidNotional": "0",
         "askNotional": "0",
         "updateTime": one.updated_ms,
@@ -226,8 +232,8 @@ def asset(account: Margin, now_ms: int) -> dict[str, Any]:
         "initialMargin": text(account.initial),
         "positionInitialMargin": text(account.position_initial),
         "openOrderInitialMargin": text(account.order_initial),
-        "crossWalletBalance": text(account.wallet),
-        "crossUnPnl": text(account.unrealized),
+        "crossWalletBalance": text(account.cross_wallet),
+        "crossUnPnl": text(account.cross_unrealized),
         "availableBalance": text(account.available),
         "maxWithdrawAmount": text(account.available),
         "marginAvailable": True,
@@ -246,8 +252,8 @@ def account_v3(exchange: Exchange, now_ms: int) -> dict[str, Any]:
         "totalMarginBalance": text(account.balance),
         "totalPositionInitialMargin": text(account.position_initial),
         "totalOpenOrderInitialMargin": text(account.order_initial),
-        "totalCrossWalletBalance": text(account.wallet),
-        "totalCrossUnPnl": text(account.unrealized),
+        "totalCrossWalletBalance": text(account.cross_wallet),
+        "totalCrossUnPnl": text(account.cross_unrealized),
         "availableBalance": text(account.available),
         "maxWithdrawAmount": text(account.available),
         "feeTier": 0,
@@ -274,8 +280,8 @@ def _account_position(exchange: Exchange, one: Position) -> dict[str, Any]:
         "leverage": str(state.leverage_of(one.symbol)),
         "isolated": isolated,
         "unrealizedProfit": text(one.unrealized(mark)),
-        "isolatedMargin": text(initial if isolated else ZERO),
-        "isolatedWallet": text(initial if isolated else ZERO),
+        "isolatedMargin": text(one.isolated_wallet + one.unrealized(mark) if isolated else ZERO),
+        "isolatedWallet": text(one.isolated_wallet),
         "notional": text(one.quantity * mark),
         "initialMargin": text(initial),
         "positionInitialMargin": text(initial),

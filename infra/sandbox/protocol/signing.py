@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
@@ -23,7 +22,7 @@ class Credentials:
 
     def sign(self, payload: str) -> str:
         """Signature of a payload in hexadecimal."""
-        return hmac.new(self.api_secret.encode(), payload.encode(), hashlib.sha256).hexdigest()
+        return hmac.digest(self.api_secret.encode(), payload.encode(), "sha256").hex()
 
 
 def check_key(credentials: Credentials, api_key: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+from infra.sandbox.engine.margin import maintenance_margin, mark_of
 from infra.sandbox.engine.model import (
     ZERO,
     AccountEvent,
@@ -12,6 +13,7 @@ from infra.sandbox.engine.model import (
     AlgoOrder,
     ConfigEvent,
     Event,
+    MarginCallEvent,
     Order,
     OrderEvent,
     TriggerRejectEvent,
@@ -32,6 +34,8 @@ def user_event(event: Event, state: EngineState) -> dict[str, Any]:
             return {"e": "ALGO_UPDATE", "T": event.time_ms, "E": event.time_ms, "o": _algo(event.algo, child)}
         case AccountEvent():
             return _account(event, state)
+        case MarginCallEvent():
+            return _margin_call(event, state)
         case ConfigEvent():
             return {
                 "e": "ACCOUNT_CONFIG_UPDATE",
@@ -77,15 +81,15 @@ def _order(event: OrderEvent) -> dict[str, Any]:
         "a": "0",
         "m": trade.is_maker if trade else False,
         "R": one.reduce_only,
-        "wt": "CONTRACT_PRICE",
+        "wt": one.working_type.value,
         "ot": one.original_type.value,
         "ps": one.position_side.value,
         "cp": one.close_position,
         "rp": text(trade.realized_pnl if trade else ZERO),
-        "pP": False,
+        "pP": one.price_protect,
         "si": 0,
         "ss": 0,
-        "V": "EXPIRE_MAKER",
+        "V": one.self_trade_prevention.value,
         "pm": "NONE",
         "gtd": one.good_till_ms,
     }
@@ -125,11 +129,9 @@ def _algo(one: AlgoOrder, child: Order | None) -> dict[str, Any]:
 
 
 def _account(event: AccountEvent, state: EngineState) -> dict[str, Any]:
-    wallet = text(state.wallet)
     positions = []
-    for key in event.positions:
-        one = state.positions[key]
-        mark = state.last_prices.get(one.symbol, ZERO)
+    for one in event.positions:
+        mark = mark_of(state, one.symbol)
         positions.append(
             {
                 "s": one.symbol,
@@ -139,15 +141,43 @@ def _account(event: AccountEvent, state: EngineState) -> dict[str, Any]:
                 "cr": text(one.realized_pnl),
                 "up": text(one.unrealized(mark)),
                 "mt": "isolated" if one.symbol in state.isolated else "cross",
-                "iw": "0",
+                "iw": text(one.isolated_wallet),
                 "ps": one.position_side.value,
             }
         )
     content: dict[str, Any] = {
         "m": event.reason,
-        "B": [{"a": "USDT", "wb": wallet, "cw": wallet, "bc": text(event.balance_change)}],
+        "B": [
+            {
+                "a": "USDT",
+                "wb": text(event.wallet),
+                "cw": text(event.cross_wallet),
+                "bc": text(event.balance_change),
+            }
+        ],
         "P": positions,
     }
     if event.symbol:
         content["S"] = event.symbol
     return {"e": "ACCOUNT_UPDATE", "T": event.time_ms, "E": event.time_ms, "a": content}
+
+
+def _margin_call(event: MarginCallEvent, state: EngineState) -> dict[str, Any]:
+    shape: dict[str, Any] = {"e": "MARGIN_CALL", "E": event.time_ms, "p": []}
+    if event.cross_wallet is not None:
+        shape["cw"] = text(event.cross_wallet)
+    for one in event.positions:
+        mark = mark_of(state, one.symbol)
+        shape["p"].append(
+            {
+                "s": one.symbol,
+                "ps": one.position_side.value,
+                "pa": text(one.quantity),
+                "mt": "ISOLATED" if one.symbol in state.isolated else "CROSSED",
+                "iw": text(one.isolated_wallet),
+                "mp": text(mark),
+                "up": text(one.unrealized(mark)),
+                "mm": text(maintenance_margin(one, mark)),
+            }
+        )
+    return shape

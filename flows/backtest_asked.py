@@ -1,0 +1,70 @@
+"""What a backtest is asked to do, read from what people write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+
+from feature_store.errors import BadInputError
+from flows.replay.market import VenueCosts
+from flows.replay.sweep import swept_policies
+from flows.settings import parse_moment
+from inference.domain.policy import Policy
+from inference.policy.policy_file import read_policy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a backtest was asked to do, once it is sure that it can be."""
+
+    policy: Policy
+    sets: Sequence[tuple[dict[str, str], Policy]]
+    balance: Decimal
+    costs: VenueCosts
+    start_ms: int | None
+    end_ms: int | None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        policy: str | None = None,
+        sweep: Sequence[str] = (),
+        balance: str = "10000",
+        spread_bps: str = "1",
+        start: str | None = None,
+        end: str | None = None,
+    ) -> Asked:
+        """
+        Read what people write.
+
+        Raises:
+            BadInputError: A value, a rule, a moment or the policy's file cannot be used.
+        """
+        rules = read_policy(None if policy is None else Path(policy).expanduser())
+        money = _amount(balance, "--balance")
+        if not 0 < money <= 1_000_000_000:
+            raise BadInputError(f"--balance must lie above 0 and up to 1,000,000,000, was {balance}")
+        moments = [None if one is None else int(parse_moment(one).timestamp() * 1000) for one in (start, end)]
+        if moments[0] is not None and moments[1] is not None and moments[0] >= moments[1]:
+            raise BadInputError(f"A window ends after its start, was {start} to {end}")
+        return cls(
+            policy=rules,
+            sets=swept_policies(rules, sweep) if sweep else (),
+            balance=money,
+            costs=VenueCosts(taker_fee=rules.taker_fee, spread_bps=_amount(spread_bps, "--spread-bps")),
+            start_ms=moments[0],
+            end_ms=moments[1],
+        )
+
+
+def _amount(text: str, option: str) -> Decimal:
+    try:
+        found = Decimal(text)
+    except ArithmeticError:
+        found = Decimal("NaN")
+    if not found.is_finite():
+        raise BadInputError(f"{option} needs a number, was {text!r}")
+    return found

@@ -1,0 +1,69 @@
+"""What a worker's journal says that the champion predicted, candle by candle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from flows.training.dataset import Dataset, Floats, Rows
+from inference.domain.events import CandlesDecided
+from inference.domain.signal import Direction, SignalScore
+from inference.journal.codec import entry_of, event_of
+from inference.journal.reader import whole_lines
+
+_MARK = f'"{CandlesDecided.event_type}"'.encode()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LivePredictions:
+    """Expected log return and probability of a rise, by symbol and close time of the candle."""
+
+    said: dict[tuple[str, int], tuple[float, float]] = field(default_factory=dict)
+
+    def over(
+        self, dataset: Dataset, rows: Rows, expected: Floats, probability_up: Floats
+    ) -> tuple[Floats, Floats, int]:
+        """Return predictions with what was said live in place of what was replayed, and of how many rows it was."""
+        expected, probability_up = expected.copy(), probability_up.copy()
+        if not self.said:
+            return expected, probability_up, 0
+        closes: npt.NDArray[np.int64] = rows.open_time_ms + dataset.timeframe_ms
+        found = 0
+        for place, (series, close_ms) in enumerate(zip(rows.series.tolist(), closes.tolist(), strict=True)):
+            live = self.said.get((dataset.symbols[series], close_ms))
+            if live is not None:
+                expected[place], probability_up[place] = live
+                found += 1
+        return expected, probability_up, found
+
+
+def live_predictions(journal: Path, version: str, digest: str) -> LivePredictions:
+    """
+    Return what the worker of this home said with one version; nothing where there is no journal.
+
+    Raises:
+        JournalError: An entry cannot be read.
+    """
+    named = f"{version}:{digest[:12]}"
+    said: dict[tuple[str, int], tuple[float, float]] = {}
+    for line in whole_lines(journal):
+        # Most entries are of other kinds, and reading one is costly.
+        if _MARK not in line or named.encode() not in line:
+            continue
+        event = event_of(entry_of(line))
+        if not isinstance(event, CandlesDecided):
+            continue
+        for candidate in event.snapshot.candidates:
+            signal = candidate.signal
+            if signal.model_version == named:
+                said[signal.symbol, signal.feature_time_ms] = (signal.expected_return, _rising(signal))
+    return LivePredictions(said)
+
+
+def _rising(signal: SignalScore) -> float:
+    if signal.direction is Direction.FLAT:
+        return 0.5
+    return signal.probability if signal.direction is Direction.LONG else 1 - signal.probability

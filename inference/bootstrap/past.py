@@ -1,0 +1,37 @@
+"""What a worker has to know of the lives before this one, as its journal tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from inference.domain.events import AccountMarked, CandlesDecided, FeaturesUsed, Noted
+from inference.execution.book import Book
+from inference.journal.codec import Entry, event_of
+from inference.supervision.approval import APPROVED, VERDICT
+
+
+@dataclass(slots=True)
+class Past:
+    """
+    Orders and positions, the account's last mark, and what was decided of models.
+
+    `decided` holds the type and the detail of each decision, in their order; `mark_ms` is venue time.
+    """
+
+    book: Book
+    mark: AccountMarked | None = None
+    mark_ms: int = 0
+    decided: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+
+    def visit(self, entry: Entry) -> None:
+        """Take in one entry; entries come in the journal's order."""
+        # Decisions and what they read are the bulk of a journal and change nothing that execution knows.
+        if entry.type in (CandlesDecided.event_type, FeaturesUsed.event_type):
+            return
+        event = event_of(entry)
+        if isinstance(event, AccountMarked):
+            self.mark, self.mark_ms = event, entry.timestamp_ms
+        if isinstance(event, Noted) and event.event_type in (VERDICT, APPROVED):
+            self.decided.append((event.event_type, event.detail))
+        self.book.apply(event)

@@ -1,0 +1,38 @@
+"""What changes an account leaves this process only while it is the account's one writer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from feature_store.venue.errors import RetryableError
+from feature_store.venue.requests import Urgency, kind_of
+
+# A stream's key is everybody's who knows the account, and renewing it changes nothing.
+_HARMLESS = frozenset({"listenKey"})
+
+
+class NotTheWriterError(RetryableError):
+    """Another process may trade this account, or we cannot tell; nothing was sent."""
+
+
+def guard_writes(exchange: Any, check: Callable[[Urgency], str]) -> None:
+    """
+    Let `check` refuse every request of a ccxt client that would change the account; it returns why, or nothing.
+
+    It is told how urgent the request is: what can only reduce risk is.
+
+    It is asked once the request carries its timestamp: whatever holds the process up from then on, the venue refuses
+    a request that comes later than its window, by which time nobody else trades yet.
+    """
+    sign = exchange.sign
+
+    def sign_and_check(path: Any, api: Any = "public", method: Any = "GET", *rest: Any, **named: Any) -> Any:
+        request = sign(path, api, method, *rest, **named)
+        if method != "GET" and "rivate" in str(api) and path not in _HARMLESS:
+            params = rest[0] if rest else named.get("params")
+            if reason := check(kind_of(str(path), api, str(method), params).urgency):
+                raise NotTheWriterError(f"Nothing was sent: {reason}")
+        return request
+
+    exchange.sign = sign_and_check

@@ -1,0 +1,137 @@
+"""The newest candles that features were made from: what a venue says of them later is held against these."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.candle import CandleBlock, Timeframe
+from feature_store.errors import BadInputError, CorruptFileError
+from feature_store.files import replace_bytes
+
+REMEMBERED = 499
+"""Candles that are remembered of each symbol: as many as the venue tells at its smallest weight."""
+
+_REMEDY = "Remove it: candles are read from the venue again."
+
+
+class RecentCandles:
+    """What was taken in of each symbol lately, in order; pure, and 24 kB for each symbol."""
+
+    def __init__(self, timeframe: Timeframe) -> None:
+        self._step = timeframe.milliseconds
+        self._rings: dict[str, _Ring] = {}
+
+    def add(self, symbol: str, block: CandleBlock) -> None:
+        """Remember candles that are newer than all before; the oldest are forgotten."""
+        self._rings.setdefault(symbol, _Ring()).add(block.open_time_ms, block.values)
+
+    def block(self, symbol: str) -> CandleBlock:
+        """Return what is remembered of a symbol, oldest first."""
+        ring = self._rings.get(symbol)
+        return CandleBlock.empty() if ring is None else ring.block()
+
+    def holes(self, symbol: str) -> tuple[int, ...]:
+        """Return the open times among the remembered candles at which there was none."""
+        ring = self._rings.get(symbol)
+        if ring is None or ring.is_whole(self._step):
+            return ()
+        times = ring.block().open_time_ms
+        return tuple(np.setdiff1d(np.arange(times[0], times[-1], self._step), times).tolist())
+
+    def changes(self, symbol: str, block: CandleBlock) -> CandleBlock:
+        """Return those candles, within the time that is remembered, of which none or another one was taken in."""
+        known = self.block(symbol)
+        first, last = known.first_open_time_ms, known.last_open_time_ms
+        if first is None or last is None:
+            return CandleBlock.empty()
+        block = block.since(first).until(last + 1)
+        place = np.searchsorted(known.open_time_ms, block.open_time_ms)
+        same = known.open_time_ms[place] == block.open_time_ms
+        same &= (known.values[place] == block.values).all(axis=1)
+        return CandleBlock(block.open_time_ms[~same], block.values[~same])
+
+    def replace(self, symbol: str, changed: CandleBlock) -> None:
+        """Remember candles that came late, or in place of others."""
+        known = self.block(symbol)
+        kept = ~np.isin(known.open_time_ms, changed.open_time_ms)
+        times = np.concatenate([known.open_time_ms[kept], changed.open_time_ms])
+        values, order = np.concatenate([known.values[kept], changed.values]), np.argsort(times)
+        self.forget(symbol)
+        self.add(symbol, CandleBlock(times[order], values[order]))
+
+    def forget(self, symbol: str) -> None:
+        """Remember nothing of a symbol."""
+        self._rings.pop(symbol, None)
+
+    def symbols(self) -> tuple[str, ...]:
+        """Return the symbols of which something is remembered."""
+        return tuple(symbol for symbol, ring in self._rings.items() if ring.seen)
+
+
+class _Ring:
+    """The n-th candle stands in row n % 499, so that nothing is moved."""
+
+    def __init__(self) -> None:
+        self.seen = 0
+        self._times = np.zeros(REMEMBERED, np.int64)
+        self._values = np.zeros((REMEMBERED, 5))
+
+    def add(self, times: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> None:
+        kept = min(len(times), REMEMBERED)
+        rows = (self.seen + np.arange(len(times) - kept, len(times))) % REMEMBERED
+        self._times[rows], self._values[rows] = times[len(times) - kept :], values[len(times) - kept :]
+        self.seen += len(times)
+
+    def is_whole(self, step: int) -> bool:
+        held = min(self.seen, REMEMBERED)
+        if held == 0:
+            return True
+        last, first = self._times[(self.seen - 1) % REMEMBERED], self._times[(self.seen - held) % REMEMBERED]
+        return int(last - first) // step + 1 == held
+
+    def block(self) -> CandleBlock:
+        rows = np.arange(max(self.seen - REMEMBERED, 0), self.seen) % REMEMBERED
+        return CandleBlock(self._times[rows], self._values[rows])
+
+
+def write_recent(path: Path, recent: RecentCandles) -> None:
+    """Write what is remembered; the file is replaced as a whole."""
+    blocks = {symbol: recent.block(symbol) for symbol in recent.symbols()}
+    whole = CandleBlock.empty().concat(*blocks.values())
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        symbols=np.array(list(blocks), np.str_),
+        counts=np.array([len(block) for block in blocks.values()], np.int64),
+        open_time_ms=whole.open_time_ms,
+        values=whole.values,
+    )
+    replace_bytes(path, buffer.getvalue())
+
+
+def read_recent(path: Path) -> Mapping[str, CandleBlock]:
+    """
+    Return what `write_recent` wrote, by symbol; nothing where there is no file.
+
+    Raises:
+        CorruptFileError: The file is damaged.
+    """
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as stored:
+            symbols, counts = stored["symbols"].tolist(), stored["counts"]
+            whole = CandleBlock(stored["open_time_ms"], stored["values"])
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile, BadInputError) as error:
+        raise CorruptFileError(path, f"it cannot be read ({error})", _REMEDY) from error
+    ends = np.cumsum(counts).tolist()
+    if len(symbols) != len(ends) or (ends or [0])[-1] != len(whole):
+        raise CorruptFileError(path, "its parts do not fit together", _REMEDY)
+    begins = [0, *ends][: len(ends)]
+    return {symbol: whole[begin:end] for symbol, begin, end in zip(symbols, begins, ends, strict=True)}

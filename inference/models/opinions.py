@@ -1,0 +1,33 @@
+"""What a bundle says of the newest candle of many symbols, as signals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from feature_store.features.live import LatestFeatures
+from inference.domain.signal import SignalScore
+from inference.models.bundle import Bundle
+from inference.signals.scoring import signals
+
+
+def opinions(
+    bundle: Bundle, version: str, latest: LatestFeatures, rows: Sequence[int], *, venue: str, timeframe_ms: int
+) -> tuple[SignalScore, ...]:
+    """Return one signal for each of `rows` of `latest`, in their order."""
+    # As a rule all are ready: windows are large, and are not copied once more then.
+    chosen = slice(None) if len(rows) == len(latest.symbols) else list(rows)
+    returns = latest.returns[chosen].astype(np.float32)
+    moments = np.asarray(latest.open_time_ms[chosen], np.int64)
+    scores = bundle.score(latest.model_inputs[chosen], latest.windows[chosen], returns, moments)
+    symbols = [latest.symbols[row] for row in rows]
+    return signals(
+        scores,
+        symbols=symbols,
+        feature_times_ms=[int(latest.open_time_ms[row]) + timeframe_ms for row in rows],
+        venue=venue,
+        model_version=f"{version}:{bundle.digest[:12]}",
+        weights=bundle.weights,
+        regimes=bundle.regimes(returns, symbols),
+    )

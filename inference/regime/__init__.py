@@ -1,0 +1,1 @@
+"""What kind of market a series is in."""
