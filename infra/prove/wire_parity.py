@@ -19,7 +19,7 @@ from infra.prove.proof import Proof, Size
 from infra.prove.stage import Stage
 from infra.prove.wire_candles import WireCandles, made, recorded
 from infra.prove.wire_replay import first_candle_ms, market_of, replayed, said_of
-from infra.prove.wire_worker import SEED, STEP_MS, Traded, trade
+from infra.prove.wire_worker import SEED, STEP_MS, Traded, kept_out, trade
 
 SEEDS = {Size.FULL: (1, 2, 3, 4, 5), Size.CI: (1,)}
 WINDOWS = {Size.FULL: 3, Size.CI: 1}
@@ -47,6 +47,7 @@ _PLACED = ("symbol", "side", "orderType", "quantity", "triggerPrice", "reduceOnl
 class _Compared:
     decisions: int = 0
     opinions: int = 0
+    kept_out: int = 0
     orders: int = 0
     fills: int = 0
     funding: int = 0
@@ -66,9 +67,9 @@ def prove(size: Size) -> Proof:
             began = monotonic()
             one = _compared(stage, market, folder, bundle, policy, DECISIONS[size], f"market-{number}")
             details.append(
-                f"{market.name}: {one.decisions} candles, {one.opinions} opinions, {one.orders} orders, {one.fills} "
-                f"fills, {one.funding} payments of funding, {len(one.differences)} differences "
-                f"({monotonic() - began:.0f} s)"
+                f"{market.name}: {one.decisions} candles, {one.opinions} opinions ({one.kept_out} of them heard by a "
+                f"worker that was not ready), {one.orders} orders, {one.fills} fills, {one.funding} payments of "
+                f"funding, {len(one.differences)} differences ({monotonic() - began:.0f} s)"
             )
             for name in ("decisions", "opinions", "orders", "fills", "funding"):
                 setattr(total, name, getattr(total, name) + getattr(one, name))
@@ -108,7 +109,10 @@ def _compared(
         found.differences.append(f"{heard} opinions over the wire, {len(said)} in process")
     # What is decided at the last close is not followed to its end.
     until_ms = closes[-1]
-    market = market_of(candles, said, threshold=bundle.threshold, seed=SEED, until_ms=until_ms + STEP_MS)
+    out = {(one.snapshot.candle_close_ms, symbol) for one in wire.decided for symbol in kept_out(one)}
+    heeded = {key: one for key, one in said.items() if key not in out}
+    found.kept_out = len(out)
+    market = market_of(candles, heeded, threshold=bundle.threshold, seed=SEED, until_ms=until_ms + STEP_MS)
     _hold_against(found, wire, market, read_policy(policy), until_ms)
     return found
 

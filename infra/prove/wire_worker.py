@@ -16,6 +16,7 @@ from urllib.request import Request, urlopen
 import msgspec
 
 from feature_store.clock import monotonic
+from inference.domain.decision import DenyCode
 from inference.domain.events import CandlesDecided, FeaturesUsed
 from infra.prove.record import events_in
 from infra.prove.servers import Servers
@@ -29,6 +30,8 @@ SEED = 7
 # Looks at which nobody does anything, before time goes on.
 _QUIET_LOOKS = 8
 _LOOK_S = 0.05
+# What is not the strategy's word: the worker was not ready yet, or the venue did not answer in time.
+_NOT_OF_THE_STRATEGY = frozenset({DenyCode.TRADING_STATE, DenyCode.NO_QUOTE, DenyCode.STALE_DATA})
 # What a worker decides first depends on when it was ready; until then no candle is waited for.
 _BEGUN_BY_S = 6.0
 _PATIENCE_S = 420.0
@@ -120,6 +123,11 @@ def _until_settled(url: str, journal: _Journal, worker: int) -> None:
             if monotonic() < begun_by if newest is None else newest < held_ms:
                 looks = 0
         time.sleep(_LOOK_S)
+
+
+def kept_out(decided: CandlesDecided) -> frozenset[str]:
+    """Return the symbols that were denied for the state of the worker or the venue, of which no replay can know."""
+    return frozenset(one.symbol for one in decided.denied if one.code in _NOT_OF_THE_STRATEGY)
 
 
 def asleep(pid: int) -> bool:

@@ -24,7 +24,7 @@ from inference.domain.signal import Direction
 from inference.journal.codec import event_of
 from inference.journal.reader import read_entries
 from inference.policy.policy_file import read_policy
-from infra.prove.wire_worker import asleep
+from infra.prove.wire_worker import asleep, kept_out
 from tests.sandbox_support import ROOT, SandboxProcess, running_sandbox
 from tests.worker_bundle import make_bundle
 
@@ -123,7 +123,7 @@ def decisions(home: Path) -> list[CandlesDecided]:
 
 
 def scored(blocks: dict[str, CandleBlock], decided: list[CandlesDecided]) -> ScoredMarket:
-    """Return the candles with the very opinions that the worker acted on."""
+    """Return the candles with the very opinions that the worker could act on: those of a worker that was ready."""
     unified = {name: f"{name.removesuffix('USDT')}/USDT:USDT" for name in blocks}
     places = {symbol: name for name, symbol in unified.items()}
     atr = {symbol: np.full(BEFORE + AFTER, np.nan) for symbol in places}
@@ -131,7 +131,10 @@ def scored(blocks: dict[str, CandleBlock], decided: list[CandlesDecided]) -> Sco
     threshold = 0.5
     for one in decided:
         open_ms = one.snapshot.candle_close_ms - STEP_MS
+        out = kept_out(one)
         for candidate in one.snapshot.candidates:
+            if candidate.signal.symbol in out:
+                continue
             signal_, symbol = candidate.signal, candidate.signal.symbol
             rising = signal_.probability if signal_.direction is Direction.LONG else 1 - signal_.probability
             said[symbol].append((open_ms, signal_.expected_return, rising))
