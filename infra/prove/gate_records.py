@@ -1,0 +1,122 @@
+"""
+Outcomes of gate trials kept in the repository, so that a campaign of hours can be spread over days and machines.
+
+`python -m infra.prove.gate_records` writes those that this machine has run for the code as it is. They count only for
+exactly that code, and a proof runs some of them again, chosen anew each time: whoever doubts them all removes the file.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from feature_store.errors import BadInputError
+from infra.prove.gate_trials import ROOT, Outcome, Trial, code_digest, run
+
+RAN = ROOT / "var-prove" / "gates"
+KEPT = ROOT / "infra" / "prove" / "kept"
+# Floats of another machine's arithmetic may differ in their last digits; a verdict may not.
+_RELATIVE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What running some kept trials again has shown; `different` tells what was not as kept."""
+
+    tried: int
+    different: tuple[str, ...]
+
+    def told(self, laid: int) -> tuple[str, ...]:
+        """Return lines about it, none where the repository kept nothing; `laid` is how much it kept."""
+        if not laid:
+            return ()
+        equal = self.tried - len(self.different)
+        return (f"{laid} outcomes are the repository's; {self.tried} run again, {equal} as kept", *self.different)
+
+
+def restore(digest: str | None = None, *, kept: Path = KEPT, ran: Path = RAN) -> frozenset[str]:
+    """
+    Lay what the repository keeps beside what this machine has run, without touching that; return the keys laid.
+
+    Raises:
+        BadInputError: The file holds something else than outcomes.
+    """
+    digest = digest or code_digest()
+    place = ran / digest
+    laid = set()
+    for outcome in read(kept / f"{digest}.jsonl"):
+        path = place / f"{outcome.trial.key}.json"
+        if not path.exists():
+            place.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(msgspec.json.encode(outcome))
+            laid.add(outcome.trial.key)
+    return frozenset(laid)
+
+
+def keep(digest: str | None = None, *, kept: Path = KEPT, ran: Path = RAN) -> tuple[Path, int]:
+    """Write all outcomes there are for the code as it is, and take those of other code away; return where, how many."""
+    digest = digest or code_digest()
+    path = kept / f"{digest}.jsonl"
+    found = {outcome.trial.key: outcome for outcome in read(path)}
+    for one in (ran / digest).glob("*.json"):
+        outcome = msgspec.json.decode(one.read_bytes(), type=Outcome)
+        found.setdefault(outcome.trial.key, outcome)
+    kept.mkdir(parents=True, exist_ok=True)
+    for other in kept.glob("*.jsonl"):
+        other.unlink()
+    path.write_bytes(b"".join(msgspec.json.encode(found[key]) + b"\n" for key in sorted(found)))
+    return path, len(found)
+
+
+def read(path: Path) -> list[Outcome]:
+    """
+    Return the outcomes of a file, none where there is no file.
+
+    Raises:
+        BadInputError: A line is no outcome, or a trial is told of twice.
+    """
+    if not path.exists():
+        return []
+    found: list[Outcome] = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            found.append(msgspec.json.decode(line, type=Outcome))
+        except msgspec.DecodeError as error:
+            raise BadInputError(f"{path.name}, line {number} is no outcome of a trial: {error}") from error
+    if len({one.trial.key for one in found}) != len(found):
+        raise BadInputError(f"{path.name} tells of a trial twice")
+    return found
+
+
+def run_again(trials: Sequence[Trial], laid: frozenset[str], count: int, *, ran: Path = RAN) -> Again:
+    """Run some trials again whose outcome the repository keeps, chosen at random, and hold them against it."""
+    there = sorted((one for one in trials if one.key in laid), key=lambda one: (len(one.members), one.key))
+    chosen = secrets.SystemRandom().sample(there, min(count, len(there)))
+    place = ran / code_digest()
+    different = []
+    for trial in chosen:
+        known = msgspec.json.decode((place / f"{trial.key}.json").read_bytes(), type=Outcome)
+        if not same(known, run(trial)):
+            different.append(f"not as kept: {trial}")
+    return Again(len(chosen), tuple(different))
+
+
+def same(one: Outcome, other: Outcome) -> bool:
+    """Whether two outcomes tell the same, how long they took aside."""
+    words = ("trial", "promoted", "refusals", "failed", "trades")
+    if any(getattr(one, word) != getattr(other, word) for word in words):
+        return False
+    figures = ("ic", "net", "sharpe", "oracle_net", "oracle_sharpe")
+    return all(
+        abs(getattr(one, figure) - getattr(other, figure)) <= _RELATIVE * max(1.0, abs(getattr(one, figure)))
+        for figure in figures
+    )
+
+
+if __name__ == "__main__":
+    where, how_many = keep()
+    print(f"{how_many} outcomes kept in {where.relative_to(ROOT)}")
