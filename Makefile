@@ -12,8 +12,9 @@ SIZE ?= full
 PROVE_FLAGS ?=
 TESTS ?= tests
 REQUIRE_ALL ?=
-# Processes that run the tests, file by file; 1 runs them in one, as a debugger needs it.
-WORKERS ?= 2
+# Processes that run the tests, file by file; 1 runs them in one, as a debugger needs it. More than there are cores:
+# tests of servers mostly wait for them.
+WORKERS ?= 3
 
 BIN := .venv/bin
 WORKER_BIN := .venv-worker/bin
@@ -67,7 +68,7 @@ demo: setup ## Train, promote and trade on embedded defaults; ARGS="--once" ends
 	@$(BIN)/qtctl demo $(ARGS)
 
 test: setup ## Run the tests; REQUIRE_ALL=1 deselects nothing, WORKERS=1 runs them in one process
-	@REQUIRE_ALL=$(REQUIRE_ALL) $(BIN)/pytest $(if $(filter-out 0 1,$(WORKERS)),-n $(WORKERS) --dist loadfile) $(TESTS) $(ARGS)
+	@REQUIRE_ALL=$(REQUIRE_ALL) $(BIN)/pytest $(if $(filter-out 0 1,$(WORKERS)),-n $(WORKERS) --dist loadfile --no-loadscope-reorder) $(TESTS) $(ARGS)
 
 check: setup format lint types imports ## Format, lint, types and import contracts, as CI does
 

@@ -31,6 +31,24 @@ AVAILABLE = {
     "needs_postgres": (lambda: shutil.which("initdb") is not None, "install Debian's package postgresql"),
 }
 
+# Files that take longest come first, so that no process of tests is left alone with one of them at the end.
+LONGEST = (
+    "fault/test_demo_recovery.py",
+    "integration/test_worker_process.py",
+    "integration/test_flows_retrain.py",
+    "integration/test_demo_end_to_end.py",
+    "integration/test_cli_bad_input.py",
+    "integration/test_flows_failures.py",
+    "integration/test_flows_promote.py",
+    "integration/test_feed_live.py",
+    "integration/test_worker_models.py",
+    "integration/test_single_writer.py",
+    "unit/test_feature_proofs.py",
+    "integration/test_features_machine_code.py",
+    "integration/test_backtest_wire.py",
+    "fault/test_budget_processes.py",
+)
+
 _deselected: dict[str, int] = {}
 _REFUSED = pytest.StashKey[str]()
 
@@ -52,10 +70,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # One of several processes cannot refuse the run in words: its tests say it.
         for item in drop:
             item.stash[_REFUSED] = reason
-        return
-    if drop:
+    elif drop:
         config.hook.pytest_deselected(items=drop)
         items[:] = keep
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> int:
+    """Return which turn the file of a test has; within one, and among all others, tests stay in their order."""
+    name = item.path.relative_to(Path(__file__).parent).as_posix()
+    return LONGEST.index(name) if name in LONGEST else len(LONGEST)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,21 +1,16 @@
-"""Whole trainings on markets of known truth, judged by the gates, kept on disk so that a campaign can go on later."""
+"""Whole trainings on markets of known truth, judged by the gates, with all imported here that a verdict depends on."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import multiprocessing
-import os
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Literal
 
 import grimp
 import msgspec
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from scipy.stats import beta
 
 from feature_store.clock import monotonic
@@ -128,30 +123,6 @@ def run(trial: Trial) -> Outcome:
     )
 
 
-def campaign(trials: Sequence[Trial], folder: Path, *, processes: int | None = None) -> list[Outcome]:
-    """
-    Return the outcome of each trial, running those that are not in `folder` yet.
-
-    Each is kept when it is done, under a digest of the code that decides it: a campaign that was interrupted goes on.
-    """
-    place = folder / code_digest()
-    place.mkdir(parents=True, exist_ok=True)
-    known = {trial.key: place / f"{trial.key}.json" for trial in trials}
-    done = {key: msgspec.json.decode(path.read_bytes(), type=Outcome) for key, path in known.items() if path.exists()}
-    # The long ones first: the last to end decides how long all take.
-    missing = sorted((t for t in trials if t.key not in done), key=lambda trial: -len(trial.members))
-    with _progress() as progress:
-        task = progress.add_task("trials", total=len(trials), completed=len(done))
-        for outcome in _run_all(missing, processes or os.cpu_count() or 1):
-            path = known[outcome.trial.key]
-            part = path.with_suffix(".part")
-            part.write_bytes(msgspec.json.encode(outcome))
-            part.rename(path)
-            done[outcome.trial.key] = outcome
-            progress.advance(task)
-    return [done[trial.key] for trial in trials]
-
-
 def upper_limit(found: int, of: int, confidence: float = 0.95) -> float:
     """Return the one-sided upper limit of a rate (Clopper and Pearson, 1934)."""
     return 1.0 if found >= of else float(beta.ppf(confidence, found + 1, of - found))
@@ -160,22 +131,6 @@ def upper_limit(found: int, of: int, confidence: float = 0.95) -> float:
 def lower_limit(found: int, of: int, confidence: float = 0.95) -> float:
     """Return the one-sided lower limit of a rate (Clopper and Pearson, 1934)."""
     return 0.0 if found <= 0 else float(beta.ppf(1 - confidence, found, of - found + 1))
-
-
-def _run_all(trials: Sequence[Trial], processes: int) -> Iterator[Outcome]:
-    if not trials:
-        return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(processes, len(trials)), mp_context=context, max_tasks_per_child=8) as pool:
-        for future in as_completed([pool.submit(run, trial) for trial in trials]):
-            yield future.result()
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    )
 
 
 def _frames(trial: Trial) -> tuple[FrameSet, Truth | None]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from infra.prove.gate_campaign import campaign
 from infra.prove.gate_markets import has_recorded
 from infra.prove.gate_records import RAN, restore, run_again
-from infra.prove.gate_trials import EVERYONE, TREES, Outcome, Trial, campaign, upper_limit
+from infra.prove.gate_trials import EVERYONE, TREES, Outcome, Trial, upper_limit
 from infra.prove.proof import Proof, Size
 from infra.prove.recorded_markets import FOLDER_VARIABLE
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
+from infra.prove.gate_campaign import campaign
 from infra.prove.gate_records import RAN, restore, run_again
-from infra.prove.gate_trials import EVERYONE, ROOT, TREES, Outcome, Trial, campaign, lower_limit, upper_limit
+from infra.prove.gate_trials import EVERYONE, ROOT, TREES, Outcome, Trial, lower_limit, upper_limit
 from infra.prove.proof import Proof, Size
 from infra.sandbox.market.equations import DEFAULT_EDGE
 

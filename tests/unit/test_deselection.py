@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST
+
 ROOT = Path(__file__).resolve().parents[2]
 ADVICE = "install Debian's package systemd"
 UNITS = len(list((ROOT / "infra" / "systemd").glob("*.service")))
@@ -56,3 +58,9 @@ def test_several_processes_leave_nothing_out_where_everything_is_required():
     assert done.returncode == 1
     assert f"needs_systemd: {ADVICE}" in done.stdout
     assert f"{UNITS} failed, " in done.stdout or f" passed, {UNITS} error" in done.stdout
+
+
+def test_the_longest_files_are_there():
+    """A file that was renamed would be run last again without anybody seeing it."""
+    folder = Path(__file__).resolve().parents[1]
+    assert [name for name in LONGEST if not (folder / name).is_file()] == []

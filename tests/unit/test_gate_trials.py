@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from flows.training.pack import ExportParityError
 from flows.training.tripwires import TripwireError
-from infra.prove import gate_trials, null_gate
+from infra.prove import gate_campaign, gate_trials, null_gate
+from infra.prove.gate_campaign import campaign
 from infra.prove.gate_markets import BLOCK, synthetic_frames
-from infra.prove.gate_trials import Outcome, Trial, campaign, lower_limit, upper_limit
+from infra.prove.gate_trials import Outcome, Trial, lower_limit, upper_limit
 from infra.prove.null_gate import trials
 from infra.prove.power import share_of_oracle
 from infra.prove.proof import Size
@@ -42,12 +44,28 @@ def test_a_campaign_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Mon
         ran.extend(trial.seed for trial in some)
         return [Outcome(trial=trial, promoted=trial.seed == 3) for trial in some]
 
-    monkeypatch.setattr(gate_trials, "_run_all", one_by_one)
+    monkeypatch.setattr(gate_campaign, "_run_all", one_by_one)
     first = [Trial(market="synthetic", seed=seed) for seed in (1, 2)]
     campaign(first, tmp_path)
     found = campaign([*first, Trial(market="synthetic", seed=3)], tmp_path)
     assert ran == [1, 2, 3]
     assert [one.promoted for one in found] == [False, False, True]
+
+
+def test_a_campaign_of_many_trials_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes are replaced after some trials each, and the work that is left is taken up by others."""
+    pools: list[int] = []
+
+    def pool(size: int, mp_context: object) -> ThreadPoolExecutor:
+        assert mp_context is not None
+        pools.append(size)
+        return ThreadPoolExecutor(size)
+
+    monkeypatch.setattr(gate_campaign, "ProcessPoolExecutor", pool)
+    monkeypatch.setattr(gate_campaign, "run", lambda trial: Outcome(trial=trial, promoted=False))
+    found = campaign([Trial(market="synthetic", seed=seed) for seed in range(33)], tmp_path, processes=2)
+    assert [one.trial.seed for one in found] == list(range(33))
+    assert pools == [2, 2, 1]
 
 
 def test_another_code_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,9 +76,9 @@ def test_another_code_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ran.extend(trial.seed for trial in some)
         return [Outcome(trial=trial, promoted=False) for trial in some]
 
-    monkeypatch.setattr(gate_trials, "_run_all", one_by_one)
+    monkeypatch.setattr(gate_campaign, "_run_all", one_by_one)
     for digest in ("a", "b"):
-        monkeypatch.setattr(gate_trials, "code_digest", lambda digest=digest: digest)
+        monkeypatch.setattr(gate_campaign, "code_digest", lambda digest=digest: digest)
         campaign([Trial(market="synthetic", seed=1)], tmp_path)
     assert ran == [1, 1]
 
@@ -130,6 +148,7 @@ def test_a_training_that_stops_itself_is_an_outcome(monkeypatch: pytest.MonkeyPa
 def test_the_full_null_gate_needs_recorded_candles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two hundred synthetic markets are half of what is claimed; both halves hold it."""
     monkeypatch.setattr(null_gate, "campaign", lambda some, _folder: [Outcome(trial=t, promoted=False) for t in some])
+    monkeypatch.setattr(null_gate, "restore", frozenset)
     for recorded in (False, True):
         monkeypatch.setattr(null_gate, "has_recorded", lambda recorded=recorded: recorded)
         assert null_gate.prove(Size.FULL).holds is recorded
