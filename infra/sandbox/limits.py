@@ -78,7 +78,8 @@ class RateLimiter:
         """Return what an answer says of what was used so far."""
         told = {"X-MBX-USED-WEIGHT-1M": str(self._weight[1])}
         if is_order:
-            told |= {"X-MBX-ORDER-COUNT-10S": str(self._tens[1]), "X-MBX-ORDER-COUNT-1M": str(self._minutes[1])}
+            told["X-MBX-ORDER-COUNT-10S"] = str(self._tens[1])
+            told["X-MBX-ORDER-COUNT-1M"] = str(self._minutes[1])
         return told
 
     def _strike(self, now: float) -> TooMany:

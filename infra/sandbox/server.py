@@ -9,7 +9,6 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -21,7 +20,7 @@ from infra.sandbox.clock import VirtualClock
 from infra.sandbox.disturbed import Disturbed, too_many
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.failing import asked_too_often, fail, lagging, reduces
-from infra.sandbox.faults import FaultPlan
+from infra.sandbox.faults import Fault, FaultPlan
 from infra.sandbox.feeds import Feeds
 from infra.sandbox.handlers.call import Call
 from infra.sandbox.limits import RateLimiter
@@ -31,7 +30,7 @@ from infra.sandbox.market.series import DAY_MS, TICK_MS
 from infra.sandbox.order_rules import apply_feed_latency
 from infra.sandbox.persist import Identity, Saved, save
 from infra.sandbox.protocol.force_orders import force_order_frames
-from infra.sandbox.protocol.params import Params
+from infra.sandbox.protocol.params import Params, form_values
 from infra.sandbox.protocol.signing import Credentials, RequestClock, check_age, check_key, check_signature
 from infra.sandbox.protocol.user_events import listen_key_expired, user_event
 from infra.sandbox.routes import ORDER_PATHS, ROUTES, Route, Security
@@ -45,6 +44,7 @@ IDLE_SAVE_SECONDS = 5.0
 SHORTEST_SLEEP = 0.01
 LONGEST_SLEEP = 0.25
 _USUAL_LIMIT = 500
+_encode = msgspec.json.Encoder().encode
 
 
 class Sandbox:
@@ -181,13 +181,18 @@ class Sandbox:
     # -- user stream ----------------------------------------------------------------------------------------------
 
     def _flush(self) -> bool:
+        if not self.venue.events:
+            return False
         events, self.venue.events = self.venue.events, []
-        for stream, frame in chain.from_iterable(map(force_order_frames, events)):
-            self.hub.publish(stream, frame)
-        if self.listen_keys.key is not None:
+        # Most of the time nobody listens, and then nothing is written for them.
+        if self.hub.by_stream:
+            for stream, frame in chain.from_iterable(map(force_order_frames, events)):
+                self.hub.publish(stream, frame)
+        key = self.listen_keys.key
+        if key is not None and self.hub.hears_account(key):
             for event in events:
-                self.hub.publish_user(self.listen_keys.key, user_event(event, self.venue.exchange.state))
-        return bool(events)
+                self.hub.publish_user(key, user_event(event, self.venue.exchange.state))
+        return True
 
     def listen_key(self) -> str:
         """Return the live key, or make one; either way it now lives another hour."""
@@ -221,28 +226,34 @@ class Sandbox:
         if request.path != "/fapi/v1/time":
             self.lockstep.heard(wall.monotonic())
         body = (await request.read()).decode("utf-8", "replace")
-        await self.disturbed.answering.wait()
-        route = ROUTES.get((request.method, request.path))
-        entry = {"method": request.method, "path": request.path, "query": request.query_string, "body": body}
-        is_order = request.path in ORDER_PATHS and request.method in {"POST", "PUT"}
-        weight = 1 if route is None else route.weighs(_limit(request))
-        refusal = self.limiter.admit(wall.monotonic(), weight, is_order=is_order)
+        if self.disturbed.black_hole:
+            await self.disturbed.answering.wait()
+        refusal = self.limiter.admit(wall.monotonic(), _weight(request), is_order=_is_order(request))
         if refusal is not None:
-            self.faults.note({**entry, "status": refusal.status})
+            self._note(request, body, status=refusal.status)
             told = too_many(refusal, self.now_ms(), self.clock.speed)
             return asked_too_often(refusal, told, self.headers(request))
-        fault = self.faults.pick(request.method, request.path, reduces=reduces(request.query_string, body))
+        fault = self._fault(request, body)
         if fault is not None:
-            self.faults.note({**entry, "fault": fault.action})
+            self._note(request, body, fault=fault.action)
             return await fail(request, body, fault, self.respond)
-        rules = self.venue.exchange.state.rules
-        delay_ms = 0 if route is None else latency_ms(rules, request.method, request.path)
-        if delay_ms:
+        delay_ms = latency_ms(self.venue.exchange.state.rules, request.method, request.path)
+        if delay_ms and (request.method, request.path) in ROUTES:
             response = await in_flight.respond(self, request, body, delay_ms=delay_ms)
         else:
             response = self.respond(request, body)
-        self.faults.note({**entry, "status": response.status})
+        self._note(request, body, status=response.status)
         return response
+
+    def _fault(self, request: web.Request, body: str) -> Fault | None:
+        # What a request wants is looked at only where a rule could ask about it.
+        reducing = bool(self.faults.rules) and reduces(request.query_string, body)
+        return self.faults.pick(request.method, request.path, reduces=reducing)
+
+    def _note(self, request: web.Request, body: str, **came: object) -> None:
+        if self.faults.is_logging:
+            entry = {"method": request.method, "path": request.path, "query": request.query_string, "body": body}
+            self.faults.note(entry | came)
 
     def respond(self, request: web.Request, body: str) -> web.Response:
         """Answer one request now."""
@@ -254,9 +265,7 @@ class Sandbox:
         except VenueError as refusal:
             data = {"code": refusal.code, "msg": refusal.message}
             status = refusal.status
-        return web.Response(
-            body=msgspec.json.encode(data), status=status, content_type="application/json", headers=headers
-        )
+        return web.Response(body=_encode(data), status=status, content_type="application/json", headers=headers)
 
     def _answer(self, request: web.Request, body: str, route: Route | None) -> Any:
         if request.path == "/fapi/v1/time":
@@ -283,9 +292,7 @@ class Sandbox:
     def admit(self, request: web.Request, body: str, route: Route) -> Params:
         """Read the parameters of one who may ask, or refuse."""
         query = request.rel_url.raw_query_string
-        values = dict(parse_qsl(query, keep_blank_values=True))
-        values.update(parse_qsl(body, keep_blank_values=True))
-        params = Params(values)
+        params = Params(form_values(query) | form_values(body))
         if route.security is not Security.NONE:
             check_key(self.credentials, request.headers.get("X-MBX-APIKEY"))
         if route.security is Security.SIGNED:
@@ -317,8 +324,7 @@ class Sandbox:
 
     def headers(self, request: web.Request) -> dict[str, str]:
         """Return what an answer says of how much was asked so far."""
-        is_order = request.path in ORDER_PATHS and request.method in {"POST", "PUT"}
-        return self.limiter.headers(is_order=is_order)
+        return self.limiter.headers(is_order=_is_order(request))
 
     # -- WebSocket ------------------------------------------------------------------------------------------------
 
@@ -371,9 +377,18 @@ class Sandbox:
             self.hub.unsubscribe(connection, [key])
 
 
-def _limit(request: web.Request) -> int:
+def _is_order(request: web.Request) -> bool:
+    return request.path in ORDER_PATHS and request.method in {"POST", "PUT"}
+
+
+def _weight(request: web.Request) -> int:
+    route = ROUTES.get((request.method, request.path))
+    if route is None:
+        return 1
+    if not route.weight_up_to:
+        return route.weight
     told = request.query.get("limit", "")
-    return int(told) if told.isdecimal() and len(told) < 10 else _USUAL_LIMIT
+    return route.weighs(int(told) if told.isdecimal() and len(told) < 10 else _USUAL_LIMIT)
 
 
 async def _write(connection: Connection, disturbed: Disturbed) -> None:
@@ -410,6 +425,9 @@ def application(sandbox: Sandbox) -> web.Application:
     app.router.add_get("/sandbox/audit", control.handle_audit)
     app.router.add_get("/sandbox/truth", control.handle_truth)
     app.router.add_post("/sandbox/ctl", control.handle_ctl)
+    # A path that the router knows by name is found at once; by a pattern it is searched for.
+    for path in sorted({path for _, path in ROUTES}):
+        app.router.add_route("*", path, _rest)
     app.router.add_route("*", "/{path:.*}", _rest)
     app.cleanup_ctx.append(_running)
     return app

@@ -96,6 +96,10 @@ class Hub:
             else:
                 self._send(connection, raw)
 
+    def hears_account(self, listen_key: str) -> bool:
+        """Whether a socket of a listen key is open."""
+        return any(one.listen_key == listen_key for one in self.connections)
+
     def publish_user(self, listen_key: str, data: Any) -> None:
         """Send an account event to every socket of a listen key."""
         if self.frozen_user:

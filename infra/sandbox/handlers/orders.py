@@ -14,6 +14,7 @@ from infra.sandbox.protocol.params import Params, algo_request, order_request, s
 
 MAX_BATCH = 5
 MAX_CANCELS = 10
+_CONDITIONAL_WORDS = frozenset(one.value for one in CONDITIONAL)
 
 
 def new_order(call: Call) -> Any:
@@ -21,7 +22,7 @@ def new_order(call: Call) -> Any:
     params = call.params
     check_trading(call, symbol_of(params))
     kind = params.text("type")
-    if kind in {one.value for one in CONDITIONAL}:
+    if kind in _CONDITIONAL_WORDS:
         if not call.legacy_conditionals:
             call.venue.exchange.check_algo(algo_request(params), now_ms=call.now_ms, is_plain=True)
         return _legacy_conditional(call)

@@ -62,10 +62,13 @@ class TimetabledMarket:
 
     def is_trading(self, index: int, now_ms: int) -> bool:
         """Whether the instrument trades at this time."""
-        symbol = self.instruments[index].symbol
-        # A stretch begins with the first tick it takes away, one millisecond after what was known when it began.
-        interrupted = any(start <= now_ms + 1 < stop for start, stop in self.interruptions(symbol))
-        return not interrupted and self.source.is_trading(index, now_ms)
+        state = self._state
+        if state.interruptions or state.delistings:
+            symbol = self.instruments[index].symbol
+            # A stretch begins with the first tick it takes away, one millisecond after what was known when it began.
+            if any(start <= now_ms + 1 < stop for start, stop in self.interruptions(symbol)):
+                return False
+        return self.source.is_trading(index, now_ms)
 
     def listed_ms(self, index: int) -> int:
         """Return when the instrument's candles begin."""

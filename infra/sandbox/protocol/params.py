@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from enum import StrEnum
+from functools import cache
 from typing import Final, TypeVar
+from urllib.parse import parse_qsl
 
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.engine.model import (
@@ -24,6 +26,18 @@ _WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?")
 _WHOLE_DIGITS: Final = 12
 _DECIMALS: Final = 16
+
+
+def form_values(raw: str) -> dict[str, str]:
+    """Return the parameters of a query or a form by name, blank ones too; of a name that comes twice, the last."""
+    if "%" in raw or "+" in raw:
+        return dict(parse_qsl(raw, keep_blank_values=True))
+    values = {}
+    for pair in raw.split("&"):
+        name, _, value = pair.partition("=")
+        if pair:
+            values[name] = value
+    return values
 
 
 class Params:
@@ -77,18 +91,31 @@ class Params:
         """Return a boolean that is false when absent."""
         return (self.text(name) or "false").lower() == "true"
 
-    def choice(self, kind: type[E], name: str, default: E | None, code: int) -> E:
-        """Return one of the words of an enumeration."""
+    def word(self, kind: type[E], name: str, code: int) -> E | None:
+        """Return one of the words of an enumeration, None when it is absent or empty."""
         value = self.text(name)
         if value is None:
-            if default is None:
-                self.required(name)
-            assert default is not None
-            return default
-        try:
-            return kind(value)
-        except ValueError:
-            raise VenueError(code) from None
+            return None
+        found = _by_value(kind).get(value)
+        if found is None:
+            raise VenueError(code)
+        return found
+
+    def choice(self, kind: type[E], name: str, default: E | None, code: int) -> E:
+        """Return one of the words of an enumeration, which must be there where there is no default."""
+        found = self.word(kind, name, code)
+        if found is not None:
+            return found
+        if default is None:
+            self.required(name)
+        assert default is not None
+        return default
+
+
+@cache
+def _by_value(kind: type[E]) -> dict[str, E]:
+    # An enumeration asked by a value takes several times as long as a table.
+    return {one.value: one for one in kind}
 
 
 def symbol_of(params: Params) -> str:
@@ -98,14 +125,13 @@ def symbol_of(params: Params) -> str:
 
 def _words(params: Params) -> tuple[Side, OrderType, TimeInForce]:
     # A word that is wrong is told before one that is missing.
-    for kind, name, code in ((Side, "side", -1117), (OrderType, "type", -1116), (TimeInForce, "timeInForce", -1115)):
-        if params.text(name) is not None:
-            params.choice(kind, name, None, code)
-    return (
-        params.choice(Side, "side", None, -1117),
-        params.choice(OrderType, "type", None, -1116),
-        params.choice(TimeInForce, "timeInForce", TimeInForce.GTC, -1115),
-    )
+    side, kind = params.word(Side, "side", -1117), params.word(OrderType, "type", -1116)
+    time_in_force = params.word(TimeInForce, "timeInForce", -1115)
+    if side is None or kind is None:
+        params.required("side" if side is None else "type")
+    assert side is not None
+    assert kind is not None
+    return side, kind, time_in_force or TimeInForce.GTC
 
 
 def _good_till(params: Params) -> int:

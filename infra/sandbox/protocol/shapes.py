@@ -16,6 +16,7 @@ from infra.sandbox.engine.position import Position
 ORDER_TYPES = ["LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"]
 
 MONEY_DECIMALS = 8
+_TEN = Decimal("0.0000000001")
 # The date on which the venue says that a perpetual contract is delivered: the end of 2100.
 NO_DELIVERY_MS = 4133404800000
 
@@ -96,7 +97,7 @@ def order(one: Order, *, acknowledge_only: bool = False) -> dict[str, Any]:
         "status": OrderStatus.NEW.value if acknowledge_only else one.status.value,
         "clientOrderId": one.client_order_id,
         "price": text(one.price),
-        "avgPrice": text(ZERO if acknowledge_only else one.average_price.quantize(Decimal("0.0000000001"))),
+        "avgPrice": text(ZERO if acknowledge_only else one.average_price.quantize(_TEN)),
         "origQty": text(one.quantity),
         "executedQty": text(filled),
         "cumQty": text(filled),
@@ -133,7 +134,7 @@ def algo(one: AlgoOrder, child: Order | None = None) -> dict[str, Any]:
         "quantity": text(one.quantity),
         "algoStatus": one.status.value,
         "actualOrderId": str(one.order_id) if one.order_id else "",
-        "actualPrice": text(child.average_price.quantize(Decimal("0.0000000001"))) if child else "0.00000",
+        "actualPrice": text(child.average_price.quantize(_TEN)) if child else "0.00000",
         "actualQty": text(child.filled) if child else "0",
         "actualType": child.type.value if child else "",
         "triggerPrice": text(one.trigger_price),

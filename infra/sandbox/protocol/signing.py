@@ -39,20 +39,27 @@ def check_signature(credentials: Credentials, query: str, body: str) -> None:
 
     The live venue joins query and body without a separator; the signature itself may stand anywhere in either.
     """
-    signature = ""
-    parts = []
-    for raw in (query, body):
-        kept = []
-        for pair in raw.split("&") if raw else []:
-            if pair.startswith("signature="):
-                signature = unquote_plus(pair.removeprefix("signature="))
-            else:
-                kept.append(pair)
-        parts.append("&".join(kept))
+    asked, in_query = _apart(query)
+    sent, in_body = _apart(body)
+    signature = in_query if in_body is None else in_body
     if not signature:
         raise VenueError(-1102, "Mandatory parameter 'signature' was not sent, was empty/null, or malformed.")
-    if not hmac.compare_digest(credentials.sign("".join(parts)), signature):
+    if not hmac.compare_digest(credentials.sign(asked + sent), signature):
         raise VenueError(-1022)
+
+
+def _apart(raw: str) -> tuple[str, str | None]:
+    """Return what was signed and the signature, None where there is none; of several, the last."""
+    head, found, tail = raw.rpartition("&signature=")
+    if found and "signature=" not in head and "&" not in tail:
+        # Where clients put it, as a rule.
+        return head, unquote_plus(tail)
+    if "signature=" not in raw:
+        return raw, None
+    pairs = raw.split("&")
+    signatures = [one.removeprefix("signature=") for one in pairs if one.startswith("signature=")]
+    kept = "&".join(one for one in pairs if not one.startswith("signature="))
+    return kept, unquote_plus(signatures[-1]) if signatures else None
 
 
 @dataclass(frozen=True, slots=True)
