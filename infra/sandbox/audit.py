@@ -38,6 +38,8 @@ class Auditor:
     def observe(self, exchange: Exchange, *, now_ms: int, wall_ms: float) -> None:
         """Note which positions are unprotected from here on."""
         naked = {one.key for one in exchange.state.open_positions() if not is_protected(exchange, one)}
+        if naked == self._open.keys():
+            return
         for key in list(self._open):
             if key not in naked:
                 self.finished.append(self._interval(key, now_ms=now_ms, wall_ms=wall_ms))

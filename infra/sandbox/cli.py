@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -21,8 +20,7 @@ from infra.sandbox.market.equations import DEFAULT_EDGE
 from infra.sandbox.protocol.signing import Credentials
 from infra.sandbox.rules_command import RULES_HELP, rules
 from infra.sandbox.script import read_script
-from infra.sandbox.serve import LIQUIDATION_FEE, OptionError, Options
-from infra.sandbox.serve import serve as run_server
+from infra.sandbox.serve import LIQUIDATION_FEE, OptionError, Options, run_until_told
 
 DEFAULT_START = "2026-01-05T00:00:00Z"
 
@@ -171,7 +169,7 @@ def serve(
         faults=_script(faults),
         intrabar=_intrabar(intrabar),
     )
-    asyncio.run(run_server(options))
+    run_until_told(options)
 
 
 @app.command(

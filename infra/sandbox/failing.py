@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from infra.sandbox.answers import WholeAnswer
 from infra.sandbox.disturbed import without_young
 from infra.sandbox.engine.errors import MESSAGES, VenueError
 from infra.sandbox.faults import Fault
@@ -16,7 +17,7 @@ from infra.sandbox.handlers.call import Call
 from infra.sandbox.limits import TooMany
 from infra.sandbox.routes import ROUTES
 
-Respond = Callable[[web.Request, str], web.Response]
+Respond = Callable[[web.Request, str], web.Response | WholeAnswer]
 
 
 async def fail(request: web.Request, body: str, fault: Fault, respond: Respond) -> web.StreamResponse:

@@ -6,10 +6,10 @@ import asyncio
 import traceback
 from typing import TYPE_CHECKING
 
-import msgspec
 from aiohttp import web
 
 from feature_store import clock as wall
+from infra.sandbox.answers import answer
 from infra.sandbox.arrivals import Arrival, Reply
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.handlers.call import Call
@@ -19,6 +19,8 @@ from infra.sandbox.venue import Venue
 
 if TYPE_CHECKING:
     from infra.sandbox.server import Sandbox
+
+_SHORTEST_S = 0.001
 
 
 def carry_out(venue: Venue, arrival: Arrival) -> Reply:
@@ -35,7 +37,7 @@ def carry_out(venue: Venue, arrival: Arrival) -> Reply:
         return Reply(500, {"code": -1000, "msg": "An unknown error occurred while processing the request."})
 
 
-async def respond(sandbox: Sandbox, request: web.Request, body: str, *, delay_ms: int) -> web.Response:
+async def respond(sandbox: Sandbox, request: web.Request, body: str, *, delay_ms: int) -> web.StreamResponse:
     """Admit a request now and answer it once it has reached the engine."""
     route = ROUTES[request.method, request.path]
     headers = sandbox.headers(request)
@@ -44,18 +46,16 @@ async def respond(sandbox: Sandbox, request: web.Request, body: str, *, delay_ms
         reply = await _carried(sandbox, request, params, delay_ms=delay_ms)
     except VenueError as refusal:
         reply = Reply(refusal.status, {"code": refusal.code, "msg": refusal.message})
-    return web.Response(
-        body=msgspec.json.encode(reply.data), status=reply.status, content_type="application/json", headers=headers
-    )
+    return answer(request, reply.data, status=reply.status, headers=headers)
 
 
 async def _carried(sandbox: Sandbox, request: web.Request, params: Params, *, delay_ms: int) -> Reply:
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Reply] = loop.create_future()
+    coming: asyncio.Future[Reply] = loop.create_future()
 
     def answered(reply: Reply) -> None:
-        if not answer.done():
-            answer.set_result(reply)
+        if not coming.done():
+            coming.set_result(reply)
 
     due_ms = sandbox.advance() + delay_ms
     end_ms = sandbox.venue.market.end_ms
@@ -66,6 +66,17 @@ async def _carried(sandbox: Sandbox, request: web.Request, params: Params, *, de
         request.method, request.path, params.values, due_ms=due_ms,
         legacy_conditionals=sandbox.legacy_conditionals, answered=answered,
     )  # fmt: skip
-    # Time moves on with each tick; a request may arrive between two of them.
-    loop.call_later(sandbox.clock.seconds_until(due_ms + 1, wall.monotonic()), sandbox.advance)
-    return await answer
+
+    def arrive() -> None:
+        # Time moves on with each tick; a request may arrive between two of them.
+        sandbox.advance()
+        wait_on()
+
+    def wait_on() -> None:
+        # A loop may call a little too early; time that stands still is waited for by the ticks.
+        if not coming.done() and sandbox.clock.held_since is None:
+            seconds = sandbox.clock.seconds_until(due_ms + 1, wall.monotonic())
+            loop.call_later(max(seconds, _SHORTEST_S), arrive)
+
+    wait_on()
+    return await coming

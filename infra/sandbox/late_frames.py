@@ -22,6 +22,7 @@ class LateFrames:
         # Wall-clock seconds that a frame is under way.
         self.seconds = 0.0
         self._line: deque[tuple[float, Reader, str]] = deque()
+        self._next: asyncio.TimerHandle | None = None
 
     def push(self, reader: Reader, frame: str) -> None:
         """Send a frame; without a delay, and with nothing under way, it is there at once."""
@@ -29,13 +30,19 @@ class LateFrames:
             reader.push(frame)
             return
         loop = asyncio.get_running_loop()
-        due = loop.time() + self.seconds
-        self._line.append((due, reader, frame))
-        loop.call_at(due, self._arrive)
+        self._line.append((loop.time() + self.seconds, reader, frame))
+        self._wait(loop)
+
+    def _wait(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._line and self._next is None:
+            self._next = loop.call_at(self._line[0][0], self._arrive)
 
     def _arrive(self) -> None:
         # A frame behind one that takes longer waits for it: the line never changes the order.
-        now = asyncio.get_running_loop().time()
-        while self._line and self._line[0][0] <= now:
+        self._next = None
+        loop = asyncio.get_running_loop()
+        while self._line and self._line[0][0] <= loop.time():
             _, reader, frame = self._line.popleft()
             reader.push(frame)
+        # A loop may count in whole milliseconds, and call a little too early.
+        self._wait(loop)

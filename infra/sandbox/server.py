@@ -10,11 +10,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from feature_store import clock as wall
 from infra.sandbox import control, in_flight
+from infra.sandbox.answers import WholeAnswer, answer
 from infra.sandbox.arrivals import latency_ms
 from infra.sandbox.clock import VirtualClock
 from infra.sandbox.disturbed import Disturbed, too_many
@@ -35,7 +35,7 @@ from infra.sandbox.protocol.signing import Credentials, RequestClock, check_age,
 from infra.sandbox.protocol.user_events import listen_key_expired, user_event
 from infra.sandbox.routes import ORDER_PATHS, ROUTES, Route, Security
 from infra.sandbox.script import Script
-from infra.sandbox.streams import Connection, Hub, answer
+from infra.sandbox.streams import Connection, Hub, reply_to
 from infra.sandbox.venue import Venue
 
 SLOW_SECONDS = 0.5
@@ -43,8 +43,9 @@ SAVE_SECONDS = 1.0
 IDLE_SAVE_SECONDS = 5.0
 SHORTEST_SLEEP = 0.01
 LONGEST_SLEEP = 0.25
+# A loop may count in whole milliseconds, and wake so much too early.
+_EARLY = 0.001
 _USUAL_LIMIT = 500
-_encode = msgspec.json.Encoder().encode
 
 
 class Sandbox:
@@ -124,7 +125,7 @@ class Sandbox:
         while True:
             now = wall.monotonic()
             until_tick = self.clock.seconds_until(self.venue.ticked_ms + TICK_MS, now)
-            await asyncio.sleep(min(max(until_tick, SHORTEST_SLEEP), LONGEST_SLEEP))
+            await asyncio.sleep(min(max(until_tick + _EARLY, SHORTEST_SLEEP), LONGEST_SLEEP))
             self.feeds.watch()
             self.lockstep.release_if_quiet(wall.monotonic())
             await control.follow_script(self)
@@ -225,7 +226,9 @@ class Sandbox:
         self.requests += 1
         if request.path != "/fapi/v1/time":
             self.lockstep.heard(wall.monotonic())
-        body = (await request.read()).decode("utf-8", "replace")
+        # As a rule all of it came with the head.
+        raw = request.content.read_nowait() if request.content.is_eof() else await request.read()
+        body = raw.decode("utf-8", "replace")
         if self.disturbed.black_hole:
             await self.disturbed.answering.wait()
         refusal = self.limiter.admit(wall.monotonic(), _weight(request), is_order=_is_order(request))
@@ -239,7 +242,7 @@ class Sandbox:
             return await fail(request, body, fault, self.respond)
         delay_ms = latency_ms(self.venue.exchange.state.rules, request.method, request.path)
         if delay_ms and (request.method, request.path) in ROUTES:
-            response = await in_flight.respond(self, request, body, delay_ms=delay_ms)
+            response: web.StreamResponse = await in_flight.respond(self, request, body, delay_ms=delay_ms)
         else:
             response = self.respond(request, body)
         self._note(request, body, status=response.status)
@@ -255,7 +258,7 @@ class Sandbox:
             entry = {"method": request.method, "path": request.path, "query": request.query_string, "body": body}
             self.faults.note(entry | came)
 
-    def respond(self, request: web.Request, body: str) -> web.Response:
+    def respond(self, request: web.Request, body: str) -> web.Response | WholeAnswer:
         """Answer one request now."""
         route = ROUTES.get((request.method, request.path))
         headers = self.headers(request)
@@ -265,7 +268,7 @@ class Sandbox:
         except VenueError as refusal:
             data = {"code": refusal.code, "msg": refusal.message}
             status = refusal.status
-        return web.Response(body=_encode(data), status=status, content_type="application/json", headers=headers)
+        return answer(request, data, status=status, headers=headers)
 
     def _answer(self, request: web.Request, body: str, route: Route | None) -> Any:
         if request.path == "/fapi/v1/time":
@@ -357,7 +360,7 @@ class Sandbox:
                 if message.type == WSMsgType.PING:
                     await socket.pong(message.data)
                 elif message.type == WSMsgType.TEXT:
-                    reply = answer(connection, self.hub, message.data)
+                    reply = reply_to(connection, self.hub, message.data)
                     self._adopt_listen_key(connection)
                     self.feeds.watch()
                     if reply is not None:

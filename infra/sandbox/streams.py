@@ -129,7 +129,7 @@ class Hub:
                 self.late.push(connection, one)
 
 
-def answer(connection: Connection, hub: Hub, text: str) -> str:
+def reply_to(connection: Connection, hub: Hub, text: str) -> str:
     """Handle one frame a client sent and return the reply."""
     try:
         request = msgspec.json.decode(text, type=dict[str, Any])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache
@@ -30,14 +31,13 @@ _DECIMALS: Final = 16
 
 def form_values(raw: str) -> dict[str, str]:
     """Return the parameters of a query or a form by name, blank ones too; of a name that comes twice, the last."""
-    if "%" in raw or "+" in raw:
-        return dict(parse_qsl(raw, keep_blank_values=True))
-    values = {}
-    for pair in raw.split("&"):
-        name, _, value = pair.partition("=")
-        if pair:
-            values[name] = value
-    return values
+    if not raw:
+        return {}
+    if "%" not in raw and "+" not in raw:
+        # Nothing to decode, as clients write orders; what is no pair of a name and a value is left to the library.
+        with suppress(ValueError):
+            return dict([one.split("=", 1) for one in raw.split("&")])
+    return dict(parse_qsl(raw, keep_blank_values=True))
 
 
 class Params:
@@ -59,8 +59,8 @@ class Params:
 
     def integer(self, name: str, default: int | None = None) -> int | None:
         """Return a whole number."""
-        value = self.text(name)
-        if value is None:
+        value = self.values.get(name)
+        if not value:
             return default
         if not _WHOLE.fullmatch(value):
             raise VenueError(-1130, f"Data sent for parameter '{name}' is not valid.")
@@ -89,12 +89,13 @@ class Params:
 
     def flag(self, name: str) -> bool:
         """Return a boolean that is false when absent."""
-        return (self.text(name) or "false").lower() == "true"
+        value = self.values.get(name)
+        return value is not None and value.lower() == "true"
 
     def word(self, kind: type[E], name: str, code: int) -> E | None:
         """Return one of the words of an enumeration, None when it is absent or empty."""
-        value = self.text(name)
-        if value is None:
+        value = self.values.get(name)
+        if not value:
             return None
         found = _by_value(kind).get(value)
         if found is None:

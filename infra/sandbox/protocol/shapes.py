@@ -91,10 +91,11 @@ def order(one: Order, *, acknowledge_only: bool = False) -> dict[str, Any]:
     """A plain order; an acknowledgement shows it as it arrived."""
     filled = ZERO if acknowledge_only else one.filled
     notional = ZERO if acknowledge_only else one.filled_notional
+    # The words are texts already; asking each for its value takes several times as long.
     return {
         "orderId": one.order_id,
         "symbol": one.symbol,
-        "status": OrderStatus.NEW.value if acknowledge_only else one.status.value,
+        "status": OrderStatus.NEW.value if acknowledge_only else str(one.status),
         "clientOrderId": one.client_order_id,
         "price": text(one.price),
         "avgPrice": text(ZERO if acknowledge_only else one.average_price.quantize(_TEN)),
@@ -102,18 +103,18 @@ def order(one: Order, *, acknowledge_only: bool = False) -> dict[str, Any]:
         "executedQty": text(filled),
         "cumQty": text(filled),
         "cumQuote": text(notional),
-        "timeInForce": one.time_in_force.value,
-        "type": one.type.value,
+        "timeInForce": str(one.time_in_force),
+        "type": str(one.type),
         "reduceOnly": one.reduce_only,
         "closePosition": one.close_position,
-        "side": one.side.value,
-        "positionSide": one.position_side.value,
+        "side": str(one.side),
+        "positionSide": str(one.position_side),
         "stopPrice": text(one.stop_price),
-        "workingType": one.working_type.value,
+        "workingType": str(one.working_type),
         "priceProtect": one.price_protect,
-        "origType": one.original_type.value,
+        "origType": str(one.original_type),
         "priceMatch": "NONE",
-        "selfTradePreventionMode": one.self_trade_prevention.value,
+        "selfTradePreventionMode": str(one.self_trade_prevention),
         "goodTillDate": one.good_till_ms,
         "time": one.created_ms,
         "updateTime": one.updated_ms,
