@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from feature_store import clock as wall
+from infra.sandbox.admitting import admit
 from infra.sandbox.answers import answer
 from infra.sandbox.arrivals import Arrival, Reply
 from infra.sandbox.engine.errors import VenueError
@@ -42,7 +43,7 @@ async def respond(sandbox: Sandbox, request: web.Request, body: str, *, delay_ms
     route = ROUTES[request.method, request.path]
     headers = sandbox.headers(request)
     try:
-        params = sandbox.admit(request, body, route)
+        params = admit(sandbox.credentials, sandbox.clock, request, body, route)
         reply = await _carried(sandbox, request, params, delay_ms=delay_ms)
     except VenueError as refusal:
         reply = Reply(refusal.status, {"code": refusal.code, "msg": refusal.message})

@@ -14,6 +14,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from feature_store import clock as wall
 from infra.sandbox import control, in_flight
+from infra.sandbox.admitting import admit, is_order, weight_of
 from infra.sandbox.answers import WholeAnswer, answer
 from infra.sandbox.arrivals import latency_ms
 from infra.sandbox.clock import VirtualClock
@@ -30,12 +31,11 @@ from infra.sandbox.market.series import DAY_MS, TICK_MS
 from infra.sandbox.order_rules import apply_feed_latency
 from infra.sandbox.persist import Identity, Saved, save
 from infra.sandbox.protocol.force_orders import force_order_frames
-from infra.sandbox.protocol.params import Params, form_values
-from infra.sandbox.protocol.signing import Credentials, RequestClock, check_age, check_key, check_signature
+from infra.sandbox.protocol.signing import Credentials, check_key
 from infra.sandbox.protocol.user_events import listen_key_expired, user_event
-from infra.sandbox.routes import ORDER_PATHS, ROUTES, Route, Security
+from infra.sandbox.routes import ROUTES, Route, Security
 from infra.sandbox.script import Script
-from infra.sandbox.streams import Connection, Hub, reply_to
+from infra.sandbox.streams import Connection, Hub, reply_to, write_frames
 from infra.sandbox.venue import Venue
 
 SLOW_SECONDS = 0.5
@@ -45,7 +45,6 @@ SHORTEST_SLEEP = 0.01
 LONGEST_SLEEP = 0.25
 # A loop may count in whole milliseconds, and wake so much too early.
 _EARLY = 0.001
-_USUAL_LIMIT = 500
 
 
 class Sandbox:
@@ -231,7 +230,7 @@ class Sandbox:
         body = raw.decode("utf-8", "replace")
         if self.disturbed.black_hole:
             await self.disturbed.answering.wait()
-        refusal = self.limiter.admit(wall.monotonic(), _weight(request), is_order=_is_order(request))
+        refusal = self.limiter.admit(wall.monotonic(), weight_of(request), is_order=is_order(request))
         if refusal is not None:
             self._note(request, body, status=refusal.status)
             told = too_many(refusal, self.now_ms(), self.clock.speed)
@@ -279,7 +278,7 @@ class Sandbox:
             return self._answer_listen_key(request)
         if route is None:
             raise VenueError(-5000, f"Path {request.path}, Method {request.method} is invalid", status=404)
-        params = self.admit(request, body, route)
+        params = admit(self.credentials, self.clock, request, body, route)
         now_ms = self.advance()
         if request.method != "GET":
             self.venue.check_open(now_ms)
@@ -291,28 +290,6 @@ class Sandbox:
             if route.security is Security.SIGNED:
                 self.venue.settle(wall_ms=self.monotonic_ms())
                 self._flush()
-
-    def admit(self, request: web.Request, body: str, route: Route) -> Params:
-        """Read the parameters of one who may ask, or refuse."""
-        query = request.rel_url.raw_query_string
-        params = Params(form_values(query) | form_values(body))
-        if route.security is not Security.NONE:
-            check_key(self.credentials, request.headers.get("X-MBX-APIKEY"))
-        if route.security is Security.SIGNED:
-            self._check_signed(query, body, params)
-        return params
-
-    def _check_signed(self, query: str, body: str, params: Params) -> None:
-        timestamp = params.integer("timestamp")
-        if timestamp is None:
-            params.required("timestamp")
-        assert timestamp is not None
-        check_signature(self.credentials, query, body)
-        window = params.integer("recvWindow", 5_000) or 5_000
-        venue_ms = self.clock.reported_ms(wall.monotonic())
-        wall_ms = self.wall_ms()
-        is_virtual = self.clock.speed != 1.0 or abs(venue_ms - wall_ms) > 60_000
-        check_age(RequestClock(venue_ms, wall_ms, self.clock.speed, is_virtual), timestamp, window)
 
     def _answer_listen_key(self, request: web.Request) -> dict[str, Any]:
         check_key(self.credentials, request.headers.get("X-MBX-APIKEY"))
@@ -327,7 +304,7 @@ class Sandbox:
 
     def headers(self, request: web.Request) -> dict[str, str]:
         """Return what an answer says of how much was asked so far."""
-        return self.limiter.headers(is_order=_is_order(request))
+        return self.limiter.headers(is_order=is_order(request))
 
     # -- WebSocket ------------------------------------------------------------------------------------------------
 
@@ -352,7 +329,7 @@ class Sandbox:
         connection.listen_key = key
         self.hub.add(connection, [name for name in names if name != key])
         self.feeds.watch()
-        writer = asyncio.create_task(_write(connection, self.disturbed))
+        writer = asyncio.create_task(write_frames(connection, self.disturbed))
         try:
             async for message in socket:
                 if self.disturbed.black_hole:
@@ -378,32 +355,6 @@ class Sandbox:
         if key is not None and key in connection.streams:
             connection.listen_key = key
             self.hub.unsubscribe(connection, [key])
-
-
-def _is_order(request: web.Request) -> bool:
-    return request.path in ORDER_PATHS and request.method in {"POST", "PUT"}
-
-
-def _weight(request: web.Request) -> int:
-    route = ROUTES.get((request.method, request.path))
-    if route is None:
-        return 1
-    if not route.weight_up_to:
-        return route.weight
-    told = request.query.get("limit", "")
-    return route.weighs(int(told) if told.isdecimal() and len(told) < 10 else _USUAL_LIMIT)
-
-
-async def _write(connection: Connection, disturbed: Disturbed) -> None:
-    while True:
-        frame = await connection.queue.get()
-        if disturbed.black_hole:
-            continue
-        if frame is None:
-            await connection.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"client too slow")
-            return
-        with suppress(ConnectionError):
-            await connection.socket.send_str(frame)
 
 
 async def _rest(request: web.Request) -> web.StreamResponse:

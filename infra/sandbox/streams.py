@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
+from infra.sandbox.disturbed import Disturbed
 from infra.sandbox.late_frames import LateFrames
 
 MAX_QUEUE = 20_000
@@ -127,6 +129,19 @@ class Hub:
             self.late.push(connection, one)
             if self.doubles:
                 self.late.push(connection, one)
+
+
+async def write_frames(connection: Connection, disturbed: Disturbed) -> None:
+    """Send what is queued for a connection until it is cut off, or the task is cancelled."""
+    while True:
+        frame = await connection.queue.get()
+        if disturbed.black_hole:
+            continue
+        if frame is None:
+            await connection.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"client too slow")
+            return
+        with suppress(ConnectionError):
+            await connection.socket.send_str(frame)
 
 
 def reply_to(connection: Connection, hub: Hub, text: str) -> str:

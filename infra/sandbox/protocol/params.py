@@ -97,7 +97,7 @@ class Params:
         value = self.values.get(name)
         if not value:
             return None
-        found = _by_value(kind).get(value)
+        found: E | None = _by_value(kind).get(value)
         if found is None:
             raise VenueError(code)
         return found
