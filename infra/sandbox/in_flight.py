@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import traceback
+from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
 
 from feature_store import clock as wall
-from infra.sandbox.arrivals import Arrival, Reply
+from infra.sandbox.arrivals import Arrival, Reply, latency_ms
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.handlers.call import Call
 from infra.sandbox.protocol.params import Params
@@ -35,13 +37,19 @@ def carry_out(venue: Venue, arrival: Arrival) -> Reply:
         return Reply(500, {"code": -1000, "msg": "An unknown error occurred while processing the request."})
 
 
-async def respond(sandbox: Sandbox, request: web.Request, body: str, *, delay_ms: int) -> web.Response:
-    """Admit a request now and answer it once it has reached the engine."""
-    route = ROUTES[request.method, request.path]
+def delay_ms(sandbox: Sandbox, request: web.Request) -> int:
+    """Return how long a request takes to reach the engine, in milliseconds of the venue."""
+    route = ROUTES.get((request.method, request.path))
+    return 0 if route is None else latency_ms(sandbox.venue.exchange.state.rules, request.method, request.path)
+
+
+async def respond(sandbox: Sandbox, request: web.Request, body: str) -> web.Response:
+    """Answer a request once it has reached the engine; most do at once."""
+    if not delay_ms(sandbox, request):
+        return sandbox.respond(request, body)
     headers = sandbox.headers(request)
     try:
-        params = sandbox.admit(request, body, route)
-        reply = await _carried(sandbox, request, params, delay_ms=delay_ms)
+        reply = await _carried(sandbox, request, body)
     except VenueError as refusal:
         reply = Reply(refusal.status, {"code": refusal.code, "msg": refusal.message})
     return web.Response(
@@ -49,15 +57,31 @@ async def respond(sandbox: Sandbox, request: web.Request, body: str, *, delay_ms
     )
 
 
-async def _carried(sandbox: Sandbox, request: web.Request, params: Params, *, delay_ms: int) -> Reply:
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Reply] = loop.create_future()
+def execute_unheard(sandbox: Sandbox, request: web.Request, body: str) -> None:
+    """Let a request reach the engine that nobody waits for any more."""
+    if not delay_ms(sandbox, request):
+        sandbox.respond(request, body)
+        return
+    with suppress(VenueError):
+        _send(sandbox, request, body)
+
+
+async def _carried(sandbox: Sandbox, request: web.Request, body: str) -> Reply:
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
     def answered(reply: Reply) -> None:
         if not answer.done():
             answer.set_result(reply)
 
-    due_ms = sandbox.advance() + delay_ms
+    _send(sandbox, request, body, answered=answered)
+    return await answer
+
+
+def _send(
+    sandbox: Sandbox, request: web.Request, body: str, *, answered: Callable[[Reply], None] | None = None
+) -> None:
+    params = sandbox.admit(request, body, ROUTES[request.method, request.path])
+    due_ms = sandbox.advance() + delay_ms(sandbox, request)
     end_ms = sandbox.venue.market.end_ms
     if end_ms is not None:
         # Where a recording ends, time does; what would arrive later finds the market closed.
@@ -67,5 +91,5 @@ async def _carried(sandbox: Sandbox, request: web.Request, params: Params, *, de
         legacy_conditionals=sandbox.legacy_conditionals, answered=answered,
     )  # fmt: skip
     # Time moves on with each tick; a request may arrive between two of them.
-    loop.call_later(sandbox.clock.seconds_until(due_ms + 1, wall.monotonic()), sandbox.advance)
-    return await answer
+    seconds = sandbox.clock.seconds_until(due_ms + 1, wall.monotonic())
+    asyncio.get_running_loop().call_later(seconds, sandbox.advance)

@@ -16,7 +16,6 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from feature_store import clock as wall
 from infra.sandbox import control, in_flight
-from infra.sandbox.arrivals import latency_ms
 from infra.sandbox.clock import VirtualClock
 from infra.sandbox.disturbed import Disturbed, too_many
 from infra.sandbox.engine.errors import VenueError
@@ -171,10 +170,10 @@ class Sandbox:
         if self.state_folder is not None:
             unprotected = self.venue.auditor.intervals(now_ms=self.venue.ticked_ms, wall_ms=self.monotonic_ms())
             venue = self.venue
-            under_way = venue.arrivals.in_flight()
+            under_way, endings = venue.arrivals.in_flight(), self.script.endings(wall.monotonic())
             save(
                 self.state_folder,
-                Saved(self.identity, venue.ticked_ms, venue.exchange.state, unprotected, under_way),
+                Saved(self.identity, venue.ticked_ms, venue.exchange.state, unprotected, under_way, endings),
             )
             self._saved_revision = self.venue.revision
 
@@ -234,13 +233,8 @@ class Sandbox:
         fault = self.faults.pick(request.method, request.path, reduces=reduces(request.query_string, body))
         if fault is not None:
             self.faults.note({**entry, "fault": fault.action})
-            return await fail(request, body, fault, self.respond)
-        rules = self.venue.exchange.state.rules
-        delay_ms = 0 if route is None else latency_ms(rules, request.method, request.path)
-        if delay_ms:
-            response = await in_flight.respond(self, request, body, delay_ms=delay_ms)
-        else:
-            response = self.respond(request, body)
+            return await fail(self, request, body, fault)
+        response = await in_flight.respond(self, request, body)
         self.faults.note({**entry, "status": response.status})
         return response
 
