@@ -15,6 +15,7 @@ from inference.settings import Settings, ShadowPlace
 from inference.supervision.model_supervisor import ModelSupervisor
 from inference.supervision.status import (
     BiasStatus,
+    HoldStatus,
     ModelStatus,
     PositionStatus,
     QualityStatus,
@@ -161,6 +162,15 @@ def live_status(
         shadow=_shadow(settings, worker),
         bias=bias_status(worker.supervisor),
         quality=quality_status(worker.supervisor),
+        holds=() if stopped else hold_statuses(worker.executor),
+    )
+
+
+def hold_statuses(executor: Executor) -> tuple[HoldStatus, ...]:
+    """Return what the venue said that holds entries back."""
+    return tuple(
+        HoldStatus(what=hold.what, because=hold.because, seconds_left=round(left, 1))
+        for hold, left in executor.entries_held.items()
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -227,6 +228,7 @@ class _Run:
             settings=ExecutionSettings(approval_valid_ms=self._settings.timeframe.milliseconds),
             entry_style=self._order.policy.entry_style,
             entry_patience_seconds=self._order.policy.entry_patience_seconds,
+            chance=random.random,
         )
 
     def _make_stream(self, exchange: Any) -> UserStream:

@@ -93,6 +93,18 @@ class QualityStatus(msgspec.Struct, frozen=True, kw_only=True):
     candles: int
 
 
+class HoldStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Entries that are held back by what the venue said.
+
+    `what` is the account, reduce-only or a symbol, `because` the venue's code, `seconds_left` how long it still lasts.
+    """
+
+    what: str
+    because: str
+    seconds_left: float
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """
     What the worker says of itself.
@@ -131,6 +143,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     shadow: ShadowStatus | None = None
     bias: BiasStatus | None = None
     quality: QualityStatus | None = None
+    holds: tuple[HoldStatus, ...] = ()
 
 
 def write_status(path: Path, status: Status) -> None:

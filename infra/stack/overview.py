@@ -142,6 +142,8 @@ def show(view: StackView, console: Console) -> None:
         console.print(_retraining(view.retraining))
     if view.worker is not None and WORKER in view.services:
         console.print(f"worker: {view.worker.get('state')} {view.worker.get('reason') or ''}".rstrip())
+        for hold in view.worker.get("holds") or ():
+            console.print(hold_told(hold))
         shadow = view.worker.get("shadow") or {}
         if shadow.get("version"):
             console.print(f"challenger: version {shadow['version']}, {shadow['state']}, {shadow['candles']} candles")
@@ -149,6 +151,13 @@ def show(view: StackView, console: Console) -> None:
             console.print(told)
         if told := quality_told(view.worker.get("quality") or {}):
             console.print(told)
+
+
+def hold_told(hold: Mapping[str, Any]) -> str:
+    """Say what the venue said that holds entries back, and for how long."""
+    where = {"account": "in all symbols", "reduce-only": "in all symbols, the account may only reduce"}
+    what = where.get(hold["what"], f"in {hold['what']}")
+    return f"entries: HELD {what} for {hold['seconds_left']:.0f} s more, the venue said {hold['because']}"
 
 
 def bias_told(bias: Mapping[str, Any]) -> str:
