@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 
 import psutil
 
@@ -53,6 +54,7 @@ class StatusFile:
         cold_start_s: float | None,
         stopped: bool,
         transport: Mapping[str, float],
+        funding: Decimal,
     ) -> None:
         """Write the status of a worker that runs."""
         status = live_status(
@@ -66,6 +68,7 @@ class StatusFile:
             updated_at=_now("milliseconds"),
             stopped=stopped,
             transport=transport,
+            funding=funding,
         )
         self._write(status)
 
@@ -121,6 +124,7 @@ def live_status(
     updated_at: str,
     stopped: bool = False,
     transport: Mapping[str, float] | None = None,
+    funding: Decimal = Decimal(0),
 ) -> Status:
     """Return the status of a worker that runs."""
     state, reason = ("stopped", "stopped on request") if stopped else _state(worker)
@@ -146,6 +150,7 @@ def live_status(
         closed_trades=book.closed_count,
         realized_pnl=str(book.realized_pnl),
         fees=str(book.fees),
+        funding=f"{funding:f}",
         candles_processed=counters.candles,
         batches_processed=counters.batches,
         decision_latency_ms={"p50": worker.latencies.percentile(0.5), "p99": worker.latencies.percentile(0.99)},

@@ -131,6 +131,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     closed_trades: int = 0
     realized_pnl: str = "0"
     fees: str = "0"
+    # Received for holding positions, negative where more was paid; `realized_pnl` knows nothing of it.
+    funding: str = "0"
     candles_processed: int = 0
     batches_processed: int = 0
     decision_latency_ms: Mapping[str, float | None] = {}
