@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.network_support import can_make_networks
+
 # Servers that several rooms' tests share, one of each in a session.
 pytest_plugins = ("tests.stack_fixtures",)
 
@@ -28,6 +30,7 @@ AVAILABLE = {
     "needs_chromium": (lambda: shutil.which("chromium") is not None, "install Debian's package chromium"),
     "needs_systemd": (lambda: shutil.which("systemd-analyze") is not None, "install Debian's package systemd"),
     "needs_redis": (lambda: shutil.which("redis-server") is not None, "install Debian's package redis-server"),
+    "needs_namespaces": (can_make_networks, "run as root with iproute2, where namespaces of the network can be made"),
     "needs_postgres": (lambda: shutil.which("initdb") is not None, "install Debian's package postgresql"),
 }
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from inference.domain.events import AccountMarked, CandlesDecided, FeaturesUsed, Noted
 from inference.execution.book import Book
+from inference.execution.funding import FundingAccount, funding_payment
 from inference.journal.codec import Entry, event_of
 from inference.supervision.approval import APPROVED, VERDICT
 
@@ -14,18 +15,22 @@ from inference.supervision.approval import APPROVED, VERDICT
 @dataclass(slots=True)
 class Past:
     """
-    Orders and positions, the account's last mark, and what was decided of models.
+    Orders and positions, the account's last mark and its funding, and what was decided of models.
 
-    `decided` holds the type and the detail of each decision, in their order; `mark_ms` is venue time.
+    `decided` holds the type and the detail of each decision, in their order; `mark_ms` is venue time, and so is
+    `began_ms`, the first entry's; None where there is none.
     """
 
     book: Book
     mark: AccountMarked | None = None
     mark_ms: int = 0
     decided: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    funding: FundingAccount = field(default_factory=FundingAccount)
+    began_ms: int | None = None
 
     def visit(self, entry: Entry) -> None:
         """Take in one entry; entries come in the journal's order."""
+        self.began_ms = entry.timestamp_ms if self.began_ms is None else self.began_ms
         # Decisions and what they read are the bulk of a journal and change nothing that execution knows.
         if entry.type in (CandlesDecided.event_type, FeaturesUsed.event_type):
             return
@@ -34,4 +39,6 @@ class Past:
             self.mark, self.mark_ms = event, entry.timestamp_ms
         if isinstance(event, Noted) and event.event_type in (VERDICT, APPROVED):
             self.decided.append((event.event_type, event.detail))
+        if payment := funding_payment(event):
+            self.funding.count(payment)
         self.book.apply(event)

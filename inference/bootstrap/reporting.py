@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from decimal import Decimal
 
 import psutil
 
@@ -15,6 +16,7 @@ from inference.settings import Settings, ShadowPlace
 from inference.supervision.model_supervisor import ModelSupervisor
 from inference.supervision.status import (
     BiasStatus,
+    HoldStatus,
     ModelStatus,
     PositionStatus,
     QualityStatus,
@@ -52,6 +54,7 @@ class StatusFile:
         cold_start_s: float | None,
         stopped: bool,
         transport: Mapping[str, float],
+        funding: Decimal,
     ) -> None:
         """Write the status of a worker that runs."""
         status = live_status(
@@ -65,6 +68,7 @@ class StatusFile:
             updated_at=_now("milliseconds"),
             stopped=stopped,
             transport=transport,
+            funding=funding,
         )
         self._write(status)
 
@@ -120,6 +124,7 @@ def live_status(
     updated_at: str,
     stopped: bool = False,
     transport: Mapping[str, float] | None = None,
+    funding: Decimal = Decimal(0),
 ) -> Status:
     """Return the status of a worker that runs."""
     state, reason = ("stopped", "stopped on request") if stopped else _state(worker)
@@ -145,6 +150,7 @@ def live_status(
         closed_trades=book.closed_count,
         realized_pnl=str(book.realized_pnl),
         fees=str(book.fees),
+        funding=f"{funding:f}",
         candles_processed=counters.candles,
         batches_processed=counters.batches,
         decision_latency_ms={"p50": worker.latencies.percentile(0.5), "p99": worker.latencies.percentile(0.99)},
@@ -161,6 +167,15 @@ def live_status(
         shadow=_shadow(settings, worker),
         bias=bias_status(worker.supervisor),
         quality=quality_status(worker.supervisor),
+        holds=() if stopped else hold_statuses(worker.executor),
+    )
+
+
+def hold_statuses(executor: Executor) -> tuple[HoldStatus, ...]:
+    """Return what the venue said that holds entries back."""
+    return tuple(
+        HoldStatus(what=hold.what, because=hold.because, seconds_left=round(left, 1))
+        for hold, left in executor.entries_held.items()
     )
 
 

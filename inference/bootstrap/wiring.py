@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from feature_store.venue.factory import create_exchange
 from inference.bootstrap.account_lease import AccountLease
 from inference.bootstrap.catch_up import catch_up, history, save_states, starting_points
 from inference.bootstrap.lifetime import end, live, sleep_unless
+from inference.bootstrap.model_parts import make_models
 from inference.bootstrap.past import Past
 from inference.bootstrap.reaching import check_wall_clock, chosen_symbols, follow_clock, reach_venue
 from inference.bootstrap.reporting import StatusFile
@@ -38,10 +40,8 @@ from inference.feed.batches import BatchAssembler
 from inference.feed.candle_feed import CandleFeed
 from inference.feed.recent import RecentCandles
 from inference.journal.writer import JournalWriter
-from inference.models.registry import BundleCache
 from inference.settings import Mode, Settings, ShadowPlace
-from inference.supervision.approval import journaled_approvals
-from inference.supervision.model_watch import ModelWatch
+from inference.supervision.funding_watch import FundingWatch
 from inference.supervision.service_manager import ServiceManager
 from inference.supervision.shadow import Shadow
 from inference.telemetry.logs import logger
@@ -125,8 +125,10 @@ class _Run:
         self._lease.tell_to(self._note_now)
         symbols = chosen_symbols(settings.symbols, self._gateway.tradable_symbols(), settings.venue)
         self._executor = self._make_executor(past.book)
+        began_ms = self._now_ms() if past.began_ms is None else past.began_ms
+        self._funding = FundingWatch(past.funding, read=self._gateway.funding, note=self._note, began_ms=began_ms)
         self._stream = self._make_stream(exchange)
-        self._models = self._make_models(past)
+        self._models = make_models(settings, past, fingerprint=self._view.fingerprint(), on_event=self._note)
         self._features = live_features(symbols, settings.timeframe, self._view)
         self._worker = self._make_worker(exchange, symbols, past)
         self._service("user stream", self._stream.run)
@@ -227,6 +229,7 @@ class _Run:
             settings=ExecutionSettings(approval_valid_ms=self._settings.timeframe.milliseconds),
             entry_style=self._order.policy.entry_style,
             entry_patience_seconds=self._order.policy.entry_patience_seconds,
+            chance=random.random,
         )
 
     def _make_stream(self, exchange: Any) -> UserStream:
@@ -234,29 +237,17 @@ class _Run:
             exchange,
             on_report=self._executor.on_report,
             on_fill=self._executor.on_fill,
-            # Until what was missed is known: exits only.
-            on_gap=lambda _: self._executor.doubt(),
+            on_gap=self._doubt,
             monotonic=monotonic,
             look=self._gateway.wallet,
             closed_seconds=lambda: self._gateway.closed_seconds,
+            on_funding=self._funding.wake,
         )
 
-    def _make_models(self, past: Past) -> ModelWatch:
-        settings = self._settings
-        live = settings.mode is Mode.LIVE
-        approved = settings.approval_file.read_text().strip() if settings.approval_file is not None else None
-        return ModelWatch(
-            cache=BundleCache(settings.bundles),
-            fingerprint=self._view.fingerprint(),
-            timeframe=settings.timeframe.value,
-            on_event=self._note,
-            monotonic=monotonic,
-            approved_digest=approved,
-            only_approved=live,
-            venue=settings.venue,
-            journaled_approvals=journaled_approvals(past.decided, venue=settings.venue),
-            notices=settings.notices,
-        )
+    def _doubt(self, _: str) -> None:
+        # Until what was missed is known: exits only.
+        self._executor.doubt()
+        self._funding.wake()
 
     def _make_worker(self, exchange: Any, symbols: tuple[str, ...], past: Past) -> Worker:
         settings = self._settings
@@ -360,6 +351,7 @@ class _Run:
         self._service("candle feed", self._feed.run)
         self._service("decisions", lambda: self._worker.run(self._feed.batches))
         self._service("execution", self._executor.run)
+        self._service("funding", self._funding.run)
         self._service(
             "clock", lambda: follow_clock(self._gateway.sync_clock, accelerated=settings.mode is Mode.SANDBOX)
         )
@@ -399,6 +391,7 @@ class _Run:
             cold_start_s=self._cold_start_s,
             stopped=stopped,
             transport=self._transport.figures(),
+            funding=self._funding.total,
         )
 
     def _now_ms(self) -> int:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from feature_store.venue.ccxt_package import ccxt
-from inference.exchange.ccxt_mapping import MalformedReportError, stream_wallet
+from inference.exchange.ccxt_mapping import MalformedReportError, is_of_funding, stream_wallet
 from inference.exchange.watching import is_private
 from inference.telemetry.logs import logger
 
@@ -66,9 +66,12 @@ class AccountEvents:
     its own book of orders, which nobody asks, is left out.
     """
 
-    def __init__(self, exchange: Any, *, monotonic: Callable[[], float]) -> None:
+    def __init__(
+        self, exchange: Any, *, monotonic: Callable[[], float], on_funding: Callable[[], None] = lambda: None
+    ) -> None:
         self._exchange = exchange
         self._monotonic = monotonic
+        self._on_funding = on_funding
         self._events: asyncio.Queue[AccountEvent] = asyncio.Queue()
         self._pass_on = exchange.handle_message
         self._say_connected = exchange.on_connected
@@ -134,6 +137,8 @@ class AccountEvents:
             return
         kind = message.get("e") if ours else None
         if kind == _ACCOUNT:
+            if is_of_funding(message):
+                self._on_funding()
             with contextlib.suppress(MalformedReportError):
                 if (wallet := stream_wallet(message, asset=_ASSET)) is not None:
                     self.believe(wallet)

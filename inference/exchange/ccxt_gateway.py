@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from decimal import Decimal
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 from feature_store.errors import QuantumError
 from feature_store.venue.ccxt_package import ccxt
@@ -27,19 +28,18 @@ from inference.exchange import ccxt_mapping as mapped
 from inference.exchange.capabilities import CAPABILITIES, Capabilities, inexpressible
 from inference.exchange.ccxt_mapping import MalformedReportError
 from inference.exchange.order_requests import order_request
+from inference.exchange.paging import all_fills, all_funding
 from inference.exchange.venue_clock import TimeSample, VenueClock
+from inference.execution.funding import FundingPayment
 from inference.execution.ports import VenuePosition
 from inference.telemetry.logs import logger
 
 _log = logger("gateway")
 
 SETTLEMENT_ASSET = "USDT"
-_PAGE = 1000
-# The venue answers for seven days at a time and remembers ninety.
-_FILLS_WINDOW_MS = 7 * 86_400_000 - 1
-_OLDEST_FILLS_MS = 90 * 86_400_000
 _NO_CHANGE = frozenset({-4046, -4059})
 _HEDGE_MODE = -4061
+_Pages = TypeVar("_Pages")
 
 
 class CcxtGateway:
@@ -279,25 +279,15 @@ class CcxtGateway:
         """Return the account's executions in one symbol since a venue time, oldest first."""
         if not self._is_listed(symbol):
             return []
-        now_ms = self._timestamp_ms()
-        begin = max(since_ms, now_ms - _OLDEST_FILLS_MS)
-        found: dict[str, Fill] = {}
-        while begin <= now_ms:
-            # A window that reaches beyond the present brings what was executed while we asked.
-            await self._fills_between(symbol, begin, begin + _FILLS_WINDOW_MS, found)
-            begin += _FILLS_WINDOW_MS
-        return sorted(found.values(), key=lambda one: (one.event_time_ms, int(one.fill_id)))
+        read = partial(self._read, self._exchange.fapiPrivateGetUserTrades)
+        since = {"since_ms": since_ms, "now_ms": self._timestamp_ms()}
+        return await _legible(all_fills(read, self._id(symbol), symbol=symbol, **since))
 
-    async def _fills_between(self, symbol: str, begin_ms: int, end_ms: int, found: dict[str, Fill]) -> None:
-        query: dict[str, Any] = {"symbol": self._id(symbol), "startTime": begin_ms, "endTime": end_ms, "limit": _PAGE}
-        while True:
-            answer = self._rows("Executions", await self._read(self._exchange.fapiPrivateGetUserTrades, query))
-            page = [self._readable(mapped.fill, row, symbol=symbol) for row in answer]
-            fresh = [one for one in page if one.fill_id not in found]
-            found.update((one.fill_id, one) for one in fresh)
-            if len(page) < _PAGE or not fresh:
-                return
-            query = {"symbol": self._id(symbol), "fromId": int(page[-1].fill_id) + 1, "limit": _PAGE}
+    async def funding(self, since_ms: int) -> list[FundingPayment]:
+        """Return the funding that the account paid and received since a venue time, oldest first."""
+        read = partial(self._read, self._exchange.fapiPrivateGetIncome)
+        since = {"since_ms": since_ms, "now_ms": self._timestamp_ms()}
+        return await _legible(all_funding(read, self._symbol, asset=SETTLEMENT_ASSET, **since))
 
     async def close(self) -> None:
         """Close every connection."""
@@ -400,3 +390,10 @@ class CcxtGateway:
     def _symbol(self, row: Any) -> str:
         native = str(row.get("symbol"))
         return self._symbols.get(native, native)
+
+
+async def _legible(pages: Awaitable[_Pages]) -> _Pages:
+    try:
+        return await pages
+    except MalformedReportError as error:
+        raise RetryableError(f"The venue's answer cannot be read: {error}") from error

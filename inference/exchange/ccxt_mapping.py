@@ -10,6 +10,7 @@ from typing import Any
 from feature_store.errors import QuantumError
 from inference.domain.market import Instrument, Quote
 from inference.domain.order import Fill, OrderReport, OrderStatus, Side
+from inference.execution.funding import FundingPayment
 from inference.execution.ports import VenuePosition
 
 _STATUS = {
@@ -172,6 +173,17 @@ def fill(raw: object, *, symbol: str, client_order_id: str = "") -> Fill:
     )
 
 
+def funding_payment(raw: object, *, symbol: str) -> FundingPayment:
+    """Read one payment of funding."""
+    payment = mapping("Payment", raw)
+    return FundingPayment(
+        transaction_id=_text("Payment", payment, "tranId"),
+        symbol=symbol,
+        amount=_decimal("Payment", payment, "income"),
+        event_time_ms=_integer("Payment", payment, "time"),
+    )
+
+
 def venue_position(raw: object, *, symbol: str) -> VenuePosition:
     """Read a position; the sign of its quantity is its direction."""
     position = mapping("Position", raw)
@@ -200,6 +212,12 @@ def stream_wallet(raw: object, *, asset: str) -> Decimal | None:
         if row.get("a") == asset:
             return _decimal("Account event", row, "wb")
     return None
+
+
+def is_of_funding(raw: Mapping[str, Any]) -> bool:
+    """Whether an ACCOUNT_UPDATE tells of funding that was paid."""
+    update = raw.get("a")
+    return isinstance(update, Mapping) and update.get("m") == "FUNDING_FEE"
 
 
 def _of_asset(raw: object, asset: str, field: str) -> Decimal:

@@ -44,7 +44,7 @@ class UserStream:
     `on_report` and `on_fill` get each event, `on_gap` is called whenever events may have been missed: then only REST
     knows. That is so when the stream is interrupted, and again as soon as it is open, because what happened between
     the caller's last look and that moment is on no stream; the first opening is no exception. Repeated and reordered
-    events are passed on; whoever listens merges them monotonically.
+    events are passed on; whoever listens merges them monotonically. `on_funding` hears that funding was paid.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class UserStream:
         keep_alive_seconds: float = _KEEP_ALIVE_SECONDS,
         look: Callable[[], Awaitable[Decimal]] | None = None,
         closed_seconds: Callable[[], float] = lambda: 0.0,
+        on_funding: Callable[[], None] = lambda: None,
     ) -> None:
         self._exchange = exchange
         self._on_report = on_report
@@ -72,7 +73,7 @@ class UserStream:
         self._failures = 0
         self._dialling_since: float | None = None
         self._lost: str | None = None
-        self._events = AccountEvents(exchange, monotonic=monotonic)
+        self._events = AccountEvents(exchange, monotonic=monotonic, on_funding=on_funding)
         self._connection = Watcher(exchange.watch_orders)
         self.reconnects = 0
 

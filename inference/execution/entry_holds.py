@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
+
+from inference.domain.events import Noted
 
 ACCOUNT, REDUCE_ONLY, SYMBOL = "account", "reduce-only", "symbol"
 
@@ -18,31 +21,78 @@ _REDUCE_ONLY_CODE = "-4400"
 _SYMBOL_CODES = frozenset({"-4028", "-4046", "-4047", "-4048", "-4059", "-4061", "-4067", "-4068", "-4108", "-4140"})
 
 
+BEGUN, ENDED = "risk.entries_held", "risk.entries_released"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Entries are held back: `what` is the account, reduce-only or a symbol, `because` the refusal that said so."""
+
+    what: str
+    because: str
+    since: float
+    until: float
+
+
 class EntryHolds:
     """Pure: time is an argument. A hold ends by itself, so that a venue that is well again is traded again."""
 
     def __init__(self) -> None:
-        self._until: dict[str, float] = {}
+        self._holds: dict[str, Hold] = {}
+        self._told: dict[str, Hold] = {}
 
     def note(self, symbol: str, refusal: str, now: float) -> str | None:
         """Take in why an entry was refused; return which hold follows from that, if one does."""
         if refusal in _ACCOUNT_CODES:
-            return self._hold(ACCOUNT, now + _ACCOUNT_SECONDS)
+            return self._hold(ACCOUNT, refusal, now, now + _ACCOUNT_SECONDS)
         if refusal == _REDUCE_ONLY_CODE:
-            return self._hold(REDUCE_ONLY, now + _REDUCE_ONLY_SECONDS)
+            return self._hold(REDUCE_ONLY, refusal, now, now + _REDUCE_ONLY_SECONDS)
         if refusal in _SYMBOL_CODES:
-            self._hold(symbol, now + _SYMBOL_SECONDS)
+            self._hold(symbol, refusal, now, now + _SYMBOL_SECONDS)
             return SYMBOL
         return None
 
     def blocks(self, symbol: str, now: float) -> bool:
         """Whether nothing may be entered in a symbol at present."""
-        return any(self._until.get(key, 0.0) > now for key in (ACCOUNT, REDUCE_ONLY, symbol))
+        return any(key in self._holds and self._holds[key].until > now for key in (ACCOUNT, REDUCE_ONLY, symbol))
 
     def standing(self, now: float) -> Mapping[str, float]:
         """Return what is held, and for how many more seconds."""
-        return MappingProxyType({key: until - now for key, until in self._until.items() if until > now})
+        return MappingProxyType({one.what: one.until - now for one in self.held(now)})
 
-    def _hold(self, key: str, until: float) -> str:
-        self._until[key] = max(self._until.get(key, 0.0), until)
+    def held(self, now: float) -> tuple[Hold, ...]:
+        """Return the holds that stand."""
+        return tuple(one for one in self._holds.values() if one.until > now)
+
+    def news(self, now: float) -> list[Noted]:
+        """Return what began and what ended since this was last asked, as the journal's events; each is told once."""
+        standing = {one.what: one for one in self.held(now)}
+        told: list[Noted] = []
+        for what, earlier in list(self._told.items()):
+            current = standing.get(what)
+            # One that stands may be another: the earlier ended between two looks.
+            if current is None or current.since != earlier.since:
+                told.append(_ended(earlier))
+                del self._told[what]
+        for what, hold in standing.items():
+            if what not in self._told:
+                told.append(_begun(hold, now))
+            self._told[what] = hold
+        return told
+
+    def _hold(self, key: str, because: str, now: float, until: float) -> str:
+        known = self._holds.get(key)
+        if known is None or known.until <= now:
+            self._holds[key] = Hold(what=key, because=because, since=now, until=until)
+        else:
+            self._holds[key] = replace(known, because=because, until=max(known.until, until))
         return key
+
+
+def _begun(hold: Hold, now: float) -> Noted:
+    detail = {"what": hold.what, "because": hold.because, "seconds": f"{hold.until - now:.0f}"}
+    return Noted(event_type=BEGUN, detail=detail)
+
+
+def _ended(hold: Hold) -> Noted:
+    return Noted(event_type=ENDED, detail={"what": hold.what, "held_seconds": f"{hold.until - hold.since:.0f}"})

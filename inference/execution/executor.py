@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
@@ -17,14 +17,16 @@ from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, 
 from inference.domain.policy import EntryStyle
 from inference.domain.trade import ExitReason, TradePlan, TradeResult
 from inference.execution.book import Book, Trade
-from inference.execution.client_order_id import trade_id_of
 from inference.execution.closing import Closing
 from inference.execution.dead_man import DeadMan
 from inference.execution.entering import Wish, is_under_way, needs_quote
-from inference.execution.entry_holds import EntryHolds
+from inference.execution.entry_holds import EntryHolds, Hold
+from inference.execution.exit_pauses import ExitPauses
 from inference.execution.ledger import Ledger
 from inference.execution.next_step import NOTHING_TO_REDUCE, next_step
+from inference.execution.planning import trade_plan
 from inference.execution.ports import Gateway, Recorder
+from inference.execution.prices import Prices
 from inference.execution.protection import Protection
 from inference.execution.reconciler import Reconciler
 from inference.execution.steps import Cancel, Finish, Leave, Place, Resolve, Step
@@ -35,8 +37,6 @@ from inference.execution.turns import Turns
 _STEPS_PER_TURN = 40
 # How long the best prices are waited for: a fill meanwhile waits for its stop.
 _QUOTE_PATIENCE_S = 1.0
-# A price that is older says little of what an order met.
-_QUOTE_FRESH_MS = 60_000
 
 
 class Executor:
@@ -61,6 +61,7 @@ class Executor:
         settings: ExecutionSettings | None = None,
         entry_style: EntryStyle = EntryStyle.MARKET,
         entry_patience_seconds: int = 30,
+        chance: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self.book = book
         self.is_reconciled = False
@@ -89,6 +90,7 @@ class Executor:
             taker_fee=taker_fee,
         )
         self._protection = Protection(self._settings, monotonic)
+        self._pauses = ExitPauses(longest_seconds=self._settings.exit_pause_seconds, chance=chance)
         self._dead_man = DeadMan(gateway, seconds=self._settings.countdown_seconds, monotonic=monotonic)
         self._now_ms = now_ms
         self._monotonic = monotonic
@@ -104,12 +106,13 @@ class Executor:
             is_due=lambda trade: next_step(trade, wish=self._wish(trade)) is not None,
             now_ms=now_ms,
             sleep=sleep,
+            answers_again=self._pauses.note_answer,
         )
         self._reconciling = asyncio.Lock()
         self._doubts = 0
         self._may_enter: set[str] = set()
         self._taken_away: set[str] = set()
-        self._quotes: dict[str, Quote] = {}
+        self._prices = Prices(now_ms)
         self._stopping = False
 
     @property
@@ -121,6 +124,12 @@ class Executor:
     def failure(self) -> BaseException | None:
         """What keeps the worker from entering anything new until it is started again, if anything does."""
         return self._ledger.failure or self._submission.defect or self._turns.defect
+
+    @property
+    def entries_held(self) -> Mapping[Hold, float]:
+        """What the venue said that holds entries back, and for how many more seconds."""
+        now = self._monotonic()
+        return {one: one.until - now for one in self.holds.held(now)}
 
     @property
     def unexplained(self) -> str:
@@ -200,7 +209,7 @@ class Executor:
 
     def know(self, quotes: dict[str, Quote]) -> dict[str, Quote]:
         """Remember prices and return them: what an order executes at is held against what was known as it was sent."""
-        self._quotes.update(quotes)
+        self._prices.know(quotes)
         return quotes
 
     async def run(self) -> None:
@@ -218,10 +227,10 @@ class Executor:
 
     def watch(self) -> None:
         """Mark every symbol in which something is due, an entry rests, or a stop fired and does not fill."""
+        self._tell_holds()
         for trade in self.book.active():
             due = next_step(trade, wish=self._wish(trade), stop_overdue=self._protection.is_overdue(trade)) is not None
-            rests = trade.plan.trade_id in self._may_enter and trade.plan.entry_style is not EntryStyle.MARKET
-            if due or rests or self._protection.has_fired_in_vain(trade):
+            if due or self._may_rest(trade) or self._protection.has_fired_in_vain(trade):
                 self._turns.mark(trade.symbol)
 
     async def reconcile(self) -> bool:
@@ -252,24 +261,13 @@ class Executor:
         return is_sound and not self._stopping and not self.book.active_in(symbol)
 
     def _plan(self, approved: Approved, candle_close_ms: int) -> TradePlan:
-        signal, now_ms = approved.signal, self._now_ms()
-        return TradePlan(
-            trade_id=trade_id_of(signal.trace_id),
-            trace_id=signal.trace_id,
-            symbol=approved.symbol,
-            direction=approved.direction,
-            quantity=approved.quantity,
-            reference_price=approved.reference_price,
-            stop_price=approved.stop_price,
-            target_price=approved.target_price,
-            risk=approved.risk,
-            confidence=signal.confidence,
-            model_version=signal.model_version,
+        return trade_plan(
+            approved,
             candle_close_ms=candle_close_ms,
-            planned_at_ms=now_ms,
-            entry_style=self._entry_style,
-            entry_until_ms=0 if self._entry_style is EntryStyle.MARKET else now_ms + self._entry_patience_ms,
-            arrival_price=self._price(approved.symbol),
+            now_ms=self._now_ms(),
+            style=self._entry_style,
+            patience_ms=self._entry_patience_ms,
+            arrival_price=self._prices.mid(approved.symbol),
         )
 
     async def _settle_trade(self, trade_id: str) -> None:
@@ -293,7 +291,7 @@ class Executor:
             with suppress(VenueError, TimeoutError):
                 async with asyncio.timeout(_QUOTE_PATIENCE_S):
                     quote = await self._gateway.quote(trade.symbol)
-                self._quotes[trade.symbol] = quote
+                self._prices.know({trade.symbol: quote})
                 # Much may have happened while it was asked for.
                 current = self.book.trades[trade.plan.trade_id]
                 step = next_step(current, wish=replace(self._wish(current), quote=quote), stop_overdue=overdue)
@@ -320,7 +318,9 @@ class Executor:
         if intent.rests and not await self._dead_man.arm(intent.symbol):
             return False
         if intent.purpose is Purpose.EXIT:
-            intent = replace(intent, arrival_price=self._price(intent.symbol))
+            if self._pauses.waits(trade.plan.trade_id, self._monotonic()):
+                return False
+            intent = replace(intent, arrival_price=self._prices.mid(intent.symbol))
         is_entry, key = intent.purpose is Purpose.ENTRY, trade.plan.trade_id
         outcome = await self._submission.send(
             intent, is_wanted=lambda: not is_entry or self._may_send_entry(self.book.trades[key])
@@ -328,16 +328,26 @@ class Executor:
         return outcome is Outcome.KNOWN and await self._after_placing(trade, intent.client_order_id)
 
     async def _after_placing(self, trade: Trade, client_order_id: str) -> bool:
-        order = self.book.order(client_order_id)
-        if order is None or not order.refusal:
+        order, key = self.book.order(client_order_id), trade.plan.trade_id
+        if order is None:
+            return True
+        if not order.refusal:
+            self._pauses.note_accepted(key)
             return True
         if order.intent.purpose is Purpose.ENTRY:
             self.holds.note(order.intent.symbol, order.refusal, self._monotonic())
+            self._tell_holds()
         if order.intent.purpose is Purpose.EXIT and order.refusal == NOTHING_TO_REDUCE:
-            return await self._closing.believe_venue(trade.plan.trade_id)
+            return await self._closing.believe_venue(key)
+        if order.intent.purpose is Purpose.EXIT and not order.never_existed:
+            self._pauses.note_refusal(key, self._monotonic())
         await self._sleep(self._settings.poll_seconds)
         # A refused exit is tried again and again, but in turns that let the rest live.
-        return order.intent.purpose is not Purpose.EXIT or len(trade.of(Purpose.EXIT)) < _STEPS_PER_TURN // 4
+        return not self._pauses.waits(key, self._monotonic())
+
+    def _tell_holds(self) -> None:
+        for event in self.holds.news(self._monotonic()):
+            self._ledger.note(event)
 
     async def _finish(self, trade: Trade) -> bool:
         went_on = await self._closing.finish(trade)
@@ -346,6 +356,7 @@ class Executor:
         if current is None or current.is_over:
             orders = trade.orders if current is None else current.orders
             self._protection.forget(key, orders.keys())
+            self._pauses.forget(key)
             self._taken_away.difference_update(orders.keys())
         return went_on
 
@@ -353,25 +364,17 @@ class Executor:
         until_ms = trade.plan.entry_until_ms
         return Wish(may_enter=self._is_still_wanted(trade), is_late=self._now_ms() >= until_ms)
 
-    def _price(self, symbol: str) -> Decimal | None:
-        quote = self._quotes.get(symbol)
-        if quote is None or abs(self._now_ms() - quote.event_time_ms) > _QUOTE_FRESH_MS:
-            return None
-        return quote.mid
-
     def _resting(self) -> set[str]:
         """Return the symbols in which an entry of ours may rest, or is about to."""
-        wanted = {
+        return {
             trade.symbol
             for trade in self.book.active()
-            if trade.plan.trade_id in self._may_enter and trade.plan.entry_style is not EntryStyle.MARKET
+            if self._may_rest(trade)
+            or any(order.intent.rests and not order.status.is_terminal for order in trade.of(Purpose.ENTRY))
         }
-        return wanted | {
-            trade.symbol
-            for trade in self.book.active()
-            for order in trade.of(Purpose.ENTRY)
-            if order.intent.rests and not order.status.is_terminal
-        }
+
+    def _may_rest(self, trade: Trade) -> bool:
+        return trade.plan.trade_id in self._may_enter and trade.plan.entry_style is not EntryStyle.MARKET
 
     def _may_send_entry(self, trade: Trade) -> bool:
         # What made us hold entries back while this one rested holds its successor back too.

@@ -47,6 +47,7 @@ class Reconciler:
         is_due: Callable[[Trade], bool],
         now_ms: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]],
+        answers_again: Callable[[], None],
     ) -> None:
         self._gateway = gateway
         self._ledger = ledger
@@ -61,6 +62,8 @@ class Reconciler:
         self._orphaned: set[str] = set()
         self._now_ms = now_ms
         self._sleep = sleep
+        self._answers_again = answers_again
+        self._was_unanswered = False
 
     async def reconcile(self) -> bool:
         """Return whether journal and venue agree in the end; a venue that cannot be asked agrees with nothing."""
@@ -78,15 +81,20 @@ class Reconciler:
                     await self._act(action, revisions)
                 await self._sleep(self._settings.poll_seconds)
         except VenueError:
+            self._was_unanswered = True
             return False
         return False
 
     async def _view(self) -> VenueView:
         positions = await self._gateway.positions()
-        return VenueView(
+        view = VenueView(
             positions={one.symbol: one for one in positions if one.signed_quantity != 0},
             open_orders=tuple(await self._gateway.open_orders()),
         )
+        if self._was_unanswered:
+            self._was_unanswered = False
+            self._answers_again()
+        return view
 
     def _is_quiet(self, symbol: str, revisions: dict[str, int]) -> bool:
         return not self._locks[symbol].locked() and self._ledger.book.revision(symbol) == revisions.get(symbol, 0)

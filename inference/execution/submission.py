@@ -56,6 +56,8 @@ class ExecutionSettings:
     reconcile_seconds: float = 30.0
     # After how long without a word from us the venue cancels entries that rest, where it can.
     countdown_seconds: float = 30.0
+    # How long an exit that is refused again and again waits at most before it is tried once more.
+    exit_pause_seconds: float = 15.0
     # How often the executions of a flat trade are asked for before its money is counted without them.
     fills_attempts: int = 5
 

@@ -93,6 +93,18 @@ class QualityStatus(msgspec.Struct, frozen=True, kw_only=True):
     candles: int
 
 
+class HoldStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Entries that are held back by what the venue said.
+
+    `what` is the account, reduce-only or a symbol, `because` the venue's code, `seconds_left` how long it still lasts.
+    """
+
+    what: str
+    because: str
+    seconds_left: float
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """
     What the worker says of itself.
@@ -119,6 +131,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     closed_trades: int = 0
     realized_pnl: str = "0"
     fees: str = "0"
+    # Received for holding positions, negative where more was paid; `realized_pnl` knows nothing of it.
+    funding: str = "0"
     candles_processed: int = 0
     batches_processed: int = 0
     decision_latency_ms: Mapping[str, float | None] = {}
@@ -131,6 +145,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     shadow: ShadowStatus | None = None
     bias: BiasStatus | None = None
     quality: QualityStatus | None = None
+    holds: tuple[HoldStatus, ...] = ()
 
 
 def write_status(path: Path, status: Status) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.table import Table
 from inference.domain.errors import JournalError
 from inference.domain.events import TradeClosed, TradePlanned
 from inference.domain.trade import TradePlan
+from inference.execution.funding import FUNDING_PAID, FundingAccount, funding_payment
 from inference.journal.codec import Entry, event_of
 from inference.journal.reader import read_entries
 from inference.journal.verify import verify as verify_journal
@@ -52,7 +53,7 @@ def tail(path: Path, *, lines: int, as_json: bool) -> int:
 def trades(path: Path, *, as_json: bool) -> int:
     """Print every closed trade and the sum."""
     require(path)
-    rows = list(_closed(read_entries(path)))
+    rows, funding = _closed(read_entries(path))
     pnl = sum((closed.result.pnl for _, closed in rows), Decimal(0))
     fees = sum((closed.result.fees for _, closed in rows), Decimal(0))
     if as_json:
@@ -64,7 +65,7 @@ def trades(path: Path, *, as_json: bool) -> int:
             }
             for plan, closed in rows
         ]
-        _print_json({"trades": document, "count": len(rows), "pnl": pnl, "fees": fees})
+        _print_json({"trades": document, "count": len(rows), "pnl": pnl, "fees": fees, "funding": funding})
         return 0
     table = Table("closed", "symbol", "direction", "quantity", "entry", "exit", "reason", "pnl", "fees")
     for _, closed in rows:
@@ -82,6 +83,8 @@ def trades(path: Path, *, as_json: bool) -> int:
         )
     Console().print(table)
     _print(f"{len(rows)} trades, profit and loss {pnl:.4f} after fees of {fees:.4f}")
+    if funding:
+        _print(f"Funding {funding:+.4f}, so {pnl + funding:.4f} in all")
     return 0
 
 
@@ -102,16 +105,21 @@ def why(path: Path, subject: str, *, as_json: bool) -> int:
     return 0
 
 
-def _closed(entries: Iterable[Entry]) -> Iterator[tuple[TradePlan | None, TradeClosed]]:
+def _closed(entries: Iterable[Entry]) -> tuple[list[tuple[TradePlan | None, TradeClosed]], Decimal]:
     plans: dict[str, TradePlan] = {}
+    funding = FundingAccount()
+    rows: list[tuple[TradePlan | None, TradeClosed]] = []
     for entry in entries:
-        if entry.type not in (TradePlanned.event_type, TradeClosed.event_type):
+        if entry.type not in (TradePlanned.event_type, TradeClosed.event_type, FUNDING_PAID):
             continue
         event = event_of(entry)
         if isinstance(event, TradePlanned):
             plans[event.plan.trade_id] = event.plan
         elif isinstance(event, TradeClosed):
-            yield plans.get(event.trade_id), event
+            rows.append((plans.get(event.trade_id), event))
+        elif payment := funding_payment(event):
+            funding.count(payment)
+    return rows, funding.total
 
 
 def require(path: Path) -> None:

@@ -25,6 +25,7 @@ from inference.domain.events import Event, FillBooked, OrderIntended, TradeClose
 from inference.domain.order import Side
 from inference.domain.trade import ExitReason, TradeResult
 from inference.execution.book import Book
+from inference.execution.funding import FundingAccount, funding_payment
 from inference.journal.codec import entry_of, event_of
 from infra.prove.practice_bundle import practice_bundle
 from infra.prove.proof import Proof, Size
@@ -238,6 +239,9 @@ def money_of(events: list[Event], audit: dict[str, Any]) -> _Money:
     fills = {(one.fill.symbol, one.fill.fill_id): one.fill for one in events if isinstance(one, FillBooked)}
     results = {one.trade_id: one.result for one in events if isinstance(one, TradeClosed)}
     owners = {one.intent.client_order_id: one.intent.trade_id for one in events if isinstance(one, OrderIntended)}
+    funding = FundingAccount()
+    for payment in filter(None, map(funding_payment, events)):
+        funding.count(payment)
     fees, earned = sum((one.fee for one in fills.values()), Decimal(0)), Decimal(0)
     held: dict[str, Position] = {}
     for fill in sorted(fills.values(), key=lambda one: int(one.fill_id)):
@@ -253,12 +257,13 @@ def money_of(events: list[Event], audit: dict[str, Any]) -> _Money:
     for what, ours, theirs in (
         ("was earned before fees", earned, venue["realized_pnl"]),
         ("was paid in fees", fees, venue["fees"]),
-        ("is in the wallet", venue["opening_balance"] + earned - fees + venue["funding"], venue["wallet"]),
+        ("was received in funding", funding.total, venue["funding"]),
+        ("is in the wallet", venue["opening_balance"] + earned - fees + funding.total, venue["wallet"]),
     ):
         if ours != theirs:
             differences.append(f"the journal says {ours} {what}, the venue {theirs}")
     over = sum(one.reason is not ExitReason.NOT_ENTERED for one in results.values())
-    return _Money(over, earned, fees, venue["funding"], differences)
+    return _Money(over, earned, fees, funding.total, differences)
 
 
 def _by_trade(results: Mapping[str, TradeResult], owners: Mapping[str, str], audit: dict[str, Any]) -> Iterator[str]:
@@ -325,7 +330,7 @@ def _details(found: _Found, memory: _Memory, status: dict[str, Any]) -> tuple[st
     return (
         f"{SYMBOLS} symbols, {traded} traded, {audit['fills']} fills, {still_open} positions open at the end",
         f"earned before fees {money.earned:f}, fees {money.fees:f}",
-        f"funding {money.funding:f} (the venue's figure: the journal keeps none)",
+        f"funding {money.funding:f}",
         f"ended by: {reasons}",
         f"the worker's memory: {first:.1f} MB at first, {last:.1f} MB at last, at most {most:.1f} MB; {venue}",
         f"the worker was {status.get('state')}: {status.get('reason')}",

@@ -145,7 +145,7 @@ async def follow_script(sandbox: Sandbox) -> None:
             for undo in disturbing.undoing(sandbox, body, before):
                 sandbox.script.undo_later(monotonic + step.lasts, undo)
     for undo in sandbox.script.ended(monotonic):
-        undo()
+        undo.perform()
 
 
 def _log(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:

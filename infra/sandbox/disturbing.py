@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import partial as partial_of
 from typing import TYPE_CHECKING, Any
 
 from feature_store import clock as wall
@@ -15,7 +16,7 @@ from infra.sandbox.faults import LONGEST_SECONDS, Fault, FaultError, flag, numbe
 from infra.sandbox.limits import Limits
 from infra.sandbox.listen_keys import MINUTES
 from infra.sandbox.presets import PRESETS
-from infra.sandbox.script import parse_steps
+from infra.sandbox.script import Ending, Undo, parse_steps
 
 if TYPE_CHECKING:
     from infra.sandbox.server import Sandbox
@@ -214,11 +215,11 @@ def clear(sandbox: Sandbox) -> None:
     key_life(sandbox, {})
 
 
-def undoing(sandbox: Sandbox, body: Answer, before: int) -> list[Callable[[], Any]]:
+def undoing(sandbox: Sandbox, body: Answer, before: int) -> list[Undo]:
     """Return what ends an operation that has just been done; `before` says how many faults there were."""
     operation = str(body.get("op"))
     added: list[Fault] = sandbox.faults.rules[before:]
-    withdrawn: list[Callable[[], Any]] = [lambda one=one: sandbox.faults.withdraw(one) for one in added]  # type: ignore[misc]
+    withdrawn = [Undo(partial_of(sandbox.faults.withdraw, one)) for one in added]
     if operation == "preset":
         parts = [one for one in PRESETS[str(body.get("name"))] if one["op"] not in MOMENTARY | {"fault", "kill_ws"}]
     else:
@@ -227,8 +228,28 @@ def undoing(sandbox: Sandbox, body: Answer, before: int) -> list[Callable[[], An
     for part in parts:
         name = str(part["op"])
         told = ends.get(name, {**part, "on": False})
-        withdrawn.append(lambda name=name, told=told: OPERATIONS[name](sandbox, told))  # type: ignore[misc]
+        withdrawn.append(_undo(sandbox, name, told))
     return withdrawn
+
+
+def resume(sandbox: Sandbox, endings: Iterable[Ending], monotonic: float) -> None:
+    """
+    Bring about, after a restart, the ends of what a script began before it.
+
+    Raises:
+        FaultError: One of them ends nothing that outlives a process.
+    """
+    for one in endings:
+        name = str(one.operation.get("op"))
+        if name not in _OUTLIVES:
+            raise FaultError(
+                f"The saved venue should end '{name[:40]}', expected one of {', '.join(sorted(_OUTLIVES))}"
+            )
+        sandbox.script.undo_later(monotonic + one.seconds, _undo(sandbox, name, one.operation))
+
+
+def _undo(sandbox: Sandbox, name: str, told: Answer) -> Undo:
+    return Undo(partial_of(OPERATIONS[name], sandbox, told), dict(told) if name in _OUTLIVES else None)
 
 
 def _symbols(sandbox: Sandbox, body: Answer) -> list[str]:
@@ -279,3 +300,5 @@ OPERATIONS: dict[str, Callable[[Sandbox, Answer], Answer]] = {
 MOMENTARY = frozenset(
     {"kill_ws", "push", "expire_key", "price", "trade", "liquidation", "adl", "delist", "log", "clear", "go_on"}
 )
+# Lies in the account's state, and so goes on after a restart.
+_OUTLIVES = frozenset(interventions.OPERATIONS) - MOMENTARY

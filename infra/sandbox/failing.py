@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
-from infra.sandbox.answers import WholeAnswer
+from infra.sandbox import in_flight
 from infra.sandbox.disturbed import without_young
 from infra.sandbox.engine.errors import MESSAGES, VenueError
 from infra.sandbox.faults import Fault
@@ -17,22 +16,23 @@ from infra.sandbox.handlers.call import Call
 from infra.sandbox.limits import TooMany
 from infra.sandbox.routes import ROUTES
 
-Respond = Callable[[web.Request, str], web.Response | WholeAnswer]
+if TYPE_CHECKING:
+    from infra.sandbox.server import Sandbox
 
 
-async def fail(request: web.Request, body: str, fault: Fault, respond: Respond) -> web.StreamResponse:
-    """Let a request meet its fault; `respond` executes it, where it is executed at all."""
-    executed = respond(request, body) if fault.action.startswith("exec_then_") else None
+async def fail(sandbox: Sandbox, request: web.Request, body: str, fault: Fault) -> web.StreamResponse:
+    """Let a request meet its fault; where it is executed at all, it takes as long to the engine as any other."""
+    executed = await in_flight.respond(sandbox, request, body) if fault.action.startswith("exec_then_") else None
     action = fault.action.removeprefix("exec_then_")
     if executed is not None and action == "truncate":
         whole = executed.body if isinstance(executed.body, bytes) else b""
         return web.Response(body=whole[: len(whole) // 2], status=200, content_type="application/json")
     if action == "late_exec":
-        asyncio.get_running_loop().call_later(fault.seconds, respond, request, body)
+        asyncio.get_running_loop().call_later(fault.seconds, in_flight.execute_unheard, sandbox, request, body)
         action = "status"
     if action == "delay":
         await asyncio.sleep(fault.seconds)
-        return respond(request, body)
+        return await in_flight.respond(sandbox, request, body)
     if action == "hang":
         await asyncio.sleep(fault.seconds)
         action = "drop"

@@ -12,6 +12,7 @@ from infra.sandbox.arrivals import Arrival
 from infra.sandbox.audit import Interval
 from infra.sandbox.engine.margin import initial_margin
 from infra.sandbox.engine.state import SCHEMA, EngineState
+from infra.sandbox.script import Ending
 
 FILE = "venue.json"
 
@@ -41,6 +42,8 @@ class Saved:
     # Stretches without protection so far; one that lasts begins anew after a restart.
     unprotected: list[Interval]
     in_flight: list[Arrival] = field(default_factory=list)
+    # What a script began and has not ended.
+    endings: list[Ending] = field(default_factory=list)
 
 
 def save(folder: Path, saved: Saved) -> None:

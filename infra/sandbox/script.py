@@ -109,13 +109,29 @@ def _venue_ms(number: int, at: str, now_ms: int) -> int:
     return int(moment.timestamp() * 1000)
 
 
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """An operation that ends what a saved venue goes on with, and in how many seconds of the wall it is due."""
+
+    seconds: float
+    operation: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """What ends a step; `kept` is the operation that does it, where what it ends outlives the process."""
+
+    perform: Callable[[], Any]
+    kept: dict[str, Any] | None = None
+
+
 @dataclass(slots=True)
 class Script:
     """What is still to be done, and what is to be undone."""
 
     _by_venue: list[tuple[int, Step]] = field(default_factory=list)
     _by_wall: list[tuple[float, Step]] = field(default_factory=list)
-    _undo: list[tuple[float, Callable[[], Any]]] = field(default_factory=list)
+    _undo: list[tuple[float, Undo]] = field(default_factory=list)
 
     def add(self, steps: list[Step], *, now_ms: int, monotonic: float) -> int:
         """Take in steps but those whose date is past, which a venue that goes on has done; return how many wait now."""
@@ -142,15 +158,23 @@ class Script:
         self._by_wall = [one for one in self._by_wall if one[0] > monotonic]
         return found
 
-    def undo_later(self, monotonic: float, undo: Callable[[], Any]) -> None:
-        """Remember what ends a step, and when."""
+    def undo_later(self, monotonic: float, undo: Undo) -> None:
+        """Remember what ends a step, and when; of two steps that do the same, the one that lasts longer ends it."""
+        if undo.kept is not None:
+            same = [when for when, one in self._undo if one.kept == undo.kept]
+            self._undo = [one for one in self._undo if one[1].kept != undo.kept]
+            monotonic = max([monotonic, *same])
         self._undo.append((monotonic, undo))
 
-    def ended(self, monotonic: float) -> list[Callable[[], Any]]:
+    def ended(self, monotonic: float) -> list[Undo]:
         """Return what is to be undone now, each once."""
         found = [undo for when, undo in self._undo if when <= monotonic]
         self._undo = [one for one in self._undo if one[0] > monotonic]
         return found
+
+    def endings(self, monotonic: float) -> list[Ending]:
+        """Return the ends that a venue which is saved now still has to bring about; while it is down, nothing lasts."""
+        return [Ending(max(0.0, when - monotonic), undo.kept) for when, undo in self._undo if undo.kept is not None]
 
     def clear(self) -> None:
         """Plan nothing more."""

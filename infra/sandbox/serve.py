@@ -21,6 +21,7 @@ from feature_store import clock as wall
 from feature_store.errors import BadInputError
 from infra.sandbox.clock import VirtualClock
 from infra.sandbox.control import perform
+from infra.sandbox.disturbing import resume
 from infra.sandbox.engine.book import BookModel
 from infra.sandbox.engine.checks import PRICE_BAND
 from infra.sandbox.engine.exchange import Exchange
@@ -31,7 +32,7 @@ from infra.sandbox.intrabar import Ambiguity, Intrabar
 from infra.sandbox.market.series import MINUTE_MS, TICK_MS, Market
 from infra.sandbox.market.synthetic import SyntheticMarket
 from infra.sandbox.market.timetable import TimetabledMarket
-from infra.sandbox.persist import Identity, StateError, load
+from infra.sandbox.persist import Identity, Saved, StateError, load
 from infra.sandbox.protocol.signing import Credentials
 from infra.sandbox.server import Sandbox, application
 from infra.sandbox.venue import Venue
@@ -171,10 +172,20 @@ def build(options: Options) -> Sandbox:
         venue.arrivals.restore(saved.in_flight)
     clock = VirtualClock(venue.ticked_ms, wall.monotonic(), options.speed)
     venue.auditor.observe(exchange, now_ms=venue.ticked_ms, wall_ms=Sandbox.monotonic_ms())
-    return Sandbox(
+    sandbox = Sandbox(
         venue, clock, credentials=options.credentials, state_folder=options.state_folder, identity=identity,
         lockstep=options.lockstep,
     )  # fmt: skip
+    if saved is not None:
+        _resume(sandbox, saved)
+    return sandbox
+
+
+def _resume(sandbox: Sandbox, saved: Saved) -> None:
+    try:
+        resume(sandbox, saved.endings, wall.monotonic())
+    except FaultError as error:
+        raise OptionError(f"The state in {sandbox.state_folder} was damaged; move it away: {error}") from error
 
 
 def _ambiguity(market: TimetabledMarket, mode: Intrabar) -> Ambiguity | None:

@@ -16,7 +16,6 @@ from feature_store import clock as wall
 from infra.sandbox import control, in_flight
 from infra.sandbox.admitting import admit, is_order, weight_of
 from infra.sandbox.answers import WholeAnswer, answer
-from infra.sandbox.arrivals import latency_ms
 from infra.sandbox.clock import VirtualClock
 from infra.sandbox.disturbed import Disturbed, too_many
 from infra.sandbox.engine.errors import VenueError
@@ -171,10 +170,10 @@ class Sandbox:
         if self.state_folder is not None:
             unprotected = self.venue.auditor.intervals(now_ms=self.venue.ticked_ms, wall_ms=self.monotonic_ms())
             venue = self.venue
-            under_way = venue.arrivals.in_flight()
+            under_way, endings = venue.arrivals.in_flight(), self.script.endings(wall.monotonic())
             save(
                 self.state_folder,
-                Saved(self.identity, venue.ticked_ms, venue.exchange.state, unprotected, under_way),
+                Saved(self.identity, venue.ticked_ms, venue.exchange.state, unprotected, under_way, endings),
             )
             self._saved_revision = self.venue.revision
 
@@ -238,12 +237,8 @@ class Sandbox:
         fault = self._fault(request, body)
         if fault is not None:
             self._note(request, body, fault=fault.action)
-            return await fail(request, body, fault, self.respond)
-        delay_ms = latency_ms(self.venue.exchange.state.rules, request.method, request.path)
-        if delay_ms and (request.method, request.path) in ROUTES:
-            response: web.StreamResponse = await in_flight.respond(self, request, body, delay_ms=delay_ms)
-        else:
-            response = self.respond(request, body)
+            return await fail(self, request, body, fault)
+        response = await in_flight.respond(self, request, body)
         self._note(request, body, status=response.status)
         return response
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -141,14 +142,46 @@ def show(view: StackView, console: Console) -> None:
     if view.retraining is not None:
         console.print(_retraining(view.retraining))
     if view.worker is not None and WORKER in view.services:
-        console.print(f"worker: {view.worker.get('state')} {view.worker.get('reason') or ''}".rstrip())
-        shadow = view.worker.get("shadow") or {}
-        if shadow.get("version"):
-            console.print(f"challenger: version {shadow['version']}, {shadow['state']}, {shadow['candles']} candles")
-        if told := bias_told(view.worker.get("bias") or {}):
+        _show_worker(view.worker, console)
+
+
+def _show_worker(worker: Mapping[str, Any], console: Console) -> None:
+    console.print(f"worker: {worker.get('state')} {worker.get('reason') or ''}".rstrip())
+    for told in (
+        result_told(worker),
+        *map(hold_told, worker.get("holds") or ()),
+        challenger_told(worker.get("shadow") or {}),
+        bias_told(worker.get("bias") or {}),
+        quality_told(worker.get("quality") or {}),
+    ):
+        if told:
             console.print(told)
-        if told := quality_told(view.worker.get("quality") or {}):
-            console.print(told)
+
+
+def result_told(worker: Mapping[str, Any]) -> str:
+    """Say what trading came to, funding included, or nothing before any money has moved."""
+    pnl, fees, funding = (Decimal(str(worker.get(name) or 0)) for name in ("realized_pnl", "fees", "funding"))
+    closed = worker.get("closed_trades") or 0
+    if not closed and not funding:
+        return ""
+    return (
+        f"result: {pnl + funding:.4f} = {closed} trades, profit and loss {pnl:.4f} after fees of {fees:.4f},"
+        f" and funding {funding:+.4f}"
+    )
+
+
+def hold_told(hold: Mapping[str, Any]) -> str:
+    """Say what the venue said that holds entries back, and for how long."""
+    where = {"account": "in all symbols", "reduce-only": "in all symbols, the account may only reduce"}
+    what = where.get(hold["what"], f"in {hold['what']}")
+    return f"entries: HELD {what} for {hold['seconds_left']:.0f} s more, the venue said {hold['because']}"
+
+
+def challenger_told(shadow: Mapping[str, Any]) -> str:
+    """Say which version is scored beside what trades, or nothing where none is."""
+    if not shadow.get("version"):
+        return ""
+    return f"challenger: version {shadow['version']}, {shadow['state']}, {shadow['candles']} candles"
 
 
 def bias_told(bias: Mapping[str, Any]) -> str:

@@ -314,13 +314,35 @@ async def test_instruments_have_exact_steps(sandbox):
         assert all(one.price_tick > 0 and one.min_notional > 0 for one in instruments.values())
 
 
+async def test_funding_is_read_and_told_of(tmp_path):
+    """A position held over the hour pays once: the stream tells, and the list holds what the venue's audit says."""
+    hourly = {"funding_hours": 1, "start": "2026-01-05T07:55:00Z"}
+    async with (
+        running_sandbox(symbols=3, speed=60, seed=3, state=tmp_path / "funded", **hourly) as sandbox,
+        gateway_at(sandbox.url) as (gateway, exchange),
+        user_stream_of(exchange) as (_, told),
+    ):
+        since_ms = await gateway.venue_now_ms()
+        for place, symbol in enumerate((BTC, ETH)):
+            await gateway.submit(market(f"qt-f-E{place}", symbol=symbol, quantity="0.1"))
+        await until(lambda: told.funding)
+        await sandbox.ctl(op="stand_still")
+        paid = await gateway.funding(since_ms)
+        audit = await sandbox.get("/sandbox/audit")
+
+        assert {one.symbol for one in paid} == {BTC, ETH}
+        assert len(told.funding) == len(paid) == len({one.transaction_id for one in paid})
+        assert sum(one.amount for one in paid) == Decimal(audit["funding"]) != 0
+        assert await gateway.funding(paid[-1].event_time_ms + 1) == []
+
+
 OPENED = "the stream was opened"
 
 
 @asynccontextmanager
 async def user_stream_of(exchange):
     """Follow the account; yield the stream, once it is open, and what it tells."""
-    told = SimpleNamespace(reports=[], fills=[], gaps=[])
+    told = SimpleNamespace(reports=[], fills=[], gaps=[], funding=[])
     stream = UserStream(
         exchange,
         on_report=told.reports.append,
@@ -328,6 +350,7 @@ async def user_stream_of(exchange):
         on_gap=told.gaps.append,
         monotonic=monotonic,
         keep_alive_seconds=0.5,
+        on_funding=lambda: told.funding.append(1),
     )
     following = asyncio.create_task(stream.run())
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from urllib.parse import urlencode
 
 import aiohttp
@@ -290,6 +291,22 @@ async def test_a_script_does_a_thing_for_its_time(venue, session):
 
     assert during[0] == 500
     assert (after[0], after[2]["status"]) == (200, "FILLED")
+
+
+@pytest.mark.parametrize(
+    "action", ["exec_then_status", "exec_then_truncate", "exec_then_drop", "exec_then_hang", "delay", "late_exec"]
+)
+async def test_a_request_that_fails_takes_as_long_to_the_engine_as_any_other(venue, session, action):
+    """Where latency is configured, an order that is executed and whose answer is spoilt arrives no sooner for that."""
+    await venue.do(op="rules", insert_ms=300)
+    await venue.do(op="fault", path="/fapi/v1/order", method="POST", action=action, secs=0.0)
+    orders, sent_ms = venue.sandbox.venue.exchange.state.orders, venue.sandbox.now_ms()
+    with suppress(aiohttp.ServerDisconnectedError):
+        await order(session, venue, "spoilt")
+    assert await until(lambda: bool(orders), 20.0) is not None
+
+    assert [(one.client_order_id, one.status) for one in orders.values()] == [("spoilt", "FILLED")]
+    assert next(iter(orders.values())).created_ms >= sent_ms + 300
 
 
 async def test_there_is_a_limit_to_how_many_faults_wait(venue):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from inference.leases.holding import account_key, is_dead, this_process
 from inference.leases.keeper import AccountInUseError, LeaseKeeper
 from inference.leases.sqlite_store import SqliteLeases
 from inference.leases.store import LeaseStoreError, open_store, row_of
+from tests.postgres_support import running_postgres
 from tests.stack_fixtures import free_port
 from tests.worker_support import FakeClock
 
@@ -30,25 +29,9 @@ TERMS = LeaseTerms(seconds=10, recv_window_seconds=2)
 
 @pytest.fixture(scope="module")
 def postgres():
-    """Return the address of a PostgreSQL server of this module's own; root hands it to the user of Debian's package."""
-    # Not below pytest's folder, into which only root may look.
-    folder = Path(tempfile.mkdtemp(prefix="pg-"))
-    owner = [] if os.geteuid() else ["runuser", "-u", "postgres", "--"]
-    if owner:
-        shutil.chown(folder, "postgres")
-    data, port = folder / "data", free_port()
-    subprocess.run([*owner, shutil.which("initdb"), "-D", data, "-A", "trust", "-U", "qt"], check=True, cwd="/tmp")
-    server = subprocess.Popen(
-        [*owner, shutil.which("postgres"), "-D", data, "-p", str(port), "-h", "127.0.0.1", "-k", folder], cwd="/tmp"
-    )
-    ready = [shutil.which("pg_isready"), "-h", "127.0.0.1", "-p", str(port), "-t", "60"]
-    for _ in range(300):
-        if subprocess.run(ready, check=False, capture_output=True).returncode == 0:
-            break
-    yield f"postgresql://qt@127.0.0.1:{port}/postgres"
-    server.terminate()
-    server.wait(30)
-    shutil.rmtree(folder, ignore_errors=True)
+    """Return the address of a PostgreSQL server of this module's own."""
+    with running_postgres() as address:
+        yield address
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.needs_postgres)])

@@ -16,6 +16,7 @@ import pytest
 from feature_store.extensions.settings import ViewSettings
 from inference.journal.verify import verify
 from tests.extension_support import PLAIN_NUMPY, written
+from tests.network_support import Host
 from tests.sandbox_support import running_sandbox
 from tests.stack_fixtures import free_port
 from tests.worker_bundle import make_bundle
@@ -79,12 +80,13 @@ def _write_policy(home: Path) -> Path:
 
 
 @asynccontextmanager
-async def worker(home: Path, *arguments: str, **environment: str):
-    """Run `qtctl worker` in the light environment, and end it however the test left it."""
+async def worker(home: Path, *arguments: str, inside: Host | None = None, **environment: str):
+    """Run `qtctl worker`, `inside` a host or in the light environment, and end it however the test left it."""
     policy = _write_policy(home)
+    light = str(LIGHT if LIGHT.exists() else sys.executable)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("QT_")}
     process = await asyncio.create_subprocess_exec(
-        str(LIGHT if LIGHT.exists() else sys.executable),
+        *([light] if inside is None else [*inside.command, sys.executable]),
         "-m",
         "inference.cli",
         "worker",

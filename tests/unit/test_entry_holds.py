@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.execution.entry_holds import ACCOUNT, REDUCE_ONLY, SYMBOL, EntryHolds
+from inference.bootstrap.reporting import hold_statuses
+from inference.domain.events import Noted
+from inference.domain.order import Purpose
+from inference.execution.entry_holds import ACCOUNT, BEGUN, ENDED, REDUCE_ONLY, SYMBOL, EntryHolds
+from infra.stack.overview import hold_told
+from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_executor
+from tests.worker_values import make_approved
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 
@@ -50,3 +59,64 @@ def test_a_later_refusal_never_shortens_a_hold(refusals):
         held = [one for one in (BTC, ETH) if holds.blocks(one, now)]
         holds.note(symbol, refusal, now)
         assert all(holds.blocks(one, now) for one in held)
+
+
+@given(st.lists(st.tuples(st.sampled_from([BTC, ETH]), st.sampled_from(["-2015", "-4400", "-4108", "-1"]),
+                          st.floats(0, 400), st.booleans()), max_size=30))  # fmt: skip
+def test_each_hold_begins_and_ends_once_in_the_journal(refusals):
+    """However seldom the journal is brought up to date, it alternates for each hold, and agrees with what stands."""
+    holds, now, open_now = EntryHolds(), 0.0, set()
+    for symbol, refusal, pause, looks in [*refusals, (BTC, "-1", 1_000.0, True)]:
+        holds.note(symbol, refusal, now)
+        now += pause
+        for event in holds.news(now) if looks else ():
+            what = event.detail["what"]
+            assert (what in open_now) is (event.event_type == ENDED)
+            open_now ^= {what}
+        if looks:
+            assert open_now == set(holds.standing(now))
+            assert holds.news(now) == []
+
+    assert open_now == set()
+
+
+async def test_a_hold_is_journaled_and_shown_and_ends():
+    """The journal holds its beginning and its end, the status what stands, and protection is none of its business."""
+    clock, journal = FakeClock(), MemoryJournal()
+    gateway = FakeGateway(clock, marks={BTC: Decimal(50_000), ETH: Decimal(50_000)})
+    executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    assert await clock.drive(executor.enter(make_approved(BTC), candle_close_ms=clock.now_ms()))
+    gateway.refusals[Purpose.ENTRY] = [-2015]
+    assert not await clock.drive(executor.enter(make_approved(ETH), candle_close_ms=clock.now_ms()))
+    shown = hold_statuses(executor)
+    running = asyncio.ensure_future(executor.run())
+    await clock.drive(clock.sleep(250))
+    assert [one.what for one in hold_statuses(executor)] == [ACCOUNT]
+    await clock.drive(clock.sleep(60))
+
+    told = [one for one in journal.events() if isinstance(one, Noted)]
+    assert [one.event_type for one in told] == [BEGUN, ENDED]
+    assert told[0].detail == {"what": ACCOUNT, "because": "-2015", "seconds": "300"}
+    assert told[1].detail == {"what": ACCOUNT, "held_seconds": "300"}
+    assert [(one.what, one.because) for one in shown] == [(ACCOUNT, "-2015")]
+    assert 299 < shown[0].seconds_left <= 300
+    assert hold_statuses(executor) == ()
+    assert gateway.unprotected() == []
+    await clock.drive(executor.stop())
+    await clock.drive(running)
+
+
+@pytest.mark.parametrize(
+    ("what", "where"),
+    [
+        (ACCOUNT, "in all symbols for 280 s"),
+        (REDUCE_ONLY, "in all symbols, the account may only reduce for 280 s"),
+        (BTC, f"in {BTC} for 280 s"),
+    ],
+)
+def test_what_is_held_is_said_where_a_person_looks(what, where):
+    """`qtctl status` says where nothing is entered, for how long, and what the venue said."""
+    told = hold_told({"what": what, "because": "-2015", "seconds_left": 279.6})
+
+    assert told == f"entries: HELD {where} more, the venue said -2015"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.sandbox.faults import FaultError
-from infra.sandbox.script import Script, parse_steps, read_script
+from infra.sandbox.script import Script, Undo, parse_steps, read_script
 
 DAY_MS = 86_400_000
 NOON_MS = 1_767_571_200_000 + 12 * 3_600_000
@@ -150,11 +150,11 @@ def test_a_step_after_seconds_goes_by_the_wall():
 def test_what_ends_a_step_is_done_once():
     """An end is handed out when its time has come, and never again."""
     found, ended = script(), []
-    found.undo_later(130.0, lambda: ended.append("well"))
+    found.undo_later(130.0, Undo(lambda: ended.append("well")))
 
     assert found.ended(129.9) == []
     for undo in found.ended(130.0) + found.ended(131.0):
-        undo()
+        undo.perform()
     assert ended == ["well"]
 
 

@@ -14,6 +14,7 @@ from inference.domain.events import FillBooked, OrderIntended, TradeClosed
 from inference.domain.order import Fill, OrderIntent, OrderType, Purpose, Side
 from inference.domain.signal import Direction
 from inference.domain.trade import ExitReason, TradeResult
+from inference.execution.funding import FundingPayment, funding_event
 from infra.prove.soak import _Memory, money_of
 
 D = Decimal
@@ -46,6 +47,7 @@ EVENTS = [
     OrderIntended(intent=intent("out", Side.SELL, Purpose.EXIT)),
     FillBooked(fill=fill("2", Side.SELL, "110", "out")),
     TradeClosed(trade_id="trade", result=RESULT),
+    funding_event(FundingPayment(transaction_id="9", symbol=SYMBOL, amount=D("-1.5"), event_time_ms=2)),
 ]
 AUDIT = {
     "fills": 2, "realized_pnl": "20", "fees": "0.2", "funding": "-1.5", "wallet": "1018.3", "opening_balance": "1000",
@@ -72,7 +74,7 @@ def test_what_agrees_has_no_differences():
         ({"realized_pnl": "20.00000001"}, "earned before fees"),
         ({"fees": "0.20000001"}, "paid in fees"),
         ({"wallet": "1018.29999999"}, "in the wallet"),
-        ({"funding": "-1.49999999"}, "in the wallet"),
+        ({"funding": "-1.49999999"}, "received in funding"),
         ({"fills": 3}, "executions"),
         ({"trades": []}, "profit, fees and quantity"),
         ({"trades": [AUDIT["trades"][0] | {"fees": "0.3"}]}, "profit, fees and quantity"),
@@ -88,6 +90,12 @@ def test_the_last_digit_is_missed(changes, words):
 def test_an_execution_that_was_never_booked_is_missed():
     """A trade that ended without one of its executions does not pass."""
     assert money_of([one for one in EVENTS if one != EVENTS[3]], AUDIT).differences
+
+
+def test_funding_that_was_never_journaled_is_missed_and_one_twice_there_counts_once():
+    """The wallet is not explained without it, and a second entry of the same payment changes nothing."""
+    assert money_of(EVENTS[:-1], AUDIT).differences
+    assert money_of([*EVENTS, EVENTS[-1]], AUDIT).differences == []
 
 
 def test_what_never_entered_is_no_trade():

@@ -1,0 +1,31 @@
+"""The watch over models, with what was decided of them in the lives before this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from feature_store.clock import monotonic
+from inference.bootstrap.past import Past
+from inference.models.registry import BundleCache
+from inference.settings import Mode, Settings
+from inference.supervision.approval import journaled_approvals
+from inference.supervision.model_watch import ModelWatch
+
+
+def make_models(
+    settings: Settings, past: Past, *, fingerprint: str, on_event: Callable[[str, Mapping[str, str]], None]
+) -> ModelWatch:
+    """Return the watch that finds and verifies the model to trade; in live mode only an approved one."""
+    approved = settings.approval_file.read_text().strip() if settings.approval_file is not None else None
+    return ModelWatch(
+        cache=BundleCache(settings.bundles),
+        fingerprint=fingerprint,
+        timeframe=settings.timeframe.value,
+        on_event=on_event,
+        monotonic=monotonic,
+        approved_digest=approved,
+        only_approved=settings.mode is Mode.LIVE,
+        venue=settings.venue,
+        journaled_approvals=journaled_approvals(past.decided, venue=settings.venue),
+        notices=settings.notices,
+    )

@@ -1,0 +1,63 @@
+"""How long an exit that the venue refuses again and again waits before it is tried once more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# So many refusals in a row are answered at once: most that can be put right are put right within seconds.
+QUICK_TRIES = 10
+_FIRST_SECONDS = 1.0
+
+
+def pause_seconds(refusals: int, chance: float, *, longest: float) -> float:
+    """Return the pause after so many refusals in a row: none at first, then longer each time, never above `longest`."""
+    if refusals < QUICK_TRIES:
+        return 0.0
+    # Less than the bound by chance, so that many workers do not try at the same moment.
+    return min(longest, _FIRST_SECONDS * 2.0 ** min(refusals - QUICK_TRIES, 30)) * (0.5 + chance / 2)
+
+
+@dataclass(slots=True)
+class _Refused:
+    times: int = 0
+    until: float = 0.0
+
+
+class ExitPauses:
+    """
+    Pure: time and chance are arguments. What was refused is forgotten once the venue takes an order of the trade.
+
+    Each trade has its own pause. An order of another trade that the venue takes, or an answer after none, ends the
+    pauses of all: each tries once, and only what is refused again goes on waiting as long as before.
+    """
+
+    def __init__(self, *, longest_seconds: float, chance: Callable[[], float]) -> None:
+        self._longest = longest_seconds
+        self._chance = chance
+        self._refused: dict[str, _Refused] = {}
+
+    def note_refusal(self, trade_id: str, now: float) -> None:
+        """Take in that the venue refused an exit of a trade."""
+        known = self._refused.setdefault(trade_id, _Refused())
+        known.times += 1
+        known.until = now + pause_seconds(known.times, self._chance(), longest=self._longest)
+
+    def waits(self, trade_id: str, now: float) -> bool:
+        """Whether no exit of this trade is sent yet."""
+        known = self._refused.get(trade_id)
+        return known is not None and now < known.until
+
+    def note_accepted(self, trade_id: str) -> None:
+        """Take in that the venue took an order of a trade."""
+        self._refused.pop(trade_id, None)
+        self.note_answer()
+
+    def note_answer(self) -> None:
+        """Take in that the venue answers well again: whoever waits tries now."""
+        for known in self._refused.values():
+            known.until = 0.0
+
+    def forget(self, trade_id: str) -> None:
+        """Let go of a trade that is over."""
+        self._refused.pop(trade_id, None)
