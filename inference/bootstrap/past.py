@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from inference.bootstrap.recollection import Recollection
 from inference.domain.events import AccountMarked, CandlesDecided, FeaturesUsed, Noted
 from inference.execution.book import Book
 from inference.journal.codec import Entry, event_of
@@ -14,7 +15,7 @@ from inference.supervision.approval import APPROVED, VERDICT
 @dataclass(slots=True)
 class Past:
     """
-    Orders and positions, the account's last mark, and what was decided of models.
+    Orders and positions, the account's last mark, what was decided of models, and what became of their opinions.
 
     `decided` holds the type and the detail of each decision, in their order; `mark_ms` is venue time.
     """
@@ -23,6 +24,7 @@ class Past:
     mark: AccountMarked | None = None
     mark_ms: int = 0
     decided: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    opinions: Recollection = field(default_factory=Recollection)
 
     def visit(self, entry: Entry) -> None:
         """Take in one entry; entries come in the journal's order."""
@@ -32,6 +34,8 @@ class Past:
         event = event_of(entry)
         if isinstance(event, AccountMarked):
             self.mark, self.mark_ms = event, entry.timestamp_ms
-        if isinstance(event, Noted) and event.event_type in (VERDICT, APPROVED):
-            self.decided.append((event.event_type, event.detail))
+        if isinstance(event, Noted):
+            self.opinions.visit(event, entry.seq)
+            if event.event_type in (VERDICT, APPROVED):
+                self.decided.append((event.event_type, event.detail))
         self.book.apply(event)
