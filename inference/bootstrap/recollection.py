@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from inference.domain.bias import CANDLES_KEPT
+from inference.domain.decision import Candidate
 from inference.domain.errors import JournalError
 from inference.domain.events import CandlesDecided, Noted
+from inference.domain.policy import Policy
 from inference.domain.signal import Direction
-from inference.journal.codec import entry_of, event_of
 from inference.journal.reader import newest_lines
 from inference.models.opinions import model_name
 from inference.settings import Settings
@@ -119,15 +122,39 @@ def _number(line: bytes, key: bytes) -> int:
     return int(digits)
 
 
+class _Snapshot(msgspec.Struct, frozen=True):
+    candidates: tuple[Candidate, ...]
+    candle_close_ms: int
+    timeframe_ms: int
+
+
+class _Decided(msgspec.Struct, frozen=True):
+    policy: Policy
+    snapshot: _Snapshot
+
+
+class _Line(msgspec.Struct, frozen=True):
+    """What is needed of a decision: what was answered, most of it, is passed by."""
+
+    data: _Decided
+
+
 def _decided(
     journal: Path, offsets: Iterator[int], horizons: Mapping[str, int], timeframe_ms: int
 ) -> Iterator[DecidedCandle]:
+    decoder = msgspec.json.Decoder(_Line)
     with journal.open("rb") as file:
         for offset in offsets:
             file.seek(offset)
-            event = event_of(entry_of(file.readline()))
-            if isinstance(event, CandlesDecided) and event.snapshot.timeframe_ms == timeframe_ms:
-                candidates = event.snapshot.candidates
+            try:
+                event = decoder.decode(file.readline()).data
+            except msgspec.DecodeError as error:
+                raise JournalError(
+                    f"The decision at byte {offset} of {journal} does not fit its type: {error}; "
+                    "it was written by another version, run `qtctl audit verify` to see whether the chain is whole"
+                ) from error
+            candidates = event.snapshot.candidates
+            if event.snapshot.timeframe_ms == timeframe_ms:
                 yield DecidedCandle(
                     candidates=candidates,
                     policy=event.policy,

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from inference.journal.codec import Entry, entry_of
 
-_READ_AT_ONCE = 2**20
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TornTail:
@@ -32,8 +30,8 @@ def whole_lines(path: Path) -> Iterator[bytes]:
                 yield line
 
 
-def newest_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield every whole line behind the place where it begins, the newest first; a missing file is empty."""
+def newest_lines(path: Path, *, at_once: int = 2**20) -> Iterator[tuple[int, bytes]]:
+    """Yield every whole line with the place where it begins, the newest first; so many bytes are read at once."""
     try:
         file = path.open("rb")
     except FileNotFoundError:
@@ -41,7 +39,7 @@ def newest_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     with file:
         position, rest = file.seek(0, os.SEEK_END), b""
         while position > 0:
-            step = min(_READ_AT_ONCE, position)
+            step = min(at_once, position)
             position -= step
             file.seek(position)
             buffer = file.read(step) + rest

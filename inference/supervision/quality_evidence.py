@@ -119,7 +119,7 @@ def _bet(known: QualityEvidence, one: MaturedCandle, base: float, *, most: float
         brier=known.brier + one.brier,
         base=known.base + base,
         hit_bets=known.hit_bets.after(1 - 2 * one.right),
-        # No better than by what always saying the share of rises could have been worse: that bounds a loss.
+        # A loss is at most the score that always saying the share of rises can have: counted in that, none is below -1.
         brier_bets=known.brier_bets.after((one.brier - base) / most),
     )
     if seen.outcomes < FEWEST_OUTCOMES or seen.evidence < LIMIT:
