@@ -85,7 +85,7 @@ def test_a_wilder_market_is_drift_and_asks_once(champion, prefect_server, mlflow
 
 
 def test_a_held_challenger_is_asked_too(prefect_server, mlflow_server, real_candidate, tmp_path):
-    """A challenger that the gates hold back is compared with its own training: its run, its tag and the report say so."""
+    """A challenger that is held back is compared with its own training: its run, its tag and the report say so."""
     registry = Registry(mlflow_server.url)
     before = registry.champion()
     if before is not None:
