@@ -11,7 +11,6 @@ import msgspec
 
 from inference.domain.bias import CANDLES_KEPT
 from inference.domain.decision import Candidate
-from inference.domain.errors import JournalError
 from inference.domain.events import CandlesDecided, Noted
 from inference.domain.policy import Policy
 from inference.domain.signal import Direction
@@ -21,6 +20,9 @@ from inference.settings import Settings
 from inference.supervision.prediction_quality import MaturedCandle
 from inference.supervision.quality_evidence import QualityEvidence
 from inference.supervision.remembered import BIAS_ENDED, BIAS_FOUND, MATURED, DecidedCandle, Remembered, matured_of
+from inference.telemetry.logs import logger
+
+_log = logger("bootstrap")
 
 # The first candle that is remembered compares its prices with the one before.
 _DECISIONS = CANDLES_KEPT + 1
@@ -60,6 +62,8 @@ class Recollection:
     def remembered(self, journal: Path, settings: Settings, *, now_ms: int) -> Remembered:
         """
         Return what a supervisor has to know that goes on here and now; the newest decisions are read when asked for.
+
+        A decision that this version cannot read is left out.
 
         Args:
             journal: Where the decisions are.
@@ -104,9 +108,9 @@ def _newest_decisions(journal: Path, *, since_seq: int, latest_ms: int) -> list[
     for offset, line in newest_lines(journal):
         if not line.endswith(_DECIDED):
             continue
-        close_ms = _number(line, b'"candle_close_ms":')
-        # The journal goes back in venue time no further than one venue's time does.
-        if len(found) == _DECISIONS or close_ms >= before_ms or _number(line, b'"seq":') < since_seq:
+        close_ms, seq = _number(line, b'"candle_close_ms":'), _number(line, b'"seq":')
+        # Further back than the time of one venue goes there is nothing to go on from.
+        if len(found) == _DECISIONS or not 0 <= close_ms < before_ms or seq < since_seq:
             break
         before_ms = close_ms
         if _NOTHING_SCORED not in line:
@@ -117,9 +121,7 @@ def _newest_decisions(journal: Path, *, since_seq: int, latest_ms: int) -> list[
 def _number(line: bytes, key: bytes) -> int:
     _, found, after = line.rpartition(key)
     digits = after[: len(after) - len(after.lstrip(b"0123456789"))]
-    if not found or not digits:
-        raise JournalError(f"Journal entry without {key.decode()}: {line[:80]!r}; run `qtctl audit verify`")
-    return int(digits)
+    return int(digits) if found and digits else -1
 
 
 class _Snapshot(msgspec.Struct, frozen=True):
@@ -149,10 +151,9 @@ def _decided(
             try:
                 event = decoder.decode(file.readline()).data
             except msgspec.DecodeError as error:
-                raise JournalError(
-                    f"The decision at byte {offset} of {journal} does not fit its type: {error}; "
-                    "it was written by another version, run `qtctl audit verify` to see whether the chain is whole"
-                ) from error
+                # The chain is whole, so another version wrote it. A watch that begins later keeps nobody from starting.
+                _log.warning("decision_not_remembered", offset=offset, error=str(error)[:200])
+                continue
             candidates = event.snapshot.candidates
             if event.snapshot.timeframe_ms == timeframe_ms:
                 yield DecidedCandle(

@@ -13,6 +13,7 @@ from msgspec import UNSET
 
 from feature_store.candle import Timeframe
 from inference.bootstrap.past import Past
+from inference.bootstrap.recollection import Recollection
 from inference.domain.bias import CANDLES_KEPT, BiasMode, BiasRules
 from inference.domain.decision import Candidate
 from inference.domain.events import CandlesDecided, Noted
@@ -180,6 +181,19 @@ def test_what_was_said_elsewhere_is_not_remembered(tmp_path, what):
     else:
         assert (again.supervisor.bias, again.supervisor.quality, again.supervisor.evidence) == (None, None, None)
     again.journal.close()
+
+
+def test_a_decision_of_another_version_keeps_nobody_from_starting(tmp_path):
+    """What cannot be read is left out, and the watch goes on from what can."""
+    life = Life(tmp_path, now_ms=T0)
+    life.decide(("1", {NAMES[0]: (Direction.LONG, 0.7, 100.0, "wild")}, 1), T0)
+    life.journal.close()
+    path, strange = tmp_path / "journal.jsonl", tmp_path / "strange.jsonl"
+    strange.write_bytes(path.read_bytes().replace(b'"direction":"LONG"', b'"direction":"UPWARD"'))
+    known = Recollection().remembered(strange, SANDBOX, now_ms=T0)
+
+    assert len(list(Recollection().remembered(path, SANDBOX, now_ms=T0).decided)) == 1
+    assert list(known.decided) == []
 
 
 def test_who_comes_back_to_a_venue_begins_afresh_there(tmp_path):
