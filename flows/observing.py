@@ -68,8 +68,7 @@ def observe(
     Raises:
         BadInputError: The newest hours reach into the window that members were fitted on, or too little is stored.
     """
-    if hours < 1:
-        raise BadInputError(f"Drift is looked for in one hour at least, was {hours}")
+    _check(hours)
     frames, end_ms = _frames(settings, training, config, hours, who="champion")
     dataset = Dataset(frames, horizon=training.horizon, window=bundle.manifest.window)
     notes = []
@@ -96,9 +95,15 @@ def observe_inputs(
     Raises:
         BadInputError: The newest hours reach into the window that members were fitted on, or too little is stored.
     """
+    _check(hours)
     frames, end_ms = _frames(settings, training, config, hours, who="challenger")
     dataset = Dataset(frames, horizon=training.horizon, window=config.window)
     return _read(dataset, training.windows, end_ms=end_ms, length_ms=hours * HOUR_MS), end_ms
+
+
+def _check(hours: int) -> None:
+    if hours < 1:
+        raise BadInputError(f"Drift is looked for in one hour at least, was {hours}")
 
 
 def _read(dataset: Dataset, windows: TrainingWindows, *, end_ms: int, length_ms: int) -> Stretches:
