@@ -107,6 +107,7 @@ def test_a_held_challenger_is_asked_too(prefect_server, mlflow_server, real_cand
 
     done = python_code(code, env={**env, "QT_MLFLOW_URL": mlflow_server.url})
 
+    registry.drop_alias("challenger")
     if before is not None:
         registry.set_alias("champion", before.version)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -131,6 +132,8 @@ def test_without_a_champion_the_run_completes_and_says_so(prefect_server, mlflow
     before = registry.champion()
     if before is not None:
         registry.drop_alias("champion")
+    if registry.by_alias("challenger") is not None:
+        registry.drop_alias("challenger")
     code = (
         "import json, msgspec; from flows.drift import drift; from feature_store.terminal import run\n"
         "from flows.drift_command import drift as command\n"
