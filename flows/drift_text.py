@@ -15,8 +15,21 @@ _LEVELS = {Verdict.STABLE: 0.0, Verdict.DRIFTED: 1.0, Verdict.DEGRADED: 2.0}
 _SHOWN = 12
 
 
+class ChallengerDrift(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found of the inputs of a challenger that is held back."""
+
+    version: str
+    verdict: str
+    summary: str
+    drifted: tuple[str, ...]
+
+
 class DriftResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a check ended: its verdict, what came of it, and what was found where."""
+    """
+    How a check ended: its verdict, what came of it, and what was found where.
+
+    `challenger` is there where one is held back, and was looked at too; nothing is retrained on it.
+    """
 
     verdict: str
     version: str | None
@@ -27,6 +40,7 @@ class DriftResult(msgspec.Struct, frozen=True, kw_only=True):
     evidence: float
     evidence_limit: float
     false_alarm_rate: float
+    challenger: ChallengerDrift | None = None
 
     @property
     def found(self) -> bool:
@@ -46,6 +60,36 @@ def headline(report: DriftReport) -> str:
             return f"Nothing could be judged: {report.groups[0].note if report.groups else 'no groups'} ({until})"
         case _:
             return f"Nothing drifted ({until})"
+
+
+def challenger_headline(report: DriftReport) -> str:
+    """Say in a line what was found of the inputs of a challenger that is held back."""
+    until = f"version {report.version}, the {report.hours} hours until {moment(report.end_ms)}"
+    match report.verdict:
+        case Verdict.DRIFTED:
+            return f"{_moved(report)} of the challenger that is held back drifted ({until})"
+        case Verdict.TOO_FEW:
+            return f"The challenger that is held back could not be judged: {report.groups[0].note} ({until})"
+        case _:
+            return f"No input of the challenger that is held back drifted ({until})"
+
+
+def challenger_summary(report: DriftReport, page: str) -> str:
+    """Return what was found of a challenger as markdown, the inputs that moved furthest first."""
+    group = report.groups[0]
+    lines = [
+        f"## {challenger_headline(report)}",
+        (
+            f"[Run of the challenger in MLflow]({page}). It trades nothing, so nothing is retrained on what is found; "
+            f"where nothing changed, {report.false_alarm_rate:.1%} of checks speak."
+        ),
+        f"### Inputs: {_group_line(group)}",
+    ]
+    rows = column_rows(report)[:_SHOWN]
+    if rows:
+        kept = [name for name in rows[0] if name != "of"]
+        lines.append(markdown_table(kept, [[row[name] for name in kept] for row in rows]))
+    return "\n\n".join(lines)
 
 
 def _moved(report: DriftReport) -> str:

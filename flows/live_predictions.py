@@ -1,4 +1,4 @@
-"""What a worker's journal says that the champion predicted, candle by candle."""
+"""What a worker's journal says that the champion predicted, candle by candle, and what it found of that."""
 
 from __future__ import annotations
 
@@ -8,20 +8,27 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from flows.drifting.live_quality import HEARD, LiveQuality
 from flows.training.dataset import Dataset, Floats, Rows
-from inference.domain.events import CandlesDecided
+from inference.domain.events import CandlesDecided, Noted
 from inference.domain.signal import Direction, SignalScore
 from inference.journal.codec import entry_of, event_of
 from inference.journal.reader import whole_lines
+from inference.models.opinions import model_name
 
-_MARK = f'"{CandlesDecided.event_type}"'.encode()
+_MARKS = tuple(f'"type":"{kind}"}}\n'.encode() for kind in (CandlesDecided.event_type, *HEARD))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LivePredictions:
-    """Expected log return and probability of a rise, by symbol and close time of the candle."""
+    """
+    Expected log return and probability of a rise, by symbol and close time of the candle.
+
+    `quality` is what the worker found of these opinions, None where no worker has watched them.
+    """
 
     said: dict[tuple[str, int], tuple[float, float]] = field(default_factory=dict)
+    quality: LiveQuality | None = None
 
     def over(
         self, dataset: Dataset, rows: Rows, expected: Floats, probability_up: Floats
@@ -47,20 +54,23 @@ def live_predictions(journal: Path, version: str, digest: str) -> LivePrediction
     Raises:
         JournalError: An entry cannot be read.
     """
-    named = f"{version}:{digest[:12]}"
+    named = model_name(version, digest)
+    quality: LiveQuality | None = None
     said: dict[tuple[str, int], tuple[float, float]] = {}
     for line in whole_lines(journal):
         # Most entries are of other kinds, and reading one is costly.
-        if _MARK not in line or named.encode() not in line:
+        if not line.endswith(_MARKS) or named.encode() not in line:
             continue
         event = event_of(entry_of(line))
+        if isinstance(event, Noted) and event.detail.get("model_version") == named:
+            quality = (quality or LiveQuality()).after(event.event_type, event.detail)
         if not isinstance(event, CandlesDecided):
             continue
         for candidate in event.snapshot.candidates:
             signal = candidate.signal
             if signal.model_version == named:
                 said[signal.symbol, signal.feature_time_ms] = (signal.expected_return, _rising(signal))
-    return LivePredictions(said)
+    return LivePredictions(said, quality)
 
 
 def _rising(signal: SignalScore) -> float:

@@ -68,9 +68,8 @@ def observe(
     Raises:
         BadInputError: The newest hours reach into the window that members were fitted on, or too little is stored.
     """
-    if hours < 1:
-        raise BadInputError(f"Drift is looked for in one hour at least, was {hours}")
-    frames, end_ms = _frames(settings, training, config, hours)
+    _check(hours)
+    frames, end_ms = _frames(settings, training, config, hours, who="champion")
     dataset = Dataset(frames, horizon=training.horizon, window=bundle.manifest.window)
     notes = []
 
@@ -85,6 +84,35 @@ def observe(
         end_ms=end_ms, hours=hours, threshold=bundle.threshold, cost=config.round_trip_cost,
     )  # fmt: skip
     return replace(seen, notes=tuple(notes))
+
+
+def observe_inputs(
+    settings: FlowSettings, training: TrainingReport, config: TrainingConfig, hours: int
+) -> tuple[Stretches, int]:
+    """
+    Read what a challenger saw when it was made and sees now; return it with the close of the newest candle.
+
+    Raises:
+        BadInputError: The newest hours reach into the window that members were fitted on, or too little is stored.
+    """
+    _check(hours)
+    frames, end_ms = _frames(settings, training, config, hours, who="challenger")
+    dataset = Dataset(frames, horizon=training.horizon, window=config.window)
+    return _read(dataset, training.windows, end_ms=end_ms, length_ms=hours * HOUR_MS), end_ms
+
+
+def _check(hours: int) -> None:
+    if hours < 1:
+        raise BadInputError(f"Drift is looked for in one hour at least, was {hours}")
+
+
+def _read(dataset: Dataset, windows: TrainingWindows, *, end_ms: int, length_ms: int) -> Stretches:
+    there = ~dataset.excluded
+    whole = TimeWindow(start_ms=windows.fit.start_ms, end_ms=windows.shadow.end_ms)
+    inputs, times = dataset.inputs_all[there], dataset.open_time_ms[there]
+    return stretches_of(
+        "inputs", dataset.input_names, inputs, times, reference=whole, end_ms=end_ms, length_ms=length_ms
+    )
 
 
 def observed_in(
@@ -119,10 +147,7 @@ def observed_in(
     whole = TimeWindow(start_ms=windows.fit.start_ms, end_ms=windows.shadow.end_ms)
     unseen = TimeWindow(start_ms=windows.validation.start_ms, end_ms=end_ms)
     there = ~dataset.excluded
-    inputs, times = dataset.inputs_all[there], dataset.open_time_ms[there]
-    read = stretches_of(
-        "inputs", dataset.input_names, inputs, times, reference=whole, end_ms=end_ms, length_ms=length_ms
-    )
+    read = _read(dataset, windows, end_ms=end_ms, length_ms=length_ms)
     known = there & np.isfinite(dataset.label)
     # The newest outcomes end where candles do: their stretch is a horizon earlier than that of the inputs.
     matured_ms = end_ms - horizon_ms
@@ -147,12 +172,13 @@ def observed_in(
         for start_ms, stop_ms in ((windows.shadow.start_ms, windows.shadow.end_ms), (windows.shadow.end_ms, end_ms))
     )
     earned = Performance(promoted, since, max(end_ms - windows.shadow.end_ms, 0) / 86_400_000)
+    inputs, times = dataset.inputs_all[there], dataset.open_time_ms[there]
     sample = _sample(dataset.input_names, inputs, times, rows, predicted.expected, whole, end_ms - length_ms)
     return Observed((read, answered, came), earned, sample, end_ms)
 
 
 def _frames(
-    settings: FlowSettings, training: TrainingReport, config: TrainingConfig, hours: int
+    settings: FlowSettings, training: TrainingReport, config: TrainingConfig, hours: int, *, who: str
 ) -> tuple[FrameSet, int]:
     lake = settings.candle_lake()
     chosen = FlowSettings.of(venue=settings.venue, symbols=",".join(training.symbols), timeframe=training.timeframe)
@@ -161,7 +187,7 @@ def _frames(
     seen, fit = training.windows, training.windows.fit
     if end_ms - hours * HOUR_MS < fit.end_ms:
         raise BadInputError(
-            f"The last {hours} hours of stored candles reach into the window the champion was fitted on, which ends "
+            f"The last {hours} hours of stored candles reach into the window the {who} was fitted on, which ends "
             f"{moment(fit.end_ms)}; ingest newer candles, or compare fewer hours"
         )
     oldest = max(
@@ -173,7 +199,7 @@ def _frames(
     )
     if frames.feature_fingerprint != training.feature_fingerprint:
         raise BadInputError(
-            "The champion reads another feature set than this environment makes; run drift with the settings "
+            f"The {who} reads another feature set than this environment makes; run drift with the settings "
             "(QT_EXTENSIONS, QT_INCLUDE_*) that it was trained with"
         )
     return frames, end_ms

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -23,7 +22,6 @@ from inference.domain.events import AccountMarked, CandlesDecided, Event, Featur
 from inference.domain.market import Instrument, Quote
 from inference.domain.policy import Policy
 from inference.domain.position import Account
-from inference.domain.signal import SignalScore
 from inference.domain.trade import ExitReason
 from inference.exchange.ccxt_gateway import CcxtGateway
 from inference.exchange.venue_clock import VenueClock
@@ -32,12 +30,15 @@ from inference.feed.batches import CandleBatch
 from inference.feed.followed import FollowedFeatures, Known
 from inference.feed.rebuilding import Behind, History, Rebuilds
 from inference.journal.writer import JournalWriter
-from inference.models.opinions import opinions
 from inference.signals.used_features import UsedFeatures
 from inference.supervision.account_marks import marked
+from inference.supervision.counters import Counters
 from inference.supervision.latency import Latencies
+from inference.supervision.member_counts import MemberCounts
 from inference.supervision.model_supervisor import ModelSupervisor
 from inference.supervision.model_watch import ActiveModel, ModelWatch
+from inference.supervision.remembered import Remembered
+from inference.supervision.scored_candle import ScoredCandle, Scoring
 from inference.supervision.shadow import Shadow, ShadowScene
 from inference.supervision.standing import Standing
 from inference.telemetry.logs import logger
@@ -60,22 +61,15 @@ class WorkerPlan:
     bias: BiasRules = field(default_factory=BiasRules)
 
 
-@dataclass(slots=True)
-class Counters:
-    """What has happened since the start."""
-
-    candles: int = 0
-    batches: int = 0
-    orders: Counter[str] = field(default_factory=Counter)
-    refusals: Counter[str] = field(default_factory=Counter)
-    last_signals: dict[str, tuple[SignalScore, str]] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class _Opinion:
     known: Known
-    candidates: tuple[Candidate, ...] = ()
+    scored: ScoredCandle = field(default_factory=ScoredCandle)
     used: FeaturesUsed | None = None
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        return self.scored.candidates
 
     @property
     def incomplete(self) -> Mapping[str, str]:
@@ -111,6 +105,7 @@ class Worker:
         history: History,
         monotonic: Callable[[], float],
         shadow: Shadow | None = None,
+        remembered: Remembered | None = None,
     ) -> None:
         self.plan = plan
         self.executor = executor
@@ -122,7 +117,16 @@ class Worker:
         self.account: AccountMarked | None = last_mark[0]
         self._account_at_ms = last_mark[1]
         self.shadow = shadow
-        self.supervisor = ModelSupervisor(plan.bias, plan.policy, timeframe=plan.timeframe, on_event=self.note)
+        self.members = MemberCounts()
+        self._scoring: Scoring | None = None
+        self.supervisor = ModelSupervisor(
+            plan.bias,
+            plan.policy,
+            timeframe=plan.timeframe,
+            on_event=self.note,
+            on_fact=lambda kind, detail: self._record(Noted(event_type=kind, detail=detail)),
+            remembered=remembered,
+        )
         self._features = features
         self._gateway = gateway
         self._journal = journal
@@ -187,6 +191,7 @@ class Worker:
         self._computing = asyncio.create_task(asyncio.to_thread(self._opinion, batch, model, behind))
         opinion = await asyncio.shield(self._computing)
         self._rebuilds.settle(behind)
+        self.members.add(opinion.scored.answers, opinion.scored.seconds)
         horizon = 1 if model is None else model.bundle.horizon
         self.supervisor.watch(opinion.candidates, close_ms=batch.close_time_ms, horizon=horizon)
         snapshot = self._snapshot(batch, opinion, account=await asked.account, quotes=await asked.quotes)
@@ -242,6 +247,7 @@ class Worker:
             detail = {
                 "version": offered.version,
                 "digest": offered.bundle.digest,
+                "horizon": str(offered.bundle.horizon),
                 "verdict": offered.label,
                 "source": offered.source,
             }
@@ -256,28 +262,17 @@ class Worker:
         self.counters.batches += 1
         if model is None or not known.ready:
             return _Opinion(known)
-        scored = opinions(
-            model.bundle,
-            model.version,
-            known.latest,
-            known.ready,
-            venue=self.plan.venue,
-            timeframe_ms=self.plan.timeframe.milliseconds,
-        )
-        rows = self._followed.rows
-        candidates = tuple(
-            Candidate(
-                signal=signal,
-                atr=rows[signal.symbol].atr,
-                close=rows[signal.symbol].close,
-                threshold=model.bundle.threshold,
-            )
-            for signal in scored
-        )
+        scored = self._scoring_of(model).score(known.latest, known.ready, self._followed.rows)
         used = self._used.record(
             known.latest, known.ready, continuity=self._features.continuity, candle_close_ms=batch.close_time_ms
         )
-        return _Opinion(known, candidates, used)
+        return _Opinion(known, scored, used)
+
+    def _scoring_of(self, model: ActiveModel) -> Scoring:
+        if self._scoring is None or self._scoring.model is not model:
+            length_ms = self.plan.timeframe.milliseconds
+            self._scoring = Scoring(model, venue=self.plan.venue, timeframe_ms=length_ms, monotonic=self._monotonic)
+        return self._scoring
 
     def _scene(self, snapshot: Snapshot, opinion: _Opinion, model: ActiveModel | None, *, now_ms: int) -> ShadowScene:
         signals = tuple(candidate.signal for candidate in opinion.candidates)

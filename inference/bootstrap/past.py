@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from inference.bootstrap.recollection import Recollection
 from inference.domain.events import AccountMarked, CandlesDecided, FeaturesUsed, Noted
 from inference.execution.book import Book
 from inference.execution.funding import FundingAccount, funding_payment
@@ -15,7 +16,7 @@ from inference.supervision.approval import APPROVED, VERDICT
 @dataclass(slots=True)
 class Past:
     """
-    Orders and positions, the account's last mark and its funding, and what was decided of models.
+    Orders and positions, the account's last mark and funding, what was decided of models, and their opinions.
 
     `decided` holds the type and the detail of each decision, in their order; `mark_ms` is venue time, and so is
     `began_ms`, the first entry's; None where there is none.
@@ -27,6 +28,7 @@ class Past:
     decided: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
     funding: FundingAccount = field(default_factory=FundingAccount)
     began_ms: int | None = None
+    opinions: Recollection = field(default_factory=Recollection)
 
     def visit(self, entry: Entry) -> None:
         """Take in one entry; entries come in the journal's order."""
@@ -37,8 +39,10 @@ class Past:
         event = event_of(entry)
         if isinstance(event, AccountMarked):
             self.mark, self.mark_ms = event, entry.timestamp_ms
-        if isinstance(event, Noted) and event.event_type in (VERDICT, APPROVED):
-            self.decided.append((event.event_type, event.detail))
+        if isinstance(event, Noted):
+            self.opinions.visit(event, entry.seq)
+            if event.event_type in (VERDICT, APPROVED):
+                self.decided.append((event.event_type, event.detail))
         if payment := funding_payment(event):
             self.funding.count(payment)
         self.book.apply(event)

@@ -13,10 +13,13 @@ from inference.domain.decision import TradingState
 from inference.execution.executor import Executor
 from inference.feed.candle_feed import CandleFeed
 from inference.settings import Settings, ShadowPlace
+from inference.supervision.member_counts import MemberCounts
 from inference.supervision.model_supervisor import ModelSupervisor
+from inference.supervision.quality_evidence import LIMIT
 from inference.supervision.status import (
     BiasStatus,
     HoldStatus,
+    MemberStatus,
     ModelStatus,
     PositionStatus,
     QualityStatus,
@@ -168,6 +171,7 @@ def live_status(
         bias=bias_status(worker.supervisor),
         quality=quality_status(worker.supervisor),
         holds=() if stopped else hold_statuses(worker.executor),
+        members=member_status(worker.members),
     )
 
 
@@ -198,12 +202,34 @@ def bias_status(supervisor: ModelSupervisor) -> BiasStatus:
 
 def quality_status(supervisor: ModelSupervisor) -> QualityStatus | None:
     """Return how good the model's opinions were, or None before any has matured."""
-    found = supervisor.quality
-    if found is None:
+    found, shown = supervisor.quality, supervisor.evidence
+    if found is None or shown is None:
         return None
     return QualityStatus(
-        right=round(found.right, 4), stated=round(found.stated, 4), brier=round(found.brier, 4), candles=found.candles
+        right=round(found.right, 4),
+        stated=round(found.stated, 4),
+        brier=round(found.brier, 4),
+        candles=found.candles,
+        outcomes=shown.outcomes,
+        evidence=round(shown.evidence, 3),
+        limit=LIMIT,
+        poor_by=None if shown.poor_by is None else shown.poor_by.value,
     )
+
+
+def member_status(members: MemberCounts) -> dict[str, MemberStatus]:
+    """Return what each member answered since the start, by its name."""
+    return {
+        name: MemberStatus(
+            predictions=one.predictions,
+            not_finite=one.not_finite,
+            voted=one.voted,
+            agreed=one.agreed,
+            seconds=round(one.seconds, 6),
+            latency_ms={"p50": one.latencies.percentile(0.5), "p99": one.latencies.percentile(0.99)},
+        )
+        for name, one in members.by_name.items()
+    }
 
 
 def _shadow(settings: Settings, worker: Worker) -> ShadowStatus | None:

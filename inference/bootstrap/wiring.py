@@ -276,6 +276,7 @@ class _Run:
             history=candles_of,
             monotonic=monotonic,
             shadow=self._make_shadow(),
+            remembered=past.opinions.remembered(self._journal.path, settings, now_ms=self._now_ms()),
         )
 
     def _make_shadow(self) -> Shadow | None:

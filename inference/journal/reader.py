@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,30 @@ def whole_lines(path: Path) -> Iterator[bytes]:
         for line in file:
             if line.endswith(b"\n"):
                 yield line
+
+
+def newest_lines(path: Path, *, at_once: int = 2**20) -> Iterator[tuple[int, bytes]]:
+    """Yield every whole line with the place where it begins, the newest first; so many bytes are read at once."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        position, rest = file.seek(0, os.SEEK_END), b""
+        while position > 0:
+            step = min(at_once, position)
+            position -= step
+            file.seek(position)
+            buffer = file.read(step) + rest
+            # The first part is the end of a line that begins further ahead, the last one is not whole, or empty.
+            first, *lines = buffer.split(b"\n")
+            rest = first + b"\n" if lines else first
+            place = position + len(buffer) - (len(lines.pop()) if lines else 0)
+            for line in reversed(lines):
+                place -= len(line) + 1
+                yield place, line + b"\n"
+        if rest.endswith(b"\n"):
+            yield 0, rest
 
 
 def day_files(folder: Path) -> list[Path]:

@@ -20,16 +20,28 @@ from inference.supervision.prediction_quality import (
     opinions_at,
     prediction_quality,
 )
+from inference.supervision.quality_evidence import LIMIT, QualityEvidence
+from inference.supervision.remembered import (
+    BIAS_ENDED,
+    BIAS_FOUND,
+    MATURED,
+    QUALITY_FOUND_POOR,
+    QUALITY_RECOVERED,
+    Remembered,
+    matured_detail,
+)
 from inference.supervision.signal_bias import SignalCandle, signal_bias, signal_candle
+
+OnEvent = Callable[[str, Mapping[str, str]], None]
 
 
 class ModelSupervisor:
     """
     Watches on which side the signals are, and how often they were right.
 
-    `bias` is the newest lean, `quality` what became of the newest opinions whose horizon has ended. A bias that begins,
-    ends or changes sides is one event each, however long it lasts. Nothing is kept beyond the process: after a start
-    the window fills again before anything is called a bias.
+    `bias` is the newest lean, `quality` what became of the newest opinions whose horizon has ended, `evidence` whether
+    that shows them to be poor. A bias that begins, ends or changes sides is one event each, however long it lasts, and
+    so is a model that is found poor or has recovered. After a start it goes on from what the journal remembers.
     """
 
     def __init__(
@@ -38,19 +50,26 @@ class ModelSupervisor:
         policy: Policy,
         *,
         timeframe: Timeframe,
-        on_event: Callable[[str, Mapping[str, str]], None],
+        on_event: OnEvent,
+        on_fact: OnEvent = lambda _kind, _detail: None,
+        remembered: Remembered | None = None,
     ) -> None:
+        """Begin to watch: `on_event` hears of what was found, `on_fact` of each candle that has matured."""
         self.rules = rules
         self.bias: SignalBias | None = None
         self.quality: PredictionQuality | None = None
         self._policy = policy
         self._on_event = on_event
+        self._on_fact = on_fact
         self._step_ms = timeframe.milliseconds
         self._candles: deque[SignalCandle] = deque(maxlen=CANDLES_KEPT)
-        self._closes: dict[str, float] = {}
+        self._closes: Mapping[str, float] = {}
         self._open: list[Opinions] = []
         self._matured: deque[MaturedCandle] = deque(maxlen=CANDLES_KEPT)
+        self._evidence: dict[str, QualityEvidence] = {}
         self._told: Direction | None = None
+        if remembered is not None:
+            self._remember(remembered)
 
     @property
     def enforced(self) -> SignalBias | UnsetType:
@@ -58,32 +77,76 @@ class ModelSupervisor:
         bias = self.bias
         return bias if bias is not None and bias.is_bias and self.rules.mode is BiasMode.ENFORCE else UNSET
 
+    @property
+    def evidence(self) -> QualityEvidence | None:
+        """What independent outcomes say of the newest candle's model, None before any candle was scored."""
+        return self._evidence_of(self._candles[-1].model_version) if self._candles else None
+
     def watch(self, candidates: Sequence[Candidate], *, close_ms: int, horizon: int) -> None:
         """
         Take in what was scored of one candle, by a model that looks `horizon` candles ahead.
 
         A candle that is not newer than the last changes nothing.
         """
-        if self._candles and close_ms <= self._candles[-1].close_ms:
-            return
-        candle = signal_candle(candidates, self._policy, close_ms=close_ms, earlier=self._closes)
+        candle = self._take_in(candidates, self._policy, close_ms)
         if candle is None:
             return
-        self._candles.append(candle)
-        closes = {one.signal.symbol: one.close for one in candidates}
-        self._closes |= closes
-        self._judge(closes, close_ms)
-        if said := opinions_at(candidates, due_ms=close_ms + horizon * self._step_ms):
-            self._open.append(said)
-        self.quality = prediction_quality(self._matured, candle.model_version)
-        self.bias = signal_bias(self._candles, self.rules)
+        self._judge(close_ms)
+        self._open_opinions(candidates, close_ms, horizon)
+        self._look(candle.model_version)
         self._tell(candle)
 
-    def _judge(self, closes: Mapping[str, float], close_ms: int) -> None:
-        due = [one for one in self._open if one.due_ms == close_ms]
+    def _take_in(self, candidates: Sequence[Candidate], policy: Policy, close_ms: int) -> SignalCandle | None:
+        if self._candles and close_ms <= self._candles[-1].close_ms:
+            return None
+        candle = signal_candle(candidates, policy, close_ms=close_ms, earlier=self._closes)
+        if candle is not None:
+            self._candles.append(candle)
+            # Prices are compared from one scored candle to the next: what lies between is known after any start.
+            self._closes = {one.signal.symbol: one.close for one in candidates}
+        return candle
+
+    def _open_opinions(self, candidates: Sequence[Candidate], close_ms: int, horizon: int) -> None:
         # What was due at a candle that never came is not judged at another: that would be another horizon.
         self._open = [one for one in self._open if one.due_ms > close_ms]
-        self._matured.extend(judged for one in due if (judged := matured(one, closes)) is not None)
+        said = opinions_at(candidates, said_ms=close_ms, due_ms=close_ms + horizon * self._step_ms)
+        if said is not None:
+            self._open.append(said)
+
+    def _look(self, model_version: str) -> None:
+        self.quality = prediction_quality(self._matured, model_version)
+        self.bias = signal_bias(self._candles, self.rules)
+
+    def _judge(self, close_ms: int) -> None:
+        for one in self._open:
+            judged = matured(one, self._closes) if one.due_ms == close_ms else None
+            if judged is not None:
+                self._matured.append(judged)
+                self._on_fact(MATURED, matured_detail(judged))
+                self._weigh(judged)
+
+    def _weigh(self, one: MaturedCandle) -> None:
+        before = self._evidence_of(one.model_version)
+        now = self._evidence[one.model_version] = before.after(one)
+        if now.poor_by is not None and before.poor_by is None:
+            self._on_event(QUALITY_FOUND_POOR, {"model_version": one.model_version, **_figures(now)})
+        elif before.poor_by is not None and now.poor_by is None:
+            detail = {"measure": before.poor_by.value, "outcomes": str(before.recovery.outcomes + 1)}
+            self._on_event(QUALITY_RECOVERED, {"model_version": one.model_version, **detail})
+
+    def _evidence_of(self, model_version: str) -> QualityEvidence:
+        return self._evidence.get(model_version) or QualityEvidence()
+
+    def _remember(self, past: Remembered) -> None:
+        """Come to where a supervisor would be that had watched all along; nothing of it is an event again."""
+        for one in past.decided:
+            if self._take_in(one.candidates, one.policy, one.close_ms) is not None and one.horizon is not None:
+                self._open_opinions(one.candidates, one.close_ms, one.horizon)
+        self._matured.extend(past.matured)
+        self._evidence.update(past.evidence)
+        self._told = past.told
+        if self._candles:
+            self._look(self._candles[-1].model_version)
 
     def _tell(self, candle: SignalCandle) -> None:
         bias = self.bias
@@ -100,6 +163,18 @@ class ModelSupervisor:
                 "candles": str(bias.candles),
             }
         if side is not None:
-            self._on_event("model.bias_found", {"side": side.value, **detail})
+            self._on_event(BIAS_FOUND, {"side": side.value, **detail})
         elif ended is not None:
-            self._on_event("model.bias_ended", {"side": ended.value, **detail})
+            self._on_event(BIAS_ENDED, {"side": ended.value, **detail})
+
+
+def _figures(found: QualityEvidence) -> Mapping[str, str]:
+    return {
+        "measure": "" if found.poor_by is None else found.poor_by.value,
+        "outcomes": str(found.outcomes),
+        "right": f"{found.right / found.outcomes:.4f}",
+        "brier": f"{found.brier / found.outcomes:.4f}",
+        "base_brier": f"{found.base / found.outcomes:.4f}",
+        "evidence": f"{found.evidence:.1f}",
+        "limit": f"{LIMIT:.0f}",
+    }

@@ -14,6 +14,7 @@ from inference.domain.signal import Direction
 class Opinions:
     """What a model said at one candle, judged at `due_ms`: by symbol the direction, its probability, the close."""
 
+    said_ms: int
     due_ms: int
     model_version: str
     said: Mapping[str, tuple[Direction, float, float]]
@@ -21,12 +22,15 @@ class Opinions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaturedCandle:
-    """The opinions of one candle, judged: shares and means over the symbols whose price moved."""
+    """The opinions of one candle, judged: shares and means over the symbols whose price moved; `rose` is of prices."""
 
     model_version: str
+    said_ms: int
+    due_ms: int
     right: float
     stated: float
     brier: float
+    rose: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,7 @@ class PredictionQuality:
     candles: int
 
 
-def opinions_at(candidates: Sequence[Candidate], *, due_ms: int) -> Opinions | None:
+def opinions_at(candidates: Sequence[Candidate], *, said_ms: int, due_ms: int) -> Opinions | None:
     """Return what is to be judged later of one candle, or None where nobody took a side."""
     said = {
         one.signal.symbol: (one.signal.direction, one.signal.probability, one.close)
@@ -52,13 +56,13 @@ def opinions_at(candidates: Sequence[Candidate], *, due_ms: int) -> Opinions | N
     }
     if not said:
         return None
-    return Opinions(due_ms=due_ms, model_version=candidates[0].signal.model_version, said=said)
+    return Opinions(said_ms=said_ms, due_ms=due_ms, model_version=candidates[0].signal.model_version, said=said)
 
 
 def matured(opinions: Opinions, closes: Mapping[str, float]) -> MaturedCandle | None:
     """Judge a candle's opinions by the closes at the end of their horizon, or None where no price moved."""
     judged = [
-        (probability, (closes[symbol] > close) == (direction is Direction.LONG))
+        (probability, closes[symbol] > close, (closes[symbol] > close) == (direction is Direction.LONG))
         for symbol, (direction, probability, close) in opinions.said.items()
         if symbol in closes and closes[symbol] != close
     ]
@@ -66,9 +70,12 @@ def matured(opinions: Opinions, closes: Mapping[str, float]) -> MaturedCandle | 
         return None
     return MaturedCandle(
         model_version=opinions.model_version,
-        right=_mean(judged, lambda _, right: float(right)),
-        stated=_mean(judged, lambda probability, _: probability),
-        brier=_mean(judged, lambda probability, right: (probability - right) ** 2),
+        said_ms=opinions.said_ms,
+        due_ms=opinions.due_ms,
+        right=_mean(judged, lambda _, __, right: float(right)),
+        stated=_mean(judged, lambda probability, _, __: probability),
+        brier=_mean(judged, lambda probability, _, right: (probability - right) ** 2),
+        rose=_mean(judged, lambda _, rose, __: float(rose)),
     )
 
 
@@ -85,5 +92,5 @@ def prediction_quality(candles: Sequence[MaturedCandle], model_version: str) -> 
     )
 
 
-def _mean(judged: Sequence[tuple[float, bool]], of: Callable[[float, bool], float]) -> float:
+def _mean(judged: Sequence[tuple[float, bool, bool]], of: Callable[[float, bool, bool], float]) -> float:
     return math.fsum(of(*one) for one in judged) / len(judged)

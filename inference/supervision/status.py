@@ -84,13 +84,34 @@ class QualityStatus(msgspec.Struct, frozen=True, kw_only=True):
     """
     What became of the newest opinions of the model that trades, traded or not, at the end of their horizon.
 
-    The figures are those of `inference.supervision.prediction_quality.PredictionQuality`.
+    The figures are those of `inference.supervision.prediction_quality.PredictionQuality`. `evidence` against the
+    opinions, after so many independent `outcomes`, calls them poor at `limit`; `poor_by` names the measure while they
+    are.
     """
 
     right: float
     stated: float
     brier: float
     candles: int
+    outcomes: int = 0
+    evidence: float = 1.0
+    limit: float = 0.0
+    poor_by: str | None = None
+
+
+class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What one member of the ensemble answered since the start, `ensemble` being all of them together.
+
+    The counts are those of `inference.supervision.member_counts.Answers`; `seconds` is the time of all answers.
+    """
+
+    predictions: int
+    not_finite: int
+    voted: int
+    agreed: int
+    seconds: float
+    latency_ms: Mapping[str, float | None] = {}
 
 
 class HoldStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +167,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     bias: BiasStatus | None = None
     quality: QualityStatus | None = None
     holds: tuple[HoldStatus, ...] = ()
+    members: Mapping[str, MemberStatus] = {}
 
 
 def write_status(path: Path, status: Status) -> None:

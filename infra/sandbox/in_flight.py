@@ -12,7 +12,7 @@ from aiohttp import web
 
 from feature_store import clock as wall
 from infra.sandbox.admitting import admit
-from infra.sandbox.answers import answer
+from infra.sandbox.answers import WholeAnswer, answer
 from infra.sandbox.arrivals import Arrival, Reply, latency_ms
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.handlers.call import Call
@@ -46,7 +46,7 @@ def delay_ms(sandbox: Sandbox, request: web.Request) -> int:
     return 0 if route is None else latency_ms(sandbox.venue.exchange.state.rules, request.method, request.path)
 
 
-async def respond(sandbox: Sandbox, request: web.Request, body: str) -> web.StreamResponse:
+async def respond(sandbox: Sandbox, request: web.Request, body: str) -> web.Response | WholeAnswer:
     """Answer a request once it has reached the engine; most do at once."""
     if not delay_ms(sandbox, request):
         return sandbox.respond(request, body)

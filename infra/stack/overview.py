@@ -23,6 +23,7 @@ from infra.stack.rest import JsonApi
 from infra.stack.retraining import RetrainingView, look_at_jobs
 from infra.stack.services import MLFLOW, PREFECT, PREFECT_WORKER, SANDBOX, SHADOW, WORKER, Health
 
+_MEASURES = {"hit_rate": "hit rate", "brier": "Brier score"}
 _HEALTH_PATHS = {SANDBOX: "/sandbox/status", PREFECT: "/api/health", MLFLOW: "/health"}
 
 
@@ -153,6 +154,7 @@ def _show_worker(worker: Mapping[str, Any], console: Console) -> None:
         challenger_told(worker.get("shadow") or {}),
         bias_told(worker.get("bias") or {}),
         quality_told(worker.get("quality") or {}),
+        members_told(worker.get("members") or {}),
     ):
         if told:
             console.print(told)
@@ -199,10 +201,29 @@ def quality_told(quality: Mapping[str, Any]) -> str:
     """Say how often the worker's opinions were right and how sure they had been, or nothing before any has matured."""
     if not quality:
         return ""
-    return (
+    told = (
         f"opinions: {quality['right']:.1%} right, {quality['stated']:.1%} stated,"
         f" over {quality['candles']} matured candles"
     )
+    if not quality.get("poor_by"):
+        return told
+    shown = f"{quality['outcomes']} independent outcomes, evidence {quality['evidence']:.0f} of {quality['limit']:.0f}"
+    return f"{told}; POOR by {_MEASURES.get(quality['poor_by'], quality['poor_by'])} ({shown})"
+
+
+def members_told(members: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say what each member of the ensemble answered since the start, or nothing before any did."""
+    return "\n".join(f"{name}: {_member_told(one)}" for name, one in members.items() if one.get("predictions"))
+
+
+def _member_told(one: Mapping[str, Any]) -> str:
+    told = f"{one['predictions']} predictions"
+    if one["not_finite"]:
+        told = f"{told}, {one['not_finite']} not finite"
+    if one["voted"]:
+        told = f"{told}, {one['agreed'] / one['voted']:.0%} with the vote"
+    took = (one.get("latency_ms") or {}).get("p50")
+    return told if took is None else f"{told}, {took:.1f} ms a candle"
 
 
 def _retraining(view: RetrainingView) -> str:

@@ -84,12 +84,56 @@ def test_a_wilder_market_is_drift_and_asks_once(champion, prefect_server, mlflow
     assert events[0]["payload"]["verdict"] == "drifted"
 
 
+def test_a_held_challenger_is_asked_too(prefect_server, mlflow_server, real_candidate, tmp_path):
+    """A challenger that is held back is compared with its own training: its run, its tag and the report say so."""
+    registry = Registry(mlflow_server.url)
+    before = registry.champion()
+    if before is not None:
+        registry.drop_alias("champion")
+    run_id = registry.start_run("challenger of the drift test", {}, "For a test of drift.")
+    texts = {
+        TRAINING_REPORT: msgspec.json.encode(real_candidate.report).decode(),
+        TRAINING_CONFIG: msgspec.json.encode(real_candidate.config).decode(),
+    }
+    registry.log(run_id, RunLog(texts=texts))
+    held = registry.register(run_id, real_candidate.bundle, tags={"gate_verdict": "held"}, description="Challenger.")
+    registry.finish_run(run_id)
+    _fill(CandleLake(tmp_path / "lake"), real_candidate.report.symbols, wild_from=CANDLES - 100)
+    env = {**prefect_server.env, "QUANTUM_HOME": str(tmp_path), "QT_VENUE": "sandbox"}
+    code = (
+        "from feature_store.terminal import run; from flows.drift_command import drift\n"
+        "print('statuses', *(run(drift, ['--hours', hours, '--json']) for hours in ('6', '2000')))"
+    )
+
+    done = python_code(code, env={**env, "QT_MLFLOW_URL": mlflow_server.url})
+
+    registry.drop_alias("challenger")
+    if before is not None:
+        registry.set_alias("champion", before.version)
+    assert done.returncode == 0, done.stderr[-3000:]
+    *told, statuses = done.stdout.splitlines()
+    found, unknown = (json.loads(one) for one in told)
+    assert statuses == "statuses 0 0"
+    assert (found["verdict"], found["challenger"]["version"]) == ("no-champion", held.version)
+    assert found["challenger"]["verdict"] == "drifted"
+    assert any("volatility" in name for name in found["challenger"]["drifted"])
+    assert "reach into the window the challenger was fitted on" in unknown["challenger"]["summary"]
+    metrics = registry.metrics(held.run_id)
+    assert metrics["drift/inputs_score"] > metrics["drift/inputs_limit"]
+    assert not any(name.startswith("drift/performance") for name in metrics)
+    assert "could not be judged" in registry.read_text(held.run_id, "drift/summary.md")
+    assert registry.version(held.version).tags["drift_verdict"].startswith("too-few")
+    assert "challenger that is held back" in newest_artifacts(prefect_server)["drift-summary"]["data"]
+
+
 def test_without_a_champion_the_run_completes_and_says_so(prefect_server, mlflow_server, tmp_path):
     """Nothing was promoted: a completed run, one sentence as result and artifact, no event, and status 0."""
     registry = Registry(mlflow_server.url)
     before = registry.champion()
     if before is not None:
         registry.drop_alias("champion")
+    if registry.by_alias("challenger") is not None:
+        registry.drop_alias("challenger")
     code = (
         "import json, msgspec; from flows.drift import drift; from feature_store.terminal import run\n"
         "from flows.drift_command import drift as command\n"

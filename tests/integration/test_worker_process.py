@@ -154,9 +154,12 @@ async def test_killed_worker_comes_back_without_loss_or_double(tmp_path, bundle)
         async with worker(home, "--venue-url", sandbox.url, "--bundle", str(bundle)) as running:
             await running.until(lambda one: one["batches_processed"] >= 2)
             assert await running.end(signal.SIGTERM) == 0
-            positions = running.status["positions"]
+            positions, bias, members = (running.status[name] for name in ("positions", "bias", "members"))
         audit = await sandbox.get("/sandbox/audit")
 
+        # What the lives before said counts too: this one has seen two or three candles.
+        assert bias["candles"] >= 4
+        assert members["xgboost"]["predictions"] == members["ensemble"]["predictions"] >= 10
         assert audit["duplicate_client_ids"] == []
         assert all(one["protected"] for one in audit["open_positions"])
         later = ended_after(running, audit)

@@ -43,7 +43,7 @@ def test_shares_are_shares_and_both_sides_add_up(opinions, closes):
     theirs = [
         candidate(name, opposite[side], close, probability=sure) for name, (side, sure, close) in opinions.items()
     ]
-    made, mirrored = opinions_at(ours, due_ms=T0), opinions_at(theirs, due_ms=T0)
+    made, mirrored = (opinions_at(one, said_ms=T0, due_ms=T0) for one in (ours, theirs))
     found, other = ((matured(one, closes) if one else None) for one in (made, mirrored))
 
     assert (made is None) == all(side is FLAT for side, _, _ in opinions.values())

@@ -23,7 +23,7 @@ from flows.drifting.reaction import (
 )
 from flows.drifting.stretches import stretches_of
 from flows.live_predictions import LivePredictions
-from flows.observing import Sample, observe
+from flows.observing import Sample, observe, observe_inputs
 from inference.models.manifest import TimeWindow
 
 HOUR_MS = 3_600_000
@@ -254,3 +254,5 @@ def test_no_time_is_refused():
     """Less than an hour is nothing to compare, and the error says so."""
     with pytest.raises(BadInputError, match="one hour at least, was 0"):
         observe(None, None, None, None, 0, LivePredictions())
+    with pytest.raises(BadInputError, match="one hour at least, was 0"):
+        observe_inputs(None, None, None, 0)

@@ -17,10 +17,10 @@ from tests.worker_values import make_candidate, make_snapshot
 VERSION, DIGEST = "3", "a" * 64
 
 
-def _journal(path, *candidates):
+def _journal(path, *candidates, noted=()):
     decided = CandlesDecided.of(make_snapshot(candidates), Policy(), 1_000, ())
     previous, lines = GENESIS, []
-    for seq, event in enumerate((Noted(event_type="model.loaded", detail={"version": "3"}), decided)):
+    for seq, event in enumerate((Noted(event_type="model.loaded", detail={"version": "3"}), decided, *noted)):
         entry = chained(event, seq=seq, timestamp_ms=1_000, trace_id="t", previous=previous)
         previous = entry.digest
         lines.append(line_of(entry))
@@ -42,6 +42,43 @@ def test_what_was_said_is_read(tmp_path, direction, probability, rising):
 
     assert list(found) == [("A/USDT:USDT", 600_000)]
     assert found["A/USDT:USDT", 600_000] == pytest.approx((0.002, rising))
+
+
+def _found(event: str, model: str = f"{VERSION}:{DIGEST[:12]}") -> Noted:
+    figures = {"measure": "brier", "outcomes": "70", "right": "0.48", "brier": "0.29", "base_brier": "0.25"}
+    return Noted(event_type=event, detail={"model_version": model, **figures, "evidence": "131.0", "limit": "100"})
+
+
+@pytest.mark.parametrize(
+    ("noted", "poor", "recovered"),
+    [
+        pytest.param([_found("model.opinions_matured")], False, False, id="watched"),
+        pytest.param([_found("model.quality_found_poor")], True, False, id="found-poor"),
+        pytest.param(
+            [_found("model.quality_found_poor"), _found("model.opinions_matured"), _found("model.quality_recovered")],
+            False, True, id="recovered",
+        ),
+        pytest.param(
+            [_found("model.quality_found_poor"), _found("model.quality_recovered", "2:bbbbbbbbbbbb")],
+            True, False, id="another-has-recovered",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_worker_found_of_live_opinions_is_read(tmp_path, noted, poor, recovered):
+    """The newest finding on the champion counts, whatever became of other models."""
+    _journal(tmp_path / "journal.jsonl", make_candidate(), noted=noted)
+
+    found = live_predictions(tmp_path / "journal.jsonl", VERSION, DIGEST).quality
+
+    assert (found.poor, found.recovered) == (poor, recovered)
+    assert not poor or (found.outcomes, found.brier, found.evidence) == (70, 0.29, 131.0)
+
+
+def test_without_a_worker_nothing_was_watched(tmp_path):
+    """What no worker matured, and what it found of another model, is no word on the champion."""
+    _journal(tmp_path / "journal.jsonl", make_candidate(), noted=[_found("model.quality_found_poor", "2:bbbbbbbbbbbb")])
+
+    assert live_predictions(tmp_path / "journal.jsonl", VERSION, DIGEST).quality is None
 
 
 def test_no_journal_is_nothing_said(tmp_path):

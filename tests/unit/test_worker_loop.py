@@ -229,6 +229,24 @@ async def test_a_bias_is_refused_where_it_is_enforced(stage, tmp_path, mode):
     assert [event_of(one).detail["mode"] for one in found] == [mode.value]
 
 
+async def test_each_member_is_counted(stage, tmp_path):
+    """Each scored candle counts for every member and for all together, and the journal says how far they look."""
+    worker, clock, _ = stage
+    await clock.drive(worker.executor.start())
+    bundle = load_bundle(make_bundle(tmp_path / "bundle"), expected_fingerprint=fingerprint())
+    worker.models.offered = ActiveModel(bundle=bundle, version="1", gated=True, source="test")
+    block = candles(T0, 400)
+    batch = CandleBatch(close_time_ms=T0, blocks={BTC: block, ETH: block}, late=())
+
+    await process(worker, batch, until=lambda: worker.counters.last_signals or worker.standing.reason)
+
+    counted = {name: (one.predictions, one.not_finite) for name, one in worker.members.by_name.items()}
+    loaded = [event_of(one) for one in read_entries(tmp_path / "journal.jsonl") if one.type == "model.loaded"]
+    assert worker.standing.reason == ""
+    assert counted == dict.fromkeys([*bundle.weights, "ensemble"], (2, 0))
+    assert [one.detail["horizon"] for one in loaded] == [str(bundle.horizon)]
+
+
 async def test_after_a_gap_a_series_waits_for_a_whole_window(stage):
     """Behind a gap of thirty candles nothing is decided until 65 follow one another, and the journal can say so."""
     worker, _, _ = stage
