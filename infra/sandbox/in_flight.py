@@ -11,6 +11,8 @@ from aiohttp import web
 
 from feature_store import clock as wall
 from infra.sandbox.arrivals import Arrival, Reply
+from infra.sandbox.bitfinex import rest as bitfinex
+from infra.sandbox.bitfinex.names import PREFIX
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.handlers.call import Call
 from infra.sandbox.protocol.params import Params
@@ -23,8 +25,10 @@ if TYPE_CHECKING:
 
 def carry_out(venue: Venue, arrival: Arrival) -> Reply:
     """Let a request reach the engine at its moment."""
-    handler = ROUTES[arrival.method, arrival.path].handler
     try:
+        if arrival.path.startswith(PREFIX):
+            return bitfinex.carry_out(venue, arrival)
+        handler = ROUTES[arrival.method, arrival.path].handler
         venue.check_open(arrival.due_ms)
         call = Call(venue, Params(dict(arrival.values)), arrival.due_ms, arrival.legacy_conditionals)
         return Reply(200, handler(call))

@@ -17,6 +17,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from feature_store import clock as wall
 from infra.sandbox import control, in_flight
 from infra.sandbox.arrivals import latency_ms
+from infra.sandbox.bitfinex.front import Bitfinex
 from infra.sandbox.clock import VirtualClock
 from infra.sandbox.disturbed import Disturbed, too_many
 from infra.sandbox.engine.errors import VenueError
@@ -67,6 +68,7 @@ class Sandbox:
         self.identity = identity
         self.hub = Hub()
         self.feeds = Feeds(venue, self.hub)
+        self.bitfinex = Bitfinex(self)
         self.faults = FaultPlan(venue.seed)
         self.legacy_conditionals = False
         self.requests = 0
@@ -182,6 +184,7 @@ class Sandbox:
 
     def _flush(self) -> bool:
         events, self.venue.events = self.venue.events, []
+        self.bitfinex.tell(events)
         for stream, frame in chain.from_iterable(map(force_order_frames, events)):
             self.hub.publish(stream, frame)
         if self.listen_keys.key is not None:
@@ -410,6 +413,7 @@ def application(sandbox: Sandbox) -> web.Application:
     app.router.add_get("/sandbox/audit", control.handle_audit)
     app.router.add_get("/sandbox/truth", control.handle_truth)
     app.router.add_post("/sandbox/ctl", control.handle_ctl)
+    sandbox.bitfinex.add_routes(app, _write)
     app.router.add_route("*", "/{path:.*}", _rest)
     app.cleanup_ctx.append(_running)
     return app

@@ -92,9 +92,9 @@ class Hub:
         for connection in list(listeners):
             if connection.combined:
                 wrapped = wrapped or f'{{"stream":"{stream}","data":{raw}}}'
-                self._send(connection, wrapped)
+                self.send(connection, wrapped)
             else:
-                self._send(connection, raw)
+                self.send(connection, raw)
 
     def publish_user(self, listen_key: str, data: Any) -> None:
         """Send an account event to every socket of a listen key."""
@@ -104,7 +104,7 @@ class Hub:
         for connection in self.connections:
             if connection.listen_key == listen_key:
                 wrapped = f'{{"stream":"{listen_key}","data":{raw}}}'
-                self._send(connection, wrapped if connection.combined else raw)
+                self.send(connection, wrapped if connection.combined else raw)
 
     def let_go(self) -> None:
         """Send what was held back to be overtaken."""
@@ -114,7 +114,8 @@ class Hub:
             if held is not None:
                 self.late.push(connection, held)
 
-    def _send(self, connection: Connection, frame: str) -> None:
+    def send(self, connection: Connection, frame: str) -> None:
+        """Send one connection a frame, as late, as often and in the order that is wished."""
         overtaken, connection.held = connection.held, None
         if self.reverses and overtaken is None:
             connection.held = frame
