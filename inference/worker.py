@@ -25,7 +25,7 @@ from inference.domain.policy import Policy
 from inference.domain.position import Account
 from inference.domain.signal import SignalScore
 from inference.domain.trade import ExitReason
-from inference.exchange.ccxt_gateway import CcxtGateway
+from inference.exchange.gateways import VenueGateway
 from inference.exchange.venue_clock import VenueClock
 from inference.execution.executor import Executor
 from inference.feed.batches import CandleBatch
@@ -101,7 +101,7 @@ class Worker:
         plan: WorkerPlan,
         *,
         features: LiveFeatures,
-        gateway: CcxtGateway,
+        gateway: VenueGateway,
         executor: Executor,
         models: ModelWatch,
         journal: JournalWriter,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from email.utils import formatdate
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -39,7 +40,8 @@ class Rest:
         """Answer one request, or fail it as the fault plan says."""
         sandbox, path = self._sandbox, request.path.removeprefix(PREFIX)
         sandbox.requests += 1
-        sandbox.lockstep.heard(wall.monotonic())
+        if path != "/v2/platform/status":
+            sandbox.lockstep.heard(wall.monotonic())
         body = (await request.read()).decode("utf-8", "replace")
         await sandbox.disturbed.answering.wait()
         entry = {"method": request.method, "path": request.path, "query": request.query_string, "body": body}
@@ -54,8 +56,16 @@ class Rest:
             return await fail(request, body, _worded(fault), self._respond)
         delay_ms = self._latency_ms(path)
         response = await self._later(request, body, delay_ms) if delay_ms else self._respond(request, body)
+        # The venue tells its time in no other way.
+        response.headers["Date"] = formatdate(self._told_ms() / 1000, usegmt=True)
         sandbox.faults.note({**entry, "status": response.status})
         return response
+
+    def _told_ms(self) -> int:
+        # In lockstep nobody is told of a time whose prices are not out yet.
+        sandbox = self._sandbox
+        now_ms = sandbox.venue.ticked_ms if sandbox.lockstep.on else sandbox.clock.now_ms(wall.monotonic())
+        return now_ms + sandbox.clock.skew_ms
 
     def _latency_ms(self, path: str) -> int:
         rules = self._sandbox.venue.exchange.state.rules
