@@ -126,6 +126,19 @@ async def test_orders_of_every_kind_and_what_becomes_of_them():
         assert len(await exchange.cancel_all_orders()) == 2
 
 
+async def test_the_ledger_explains_the_wallet():
+    """Every fee and profit is a row, the newest first, and its balance is the wallet's."""
+    async with running_sandbox(symbols=1, history_days=2, speed=1) as sandbox, client(sandbox.url) as exchange:
+        for side in ("buy", "sell"):
+            await exchange.create_order("BTC/USDT:USDT", "market", side, 0.01)
+        wallet = (await exchange.fetch_balance({"type": "swap"}))["USDT"]["total"]
+        rows = await exchange.privatePostAuthRLedgersHist()
+        assert rows[0][6] == wallet
+        assert 10_000 + sum(row[5] for row in rows) == pytest.approx(wallet)
+        assert {one["type"] for one in await exchange.fetch_ledger()} == {"fee", "trade"}
+        assert len(await exchange.privatePostAuthRLedgersCurrencyHist({"currency": "USTF0", "category": 201})) == 2
+
+
 async def test_a_stop_keeps_its_number_when_it_is_triggered():
     """A stop that the market reaches becomes a market order under the same id and cid, and its fill names it."""
     async with running_sandbox(symbols=3, history_days=2, speed=600) as sandbox, client(sandbox.url) as exchange:

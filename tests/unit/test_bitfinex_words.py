@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from feature_store.venue.answers import Answer
 from feature_store.venue.ccxt_package import ccxt
 from feature_store.venue.errors import failure_of
-from feature_store.venue.factory import VENUES
+from feature_store.venue.factory import VENUES, create_exchange
 from feature_store.venue.reactions import Reaction, reaction_to
 from inference.domain.order import OrderIntent, OrderStatus, OrderType, Purpose, Side
 from inference.exchange import bitfinex_mapping as mapped
@@ -27,6 +27,7 @@ from inference.exchange.gateways import account_stream_of, gateway_of
 from inference.exchange.guarding import NotTheWriterError, guard_writes
 from inference.exchange.user_stream import UserStream
 from inference.exchange.venue_clock import TimeSample, VenueClock
+from inference.exchange.watching import is_private
 
 BTC, NATIVE = "BTC/USDT:USDT", "tBTCF0:USTF0"
 INTENT = OrderIntent(
@@ -231,3 +232,13 @@ def test_a_venue_is_one_setting(venue):
     is_bitfinex = CAPABILITIES[venue].venue == "bitfinex"
     assert isinstance(gateway, BitfinexGateway if is_bitfinex else CcxtGateway)
     assert isinstance(stream, BitfinexStream if is_bitfinex else UserStream)
+
+
+@pytest.mark.parametrize("url", [None, "http://127.0.0.1:9100"])
+async def test_the_account_s_stream_is_told_from_the_market_s_by_its_address(url):
+    """Whoever closes connections of the market leaves the account's open, live and at the sandbox."""
+    exchange = create_exchange("bitfinex" if url is None else "sandbox-bitfinex", url=url)
+    sockets = exchange.urls["api"]["ws"]
+    await exchange.close()
+    assert is_private(sockets["private"])
+    assert not is_private(sockets["public"])

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, TypeVar
 
 from infra.sandbox.bitfinex.call import Call
-from infra.sandbox.bitfinex.names import instrument_named
+from infra.sandbox.bitfinex.names import CURRENCY, WALLET, instrument_named, number, pair_of
 from infra.sandbox.bitfinex.orders import is_dated, open_orders
 from infra.sandbox.bitfinex.refusals import invalid
 from infra.sandbox.bitfinex.shapes import Row, order_row, position_row, stop_row, trade_row, venue_id, wallet_row
-from infra.sandbox.engine.model import AlgoOrder, Order, Trade
+from infra.sandbox.engine.model import AlgoOrder, Income, Order, Trade
 
 _USUAL, _MOST = 25, 2_500
+_CATEGORIES = {"FUNDING_FEE": 29, "COMMISSION": 201, "REALIZED_PNL": 110}
+_DESCRIPTIONS = {
+    "FUNDING_FEE": "Derivatives funding event",
+    "COMMISSION": "Trading fees",
+    "REALIZED_PNL": "Position closed",
+}
 T = TypeVar("T")
 
 
@@ -68,6 +75,27 @@ def trades_of_order(call: Call) -> list[Row]:
         if one.symbol == symbol and str(venue_id(exchange.state.orders[one.order_id])) == wanted
     ]
     return [trade_row(exchange, one) for one in found]
+
+
+def ledgers(call: Call) -> list[Row]:
+    """Return what moved the wallet, newest first, each with the balance after it; `category` chooses a kind."""
+    if call.place and call.place[0] != CURRENCY:
+        raise invalid("currency")
+    state, category = call.venue.exchange.state, call.whole("category")
+    balance = state.opening_balance
+    found: list[tuple[Income, Decimal]] = []
+    for one in state.incomes:
+        balance += one.amount
+        if category is None or _CATEGORIES.get(one.kind) == category:
+            found.append((one, balance))
+    page = _page(call, found, lambda row: (row[0].time_ms, row[0].income_id))
+    return [_ledger_row(call, one, after) for one, after in page]
+
+
+def _ledger_row(call: Call, one: Income, balance: Decimal) -> Row:
+    pair = pair_of(call.venue.exchange.instruments[one.symbol])
+    text = f"{_DESCRIPTIONS.get(one.kind, 'Adjustment')} ({pair}) on wallet {WALLET}"
+    return [one.income_id, CURRENCY, None, one.time_ms, None, number(one.amount), number(balance), None, text]
 
 
 def _time_of_trade(one: Trade) -> tuple[int, int]:

@@ -54,6 +54,8 @@ _ROUTES: Final = (
     _route("POST", "auth/r/order/([^/]+):([0-9]+)/trades", reading.trades_of_order),
     _route("POST", "auth/r/trades/hist", reading.trades),
     _route("POST", f"auth/r/trades/{_SYMBOL}/hist", reading.trades),
+    _route("POST", "auth/r/ledgers/hist", reading.ledgers),
+    _route("POST", f"auth/r/ledgers/{_SYMBOL}/hist", reading.ledgers),
     _route("POST", "auth/r/wallets", reading.wallets),
     _route("POST", "auth/r/positions", reading.positions),
 )
