@@ -243,3 +243,64 @@ async def test_candles_of_the_stream_are_those_of_rest():
         first, *finished, _ = sorted(heard)
         rest = {row[0]: row for row in await exchange.fetch_ohlcv(COIN, "1m", since=first, limit=20)}
         assert [heard[opened] for opened in finished] == [rest[opened] for opened in finished]
+
+
+async def test_latency_and_stale_reads_hold_for_this_front_too():
+    """An order takes as long to arrive as the rules say, and a copy that lags denies it for a while."""
+    async with running_sandbox(symbols=1, history_days=2, speed=1) as sandbox, client(sandbox.url) as exchange:
+        btc = "BTC/USDT:USDT"
+        await sandbox.ctl(op="rules", insert_ms=300)
+        before = (await sandbox.get("/sandbox/status"))["now_ms"]
+        one = await exchange.create_order(btc, "market", "buy", 0.01, None, {"clientOrderId": 3})
+        assert one["timestamp"] >= before + 300
+        with pytest.raises(ccxt.BaseError, match="duplicate cid"):
+            await exchange.create_order(btc, "market", "buy", 0.01, None, {"clientOrderId": 3})
+        await sandbox.ctl(op="rules", insert_ms=0)
+        await sandbox.ctl(op="stale_reads", secs=60)
+        assert await exchange.fetch_closed_orders(btc) == []
+        assert len(await exchange.fetch_positions()) == 1
+        await sandbox.ctl(op="stale_reads", on=False)
+        assert [found["id"] for found in await exchange.fetch_closed_orders(btc)] == [one["id"]]
+
+
+async def test_an_account_outlives_its_venue(tmp_path):
+    """Stopped and started again, the venue knows orders by their numbers, and a number of today stays taken."""
+    btc, stop = "BTC/USDT:USDT", {"triggerPrice": 1000, "clientOrderId": 9, "reduceOnly": True}
+    options = {"symbols": 1, "history_days": 2, "speed": 1, "state": tmp_path}
+    async with running_sandbox(**options) as sandbox, client(sandbox.url) as exchange:
+        await exchange.create_order(btc, "market", "buy", 0.01, None, {"clientOrderId": 8})
+        stop["triggerPrice"] = (await exchange.fetch_ticker(btc))["last"] * 0.9
+        held = await exchange.create_order(btc, "market", "sell", 0.01, None, stop)
+    async with running_sandbox(**options) as sandbox, client(sandbox.url) as exchange:
+        (found,) = await exchange.fetch_open_orders(btc)
+        assert (found["id"], found["clientOrderId"]) == (held["id"], "9")
+        with pytest.raises(ccxt.BaseError, match="duplicate cid"):
+            await exchange.create_order(btc, "market", "buy", 0.01, None, {"clientOrderId": 8})
+
+
+async def test_the_account_s_channel_tells_each_turn_of_a_position():
+    """Snapshots first; then a position is new, updated and closed, beside its orders, executions and the wallet."""
+    async with (
+        running_sandbox(symbols=1, history_days=2, speed=1) as sandbox,
+        client(sandbox.url, ccxt_pro) as exchange,
+    ):
+        btc, heard = "BTC/USDT:USDT", []
+        pass_on = exchange.handle_message
+
+        def take(receiver, message):
+            if isinstance(message, list):
+                heard.append(message[1])
+            pass_on(receiver, message)
+
+        exchange.handle_message = take
+        async with asyncio.timeout(30):
+            await exchange.authenticate()
+            for side in ("buy", "buy", "sell"):
+                amount = 0.02 if side == "sell" else 0.01
+                await exchange.create_order(btc, "market", side, amount)
+            while heard.count("tu") < 3:  # noqa: ASYNC110 - the stream is waited for
+                await asyncio.sleep(0.02)
+    turn = ["on", "te", "oc", "tu", "wu"]
+    assert heard[:3] == ["ps", "ws", "os"]
+    assert [kind for kind in heard if kind in ("pn", "pu", "pc")] == ["pn", "pu", "pc"]
+    assert sorted(kind for kind in heard[3:] if kind not in ("pn", "pu", "pc")) == sorted(turn * 3)

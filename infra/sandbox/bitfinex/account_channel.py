@@ -26,7 +26,8 @@ class Account:
         self._hub = hub
         # When each was last told something.
         self.listeners: dict[Connection, float] = {}
-        self._held = {one.key for one in venue.exchange.state.open_positions()}
+        # The positions they know of.
+        self._held: set[str] = set()
 
     def join(self, connection: Connection) -> None:
         """Tell a connection what there is, and from now on what changes."""
@@ -35,14 +36,19 @@ class Account:
         orders = [order_row(exchange, one) for one in exchange.open_orders()]
         orders += [stop_row(exchange, one) for one in exchange.open_algos()]
         positions = [position_row(exchange, one, account) for one in exchange.state.open_positions()]
+        if not self.listeners:
+            self._held = {one.key for one in exchange.state.open_positions()}
         self.listeners[connection] = wall.monotonic()
         for kind, data in (("ps", positions), ("ws", [wallet_row(account)]), ("os", orders)):
             connection.push(_encode([0, kind, data]).decode())
 
     def tell(self, events: Iterable[Event]) -> None:
         """Tell everybody what happened."""
+        if not self.listeners:
+            # An order of somebody who uses the other front costs nothing here.
+            return
         messages = [message for event in events for message in self._messages(event)]
-        if not self.listeners or self._hub.frozen_user:
+        if self._hub.frozen_user:
             return
         for kind, data in messages:
             frame = _encode([0, kind, data]).decode()
