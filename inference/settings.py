@@ -16,7 +16,8 @@ from inference.domain.bias import CANDLES_KEPT, BiasMode, BiasRules
 from inference.domain.errors import SettingsError
 from inference.domain.mode import OFFERED_MODES, not_offered
 
-VENUES = ("sandbox", "binanceusdm", "binance", "bitfinex")
+VENUES = ("sandbox", "binanceusdm", "binance", "bitfinex", "sandbox-bitfinex")
+_SANDBOXES = ("sandbox", "sandbox-bitfinex")
 SANDBOX_KEY = "sandbox-key"
 SANDBOX_SECRET = "sandbox-secret"  # noqa: S105 - the local exchange's public default, worth nothing elsewhere
 
@@ -109,10 +110,10 @@ class Settings(BaseSettings):
         real_money = self.mode is Mode.LIVE
         return [
             (
-                not sandbox or self.venue == "sandbox",
+                not sandbox or self.venue in _SANDBOXES,
                 (
                     f"QT_MODE=sandbox trades the local exchange only, QT_VENUE was {self.venue!r};"
-                    " set QT_VENUE=sandbox, or choose QT_MODE=live"
+                    " set QT_VENUE=sandbox (or sandbox-bitfinex), or choose QT_MODE=live"
                 ),
             ),
             (
@@ -127,8 +128,11 @@ class Settings(BaseSettings):
                 not_offered(self.mode),
             ),
             (
-                not real_money or self.venue != "sandbox",
-                f"QT_MODE={self.mode} contradicts QT_VENUE=sandbox; name the venue, for example QT_VENUE=binanceusdm",
+                not real_money or self.venue not in _SANDBOXES,
+                (
+                    f"QT_MODE={self.mode} contradicts QT_VENUE={self.venue};"
+                    " name the venue, for example QT_VENUE=binanceusdm"
+                ),
             ),
             (
                 not real_money or self.venue == "binanceusdm",

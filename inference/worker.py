@@ -23,7 +23,7 @@ from inference.domain.market import Instrument, Quote
 from inference.domain.policy import Policy
 from inference.domain.position import Account
 from inference.domain.trade import ExitReason
-from inference.exchange.ccxt_gateway import CcxtGateway
+from inference.exchange.gateways import VenueGateway
 from inference.exchange.venue_clock import VenueClock
 from inference.execution.executor import Executor
 from inference.feed.batches import CandleBatch
@@ -95,7 +95,7 @@ class Worker:
         plan: WorkerPlan,
         *,
         features: LiveFeatures,
-        gateway: CcxtGateway,
+        gateway: VenueGateway,
         executor: Executor,
         models: ModelWatch,
         journal: JournalWriter,

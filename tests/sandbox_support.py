@@ -144,3 +144,15 @@ def ccxt_options() -> dict[str, Any]:
             "fetchOpenOrders": {"warnWithoutSymbol": False},
         },
     }
+
+
+def point_bitfinex(exchange: Any, url: str) -> Any:
+    """Point an unmodified ccxt `bitfinex` at the sandbox's other front."""
+    base, socket = url + "/bitfinex", url.replace("http://", "ws://") + "/bitfinex"
+    api = exchange.urls["api"]
+    for name, value in list(api.items()):
+        if isinstance(value, str):
+            api[name] = base
+    if "ws" in api:
+        api["ws"] = {"public": socket + "/public/ws/2", "private": socket + "/private/ws/2"}
+    return exchange

@@ -1,4 +1,4 @@
-"""The status and headers of the answer that a failed request got: ccxt's errors carry neither."""
+"""What is known of the answer that a failed request got: ccxt's errors carry neither its status nor its headers."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ _ATTRIBUTE = "venue_answer"
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer, without its body."""
+    """An HTTP answer, and how its body begins."""
 
     status: int
     headers: Mapping[str, str]
+    begins: str = ""
 
     def header(self, name: str) -> str | None:
         """Return a header, however it is spelled."""
         return next((str(value) for key, value in self.headers.items() if key.lower() == name.lower()), None)
 
 
+_BEGINNING = 200
 _BANNED_UNTIL = re.compile(r"banned until ([0-9]{13})(?![0-9])")
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 
@@ -56,7 +58,7 @@ def keep_answers(exchange: Any) -> None:
             raise
 
     def on_rest_response(code: int, reason: str, url: str, method: str, headers: Any, *rest: Any) -> Any:
-        _HEARD.set(Answer(int(code), dict(headers or {})))
+        _HEARD.set(Answer(int(code), dict(headers or {}), str(rest[0])[:_BEGINNING] if rest else ""))
         return on_response(code, reason, url, method, headers, *rest)
 
     exchange.fetch = fetch_and_keep

@@ -22,6 +22,11 @@ _STATUS = re.compile(r"https?://\S+ (\d{3})\b")
 # Spot has one code for every new order that it refuses, one whose id is taken among them.
 _NEW_ORDER_REJECTED, _DUPLICATE_WORDS = -2010, "duplicate order"
 
+# Bitfinex answers an error as an array. One number is for nearly everything there, a key without rights and an order
+# that is refused alike; ccxt takes all of it for the key.
+_ERROR_ARRAY = re.compile(r'\s*\[\s*"error"\s*,\s*"?(\d+)')
+_GENERIC, _OF_THE_KEY = 10_001, re.compile(r"permission|api_?key|\bip\b", re.IGNORECASE)
+_DUPLICATE_CID, _NO_ORDER = "duplicate cid", "order not found"
 _DEFAULT_RETRY_AFTER_SECONDS = {429: 5.0, 418: 120.0}
 _REFUSES_WITH_5XX = "bitfinex"
 _LONGEST_BAN_SECONDS = 3 * 86_400.0
@@ -144,16 +149,26 @@ def failure_of(error: BaseException, *, sending: bool = False, exchange: Any = N
     text = str(error) or type(error).__name__
     answer = answer_of(error)
     told = _first(_STATUS, text)
-    code = _number(_CODE, text)
+    is_array = str(getattr(exchange, "id", "")).startswith(_REFUSES_WITH_5XX)
+    code = _number(_ERROR_ARRAY, answer.begins if answer is not None else text) if is_array else _number(_CODE, text)
+    words = text.lower()
     return Failure(
-        family=_family_of(error),
+        family=_family_of(error) if code != _GENERIC else _family_by_words(words),
         code=code,
         status=answer.status if answer is not None else (None if told is None else int(told)),
         sending=sending,
         left=not _never_connected(error),
-        is_duplicate=code == _NEW_ORDER_REJECTED and _DUPLICATE_WORDS in text.lower(),
-        refuses_with_5xx=str(getattr(exchange, "id", "")).startswith(_REFUSES_WITH_5XX),
+        is_duplicate=(code == _NEW_ORDER_REJECTED and _DUPLICATE_WORDS in words)
+        or (code == _GENERIC and _DUPLICATE_CID in words),
+        # A page of HTML under the status 500 is no refusal there either.
+        refuses_with_5xx=is_array and (answer is None or code is not None),
     )
+
+
+def _family_by_words(words: str) -> Family:
+    if _OF_THE_KEY.search(words):
+        return Family.AUTHENTICATION
+    return Family.NOT_FOUND if _NO_ORDER in words else Family.REFUSAL
 
 
 def _family_of(error: BaseException) -> Family:

@@ -21,6 +21,9 @@ _KEEP_ALIVE_MS = 15_000  # ccxt's 180 s would notice a dead connection after min
 _CANDLES_KEPT = 64
 
 
+_BITFINEX_FRONT = "/bitfinex"
+
+
 @dataclass(frozen=True, slots=True)
 class Venue:
     """One venue: its ccxt class, and whether it is our local exchange."""
@@ -34,6 +37,8 @@ VENUES: dict[str, Venue] = {
     "binanceusdm": Venue("binanceusdm"),
     "binance": Venue("binance"),
     "bitfinex": Venue("bitfinex"),
+    # The local exchange's other front.
+    "sandbox-bitfinex": Venue("bitfinex", is_sandbox=True),
 }
 
 
@@ -106,6 +111,12 @@ def _point(exchange: Any, url: str) -> None:
     base = f"{parts.scheme}://{parts.netloc}"
     socket = f"{'wss' if parts.scheme == 'https' else 'ws'}://{parts.netloc}"
     api = exchange.urls["api"]
+    if exchange.id == "bitfinex":
+        api |= dict.fromkeys(("public", "private", "v1"), f"{base}{_BITFINEX_FRONT}")
+        if "ws" in api:
+            rooms = ("public", "private")
+            api["ws"] = {room: f"{socket}{_BITFINEX_FRONT}/{room}/ws/2" for room in rooms}
+        return
     for name, value in list(api.items()):
         if isinstance(value, str):
             api[name] = f"{base}/{value.split('/', 3)[3]}"

@@ -64,8 +64,8 @@ FORBIDDEN_STATUS = frozenset({403, 451})
 LIMITED_STATUS = frozenset({418, 429})
 
 _UNCLEAR, _DOWN = "unclear", "down"
-# Binance's codes whose meaning for us is not what ccxt's class says, or is lost where a host has another name: on any
-# host but fapi.binance.com the codes of futures come as a plain refusal.
+# Codes whose meaning for us is not what ccxt's class says, or is lost where a host has another name: on any host but
+# fapi.binance.com Binance's codes of futures come as a plain refusal.
 _BY_CODE: dict[int, Reaction | str] = {
     # An error of the venue's inside: "execution status unknown", whatever the words.
     -1000: _UNCLEAR,
@@ -105,6 +105,16 @@ _BY_CODE: dict[int, Reaction | str] = {
     -4045: Reaction.REFUSED,
     # A listen key that ran out says nothing of the account, though ccxt calls it authentication.
     -1125: Reaction.REFUSED,
+    # Bitfinex's, none of them below zero. An error nobody there has a name for proves nothing.
+    10000: _UNCLEAR,
+    10020: Reaction.REFUSED,
+    10100: Reaction.ACCOUNT,
+    10112: Reaction.ACCOUNT,
+    # Another request of the same key was quicker: this one was not looked at, and the next brings a larger nonce.
+    10114: Reaction.RETRY,
+    11000: Reaction.RATE_LIMIT,
+    11010: Reaction.RATE_LIMIT,
+    20060: _DOWN,
 }
 _DUPLICATE_ID = frozenset({-4116})
 _REDUCE_ONLY_MODE = frozenset({-4400, -4401, -4402, -4403})

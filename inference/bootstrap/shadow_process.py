@@ -25,7 +25,7 @@ from inference.bootstrap.reaching import chosen_symbols, follow_clock, reach_ven
 from inference.bootstrap.shadow_parts import follow_challenger, make_shadow
 from inference.domain.market import Quote
 from inference.domain.policy import Policy
-from inference.exchange.ccxt_gateway import CcxtGateway
+from inference.exchange.gateways import gateway_of
 from inference.exchange.venue_clock import VenueClock
 from inference.feed.batches import BatchAssembler, CandleBatch
 from inference.feed.candle_feed import CandleFeed
@@ -78,8 +78,8 @@ class _ShadowRun:
         self._exchange = create_exchange(settings.venue, url=settings.venue_url)
         if budget := budget_of(settings.home, settings.venue, self._exchange):
             tell(self._exchange, budget, lambda why: _log.warning("requests_not_noted", reason=why))
-        self._gateway = CcxtGateway(
-            self._exchange, clock=self._clock, monotonic=monotonic, leverage=order.policy.leverage
+        self._gateway = gateway_of(
+            settings.venue, self._exchange, clock=self._clock, monotonic=monotonic, leverage=order.policy.leverage
         )
         self._shadow = make_shadow(
             settings,

@@ -29,9 +29,8 @@ from inference.bootstrap.reporting import StatusFile
 from inference.bootstrap.shadow_parts import follow_challenger, make_shadow
 from inference.domain.events import Noted
 from inference.domain.policy import Policy
-from inference.exchange.ccxt_gateway import CcxtGateway
+from inference.exchange.gateways import AccountStream, account_stream_of, gateway_of
 from inference.exchange.transport import govern
-from inference.exchange.user_stream import UserStream
 from inference.exchange.venue_clock import VenueClock
 from inference.execution.book import Book
 from inference.execution.executor import Executor
@@ -109,7 +108,8 @@ class _Run:
         self._transport = govern(exchange, budget=budget, monotonic=monotonic, on_event=self._note_transport)
         stack.push_async_callback(self._transport.close)
         self._lease.guard(exchange)
-        self._gateway = CcxtGateway(
+        self._gateway = gateway_of(
+            settings.venue,
             exchange,
             clock=self._clock,
             monotonic=monotonic,
@@ -117,6 +117,7 @@ class _Run:
             on_accepted=self._expect_event,
             on_clock_moved=self._lease.doubt,
         )
+        self._gateway.remember(key for trade in past.book.trades.values() for key in trade.orders)
         stack.push_async_callback(self._gateway.close)
         await reach_venue(self._connect, self._stop, lambda reason: self._status.say("starting", reason))
         if self._stop.is_set():
@@ -232,15 +233,14 @@ class _Run:
             chance=random.random,
         )
 
-    def _make_stream(self, exchange: Any) -> UserStream:
-        return UserStream(
+    def _make_stream(self, exchange: Any) -> AccountStream:
+        return account_stream_of(
+            self._gateway,
             exchange,
             on_report=self._executor.on_report,
             on_fill=self._executor.on_fill,
             on_gap=self._doubt,
             monotonic=monotonic,
-            look=self._gateway.wallet,
-            closed_seconds=lambda: self._gateway.closed_seconds,
             on_funding=self._funding.wake,
         )
 

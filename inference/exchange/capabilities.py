@@ -142,6 +142,7 @@ CAPABILITIES: dict[str, Capabilities] = {
     )
 }
 CAPABILITIES["sandbox"] = CAPABILITIES["binanceusdm"]
+CAPABILITIES["sandbox-bitfinex"] = CAPABILITIES["bitfinex"]
 
 _TEXT_ID = re.compile(r"[.A-Z:/a-z0-9_-]{1,36}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -13,10 +13,8 @@ from feature_store.venue.ccxt_package import ccxt
 from feature_store.venue.errors import (
     AccountError,
     ClockError,
-    OrderNotFoundError,
     OrderRefusedError,
     OutcomeUnknownError,
-    RateLimitedError,
     RequestRefusedError,
     RetryableError,
     translate,
@@ -25,6 +23,7 @@ from feature_store.venue.factory import RECV_WINDOW_MS
 from inference.domain.market import Instrument, Quote
 from inference.domain.order import Fill, OrderIntent, OrderReport
 from inference.exchange import ccxt_mapping as mapped
+from inference.exchange.asking import VenueAsker
 from inference.exchange.capabilities import CAPABILITIES, Capabilities, inexpressible
 from inference.exchange.ccxt_mapping import MalformedReportError
 from inference.exchange.order_requests import order_request
@@ -42,7 +41,7 @@ _HEDGE_MODE = -4061
 _Pages = TypeVar("_Pages")
 
 
-class CcxtGateway:
+class CcxtGateway(VenueAsker):
     """
     Implements `inference.execution.ports.Gateway` for USD-M futures.
 
@@ -61,15 +60,12 @@ class CcxtGateway:
         capabilities: Capabilities = CAPABILITIES["binanceusdm"],
         on_clock_moved: Callable[[], None] = lambda: None,
     ) -> None:
-        self._exchange = exchange
-        self._clock = clock
-        self._monotonic = monotonic
+        super().__init__(exchange, clock=clock, monotonic=monotonic)
         self._leverage = leverage
         self._on_accepted = on_accepted
         self._capabilities = capabilities
         self._on_clock_moved = on_clock_moved
         self._levered: set[str] = set()
-        self._closed_until = 0.0
         self._clock_is_doubtful = False
         self._symbols: dict[str, str] = {}
         exchange.nonce = self._timestamp_ms
@@ -79,10 +75,8 @@ class CcxtGateway:
         """How long, in wall-clock milliseconds, the venue may still execute a request that we sent."""
         return RECV_WINDOW_MS
 
-    @property
-    def closed_seconds(self) -> float:
-        """For how long the venue still wants to hear nothing from us."""
-        return max(0.0, self._closed_until - self._monotonic())
+    def remember(self, client_order_ids: Iterable[str]) -> None:
+        """Do nothing: the venue keeps our ids as they are."""
 
     async def wallet(self) -> Decimal:
         """Return the wallet balance in quote currency, without unrealised profit."""
@@ -177,10 +171,6 @@ class CcxtGateway:
             countdown_ms = round(seconds * 1000 * self._clock.rate)
             query = {"symbol": self._id(symbol), "countdownTime": countdown_ms}
             await self._read(self._exchange.fapiPrivatePostCountdownCancelAll, query)
-
-    async def venue_now_ms(self) -> int:
-        """Return the venue's time."""
-        return self._timestamp_ms()
 
     async def submit(self, intent: OrderIntent) -> OrderReport:
         """Send one order once; see the port for what it raises."""
@@ -289,10 +279,6 @@ class CcxtGateway:
         since = {"since_ms": since_ms, "now_ms": self._timestamp_ms()}
         return await _legible(all_funding(read, self._symbol, asset=SETTLEMENT_ASSET, **since))
 
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._exchange.close()
-
     async def _with_child(self, algo: OrderReport) -> OrderReport:
         if algo.child_order_id is None:
             return algo
@@ -326,66 +312,6 @@ class CcxtGateway:
             if error.code not in _NO_CHANGE:
                 raise OrderRefusedError(f"Leverage of {symbol} was refused: {error}", code=error.code) from error
         self._levered.add(symbol)
-
-    async def _find(self, call: Callable[..., Awaitable[Any]], query: dict[str, Any]) -> object | None:
-        try:
-            return cast("object", await self._read(call, query))
-        except OrderNotFoundError:
-            return None
-
-    async def _read(self, call: Callable[..., Awaitable[Any]], query: dict[str, Any] | None = None) -> Any:
-        """Make a request that may be repeated: what it reads or sets is the same each time."""
-        try:
-            return await self._ask(call, query)
-        except ClockError:
-            await self.sync_clock(afresh=True)
-            return await self._ask(call, query)
-
-    async def _ask(self, call: Callable[..., Awaitable[Any]], query: dict[str, Any] | None) -> Any:
-        self._refuse_while_closed()
-        try:
-            return await (call() if query is None else call(query))
-        except ccxt.BaseError as error:
-            raise self._noted(translate(error, exchange=self._exchange)) from error
-
-    def _readable(self, read: Callable[..., Any], raw: object, *, symbol: str) -> Any:
-        try:
-            return read(raw, symbol=symbol)
-        except MalformedReportError as error:
-            raise RetryableError(f"The venue's answer cannot be read: {error}") from error
-
-    def _object(self, what: str, raw: object) -> Mapping[str, Any]:
-        try:
-            return mapped.mapping(what, raw)
-        except MalformedReportError as error:
-            raise RetryableError(f"The venue's answer cannot be read: {error}") from error
-
-    def _rows(self, what: str, raw: object) -> list[Any]:
-        try:
-            return list(mapped.rows(what, raw))
-        except MalformedReportError as error:
-            raise RetryableError(f"The venue's answer cannot be read: {error}") from error
-
-    def _noted(self, error: QuantumError) -> QuantumError:
-        """Remember a rate limit: until it passes, nothing is asked, as asking would lengthen a ban."""
-        if isinstance(error, RateLimitedError):
-            self._closed_until = max(self._closed_until, self._monotonic() + error.retry_after_seconds)
-        return error
-
-    def _refuse_while_closed(self) -> None:
-        left = self._closed_until - self._monotonic()
-        if left > 0:
-            raise RateLimitedError(f"The venue asked us to wait {left:.1f} s more", retry_after_seconds=left)
-
-    def _timestamp_ms(self) -> int:
-        return self._clock.now_ms(self._monotonic())
-
-    def _is_listed(self, symbol: str) -> bool:
-        # In what the venue lists no more it has no order either; a trade of ours in it must come to its end.
-        return symbol in self._exchange.markets
-
-    def _id(self, symbol: str) -> str:
-        return str(self._exchange.markets[symbol]["id"])
 
     def _symbol(self, row: Any) -> str:
         native = str(row.get("symbol"))

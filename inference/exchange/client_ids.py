@@ -30,6 +30,10 @@ class ClientIds(Protocol):
         """Return our id of what the venue calls it, or None for somebody else's."""
         ...
 
+    def remember(self, client_order_ids: Iterable[str]) -> None:
+        """Know ids again that were sent in an earlier life."""
+        ...
+
 
 class TextIds:
     """Ids as they are: Binance takes up to 36 letters, digits and a few marks."""
@@ -43,6 +47,9 @@ class TextIds:
     def ours(self, at_venue: object) -> str | None:
         """Return the id itself, if it is one."""
         return at_venue if isinstance(at_venue, str) and is_accepted_as_text(at_venue) else None
+
+    def remember(self, client_order_ids: Iterable[str]) -> None:
+        """Do nothing: an id is what it is."""
 
 
 class IntegerIds:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 _JUMP_WALL_SECONDS = 1.0
 _WINDOW = 32
 _MIN_BASELINE_SECONDS = 0.05
+# Of a clock that tells whole seconds the rate takes longer to learn.
+_MIN_DOUBTFUL_BASELINE_SECONDS = 1.0
 # A clock that may run fast is believed to run at wall speed while it is this close to it.
 _WALL_RATE_TOLERANCE = 0.01
 
@@ -20,6 +22,8 @@ class TimeSample:
     sent: float
     received: float
     venue_ms: int
+    # By how much the venue's word may be off either way, where it tells whole seconds only.
+    doubt_ms: float = 0.0
 
     @property
     def middle(self) -> float:
@@ -57,8 +61,11 @@ class VenueClock:
     @property
     def is_settled(self) -> bool:
         """Whether both time and rate are known."""
-        baseline = self._samples[-1].middle - self._samples[0].middle if self._samples else 0.0
-        return self.is_set and (not self._accelerated or baseline >= _MIN_BASELINE_SECONDS)
+        if not self._samples:
+            return False
+        baseline = self._samples[-1].middle - self._samples[0].middle
+        least = _MIN_BASELINE_SECONDS if not self._samples[-1].doubt_ms else _MIN_DOUBTFUL_BASELINE_SECONDS
+        return not self._accelerated or baseline >= least
 
     @property
     def rate(self) -> float:
@@ -99,6 +106,7 @@ class VenueClock:
         error_seconds = abs(sample.venue_ms - expected) / 1000 / self._rate
         # A slow answer is an uncertain one, and a rate learned from slow answers grows wrong with time.
         doubt = sample.round_trip + (sample.middle - self._anchor) * self._rate_doubt
+        doubt += 2 * sample.doubt_ms / 1000 / self._rate
         return error_seconds > _JUMP_WALL_SECONDS + doubt
 
     def _estimate(self) -> None:
@@ -106,7 +114,8 @@ class VenueClock:
         baseline = last.middle - first.middle
         if self._accelerated and baseline >= _MIN_BASELINE_SECONDS:
             rate = (last.venue_ms - first.venue_ms) / 1000 / baseline
-            self._rate_doubt = (first.round_trip + last.round_trip) / baseline
+            told = (first.doubt_ms + last.doubt_ms) / 1000
+            self._rate_doubt = (first.round_trip + last.round_trip + told) / baseline
             # What slow answers cannot tell from the wall's speed is taken for it.
             is_wall = abs(rate - 1) < max(_WALL_RATE_TOLERANCE, self._rate_doubt)
             self._rate = 1.0 if is_wall else max(rate, 0.01)

@@ -26,7 +26,10 @@ DEFAULT_START = "2026-01-05T00:00:00Z"
 
 app = App(
     name="sandbox",
-    help="A local exchange that speaks Binance USD-M futures, on a clock of its own.",
+    help=(
+        "A local exchange on a clock of its own; it speaks Binance USD-M futures, and Bitfinex's derivatives under"
+        " /bitfinex."
+    ),
     help_format="plaintext",
     help_epilogue=asking(
         "qtctl sandbox serve",

@@ -14,6 +14,8 @@ from feature_store import clock as wall
 from infra.sandbox.admitting import admit
 from infra.sandbox.answers import WholeAnswer, answer
 from infra.sandbox.arrivals import Arrival, Reply, latency_ms
+from infra.sandbox.bitfinex import rest as bitfinex
+from infra.sandbox.bitfinex.names import PREFIX
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.handlers.call import Call
 from infra.sandbox.protocol.params import Params
@@ -28,8 +30,10 @@ _SHORTEST_S = 0.001
 
 def carry_out(venue: Venue, arrival: Arrival) -> Reply:
     """Let a request reach the engine at its moment."""
-    handler = ROUTES[arrival.method, arrival.path].handler
     try:
+        if arrival.path.startswith(PREFIX):
+            return bitfinex.carry_out(venue, arrival)
+        handler = ROUTES[arrival.method, arrival.path].handler
         venue.check_open(arrival.due_ms)
         call = Call(venue, Params(dict(arrival.values)), arrival.due_ms, arrival.legacy_conditionals)
         return Reply(200, handler(call))

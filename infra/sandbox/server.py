@@ -16,6 +16,7 @@ from feature_store import clock as wall
 from infra.sandbox import control, in_flight
 from infra.sandbox.admitting import admit, is_order, weight_of
 from infra.sandbox.answers import WholeAnswer, answer
+from infra.sandbox.bitfinex.front import Bitfinex
 from infra.sandbox.clock import VirtualClock
 from infra.sandbox.disturbed import Disturbed, too_many
 from infra.sandbox.engine.errors import VenueError
@@ -66,6 +67,7 @@ class Sandbox:
         self.identity = identity
         self.hub = Hub()
         self.feeds = Feeds(venue, self.hub)
+        self.bitfinex = Bitfinex(self)
         self.faults = FaultPlan(venue.seed)
         self.legacy_conditionals = False
         self.requests = 0
@@ -183,6 +185,7 @@ class Sandbox:
         if not self.venue.events:
             return False
         events, self.venue.events = self.venue.events, []
+        self.bitfinex.tell(events)
         # Most of the time nobody listens, and then nothing is written for them.
         if self.hub.by_stream:
             for stream, frame in chain.from_iterable(map(force_order_frames, events)):
@@ -377,6 +380,7 @@ def application(sandbox: Sandbox) -> web.Application:
     # A path that the router knows by name is found at once; by a pattern it is searched for.
     for path in sorted({path for _, path in ROUTES}):
         app.router.add_route("*", path, _rest)
+    sandbox.bitfinex.add_routes(app, write_frames)
     app.router.add_route("*", "/{path:.*}", _rest)
     app.cleanup_ctx.append(_running)
     return app

@@ -94,9 +94,9 @@ class Hub:
         for connection in list(listeners):
             if connection.combined:
                 wrapped = wrapped or f'{{"stream":"{stream}","data":{raw}}}'
-                self._send(connection, wrapped)
+                self.send(connection, wrapped)
             else:
-                self._send(connection, raw)
+                self.send(connection, raw)
 
     def hears_account(self, listen_key: str) -> bool:
         """Whether a socket of a listen key is open."""
@@ -110,7 +110,7 @@ class Hub:
         for connection in self.connections:
             if connection.listen_key == listen_key:
                 wrapped = f'{{"stream":"{listen_key}","data":{raw}}}'
-                self._send(connection, wrapped if connection.combined else raw)
+                self.send(connection, wrapped if connection.combined else raw)
 
     def let_go(self) -> None:
         """Send what was held back to be overtaken."""
@@ -120,7 +120,8 @@ class Hub:
             if held is not None:
                 self.late.push(connection, held)
 
-    def _send(self, connection: Connection, frame: str) -> None:
+    def send(self, connection: Connection, frame: str) -> None:
+        """Send one connection a frame, as late, as often and in the order that is wished."""
         overtaken, connection.held = connection.held, None
         if self.reverses and overtaken is None:
             connection.held = frame

@@ -66,14 +66,12 @@ def klines(venue: Venue, params: Params, now_ms: int, *, symbol: str | None = No
         found = found.slice(max(0, len(found) - limit), len(found))
     else:
         start = max(start, venue.market.first_ms)
-        found = _oldest(venue, symbol, interval, start_ms=start, end_ms=until + 1, limit=limit, now_ms=now_ms)
+        found = oldest(venue, symbol, interval, start_ms=start, end_ms=until + 1, limit=limit, now_ms=now_ms)
     return rows(found, interval, instrument.price_decimals, instrument.quantity_decimals)
 
 
-def _oldest(
-    venue: Venue, symbol: str, interval: str, *, start_ms: int, end_ms: int, limit: int, now_ms: int
-) -> Candles:
-    # Recorded candles have holes; look further until there are enough or there is no more.
+def oldest(venue: Venue, symbol: str, interval: str, *, start_ms: int, end_ms: int, limit: int, now_ms: int) -> Candles:
+    """Return the oldest candles from a moment on; recorded ones have holes, so it looks until there are enough."""
     length = INTERVALS[interval] or 31 * DAY_MS
     reach = limit + 1
     while True:
