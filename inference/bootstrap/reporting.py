@@ -140,7 +140,7 @@ def live_status(
         equity=None if worker.account is None else str(worker.account.equity),
         positions=_positions(worker.executor),
         last_signals=_signals(worker),
-        refusals=dict(counters.refusals),
+        refusals=dict(counters.refusals + worker.executor.door.denied),
         orders=_orders(worker.executor, counters.orders),
         closed_trades=book.closed_count,
         realized_pnl=str(book.realized_pnl),

@@ -51,6 +51,8 @@ _log = logger("bootstrap")
 
 _STATUS_SECONDS = 1.0
 _STOP_SECONDS = 8.0
+# An entry, its stop and its target: one whose stop had no room is not begun.
+_ORDERS_OF_AN_ENTRY = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,6 +229,7 @@ class _Run:
             settings=ExecutionSettings(approval_valid_ms=self._settings.timeframe.milliseconds),
             entry_style=self._order.policy.entry_style,
             entry_patience_seconds=self._order.policy.entry_patience_seconds,
+            no_capacity=lambda: self._transport.no_capacity(orders=_ORDERS_OF_AN_ENTRY),
         )
 
     def _make_stream(self, exchange: Any) -> UserStream:

@@ -21,7 +21,7 @@ from inference.execution.client_order_id import trade_id_of
 from inference.execution.closing import Closing
 from inference.execution.dead_man import DeadMan
 from inference.execution.entering import Wish, is_under_way, needs_quote
-from inference.execution.entry_holds import EntryHolds
+from inference.execution.entry_door import EntryDoor
 from inference.execution.ledger import Ledger
 from inference.execution.next_step import NOTHING_TO_REDUCE, next_step
 from inference.execution.ports import Gateway, Recorder
@@ -61,15 +61,16 @@ class Executor:
         settings: ExecutionSettings | None = None,
         entry_style: EntryStyle = EntryStyle.MARKET,
         entry_patience_seconds: int = 30,
+        no_capacity: Callable[[], str] = lambda: "",
     ) -> None:
         self.book = book
         self.is_reconciled = False
-        self.holds = EntryHolds()
         self._settings = settings or ExecutionSettings()
         self._entry_style = entry_style
         self._entry_patience_ms = entry_patience_seconds * 1000
         self._gateway = gateway
         self._ledger = Ledger(book=book, journal=journal, now_ms=now_ms)
+        self.door = EntryDoor(self._ledger, monotonic=monotonic, no_capacity=no_capacity)
         self._turns = Turns(self.settle, sleep)
         self._submission = Submission(
             gateway=gateway,
@@ -152,7 +153,9 @@ class Executor:
         """
         symbol = approved.symbol
         async with self._locks[symbol]:
-            if self._is_outdated(candle_close_ms) or not self._is_open_for_entries(symbol):
+            if self._is_outdated(candle_close_ms) or self.book.active_in(symbol):
+                return False
+            if not self._may_leave(symbol, approved.signal.trace_id):
                 return False
             plan = self._plan(approved, candle_close_ms)
             if plan.trade_id in self.book.trades:
@@ -245,11 +248,9 @@ class Executor:
     def _is_outdated(self, candle_close_ms: int) -> bool:
         return self._now_ms() - candle_close_ms > self._settings.approval_valid_ms
 
-    def _is_open_for_entries(self, symbol: str) -> bool:
-        if self.holds.blocks(symbol, self._monotonic()):
-            return False
+    def _may_leave(self, symbol: str, trace_id: str) -> bool:
         is_sound = self.is_reconciled and self.failure is None and not self.unexplained
-        return is_sound and not self._stopping and not self.book.active_in(symbol)
+        return is_sound and not self._stopping and self.door.lets_out(symbol, trace_id)
 
     def _plan(self, approved: Approved, candle_close_ms: int) -> TradePlan:
         signal, now_ms = approved.signal, self._now_ms()
@@ -332,7 +333,7 @@ class Executor:
         if order is None or not order.refusal:
             return True
         if order.intent.purpose is Purpose.ENTRY:
-            self.holds.note(order.intent.symbol, order.refusal, self._monotonic())
+            self.door.note(order.intent.symbol, order.refusal)
         if order.intent.purpose is Purpose.EXIT and order.refusal == NOTHING_TO_REDUCE:
             return await self._closing.believe_venue(trade.plan.trade_id)
         await self._sleep(self._settings.poll_seconds)
@@ -375,8 +376,7 @@ class Executor:
 
     def _may_send_entry(self, trade: Trade) -> bool:
         # What made us hold entries back while this one rested holds its successor back too.
-        is_sound = self.is_reconciled and self.failure is None and not self.unexplained
-        return is_sound and not self.holds.blocks(trade.symbol, self._monotonic()) and self._is_still_wanted(trade)
+        return self._is_still_wanted(trade) and self._may_leave(trade.symbol, trade.plan.trace_id)
 
     def _is_still_wanted(self, trade: Trade) -> bool:
         key = trade.plan.trade_id
