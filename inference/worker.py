@@ -25,7 +25,6 @@ from inference.domain.policy import Policy
 from inference.domain.position import Account
 from inference.domain.signal import SignalScore
 from inference.domain.trade import ExitReason
-from inference.exchange.ccxt_gateway import CcxtGateway
 from inference.exchange.venue_clock import VenueClock
 from inference.execution.executor import Executor
 from inference.feed.batches import CandleBatch
@@ -101,7 +100,8 @@ class Worker:
         plan: WorkerPlan,
         *,
         features: LiveFeatures,
-        gateway: CcxtGateway,
+        equity: Callable[[], Awaitable[Decimal]],
+        quotes: Callable[[], Awaitable[dict[str, Quote]]],
         executor: Executor,
         models: ModelWatch,
         journal: JournalWriter,
@@ -119,12 +119,12 @@ class Worker:
         self.standing = Standing()
         self.counters = Counters()
         self.latencies = Latencies()
-        self.account: AccountMarked | None = last_mark[0]
-        self._account_at_ms = last_mark[1]
+        self.account, self._account_at_ms = last_mark
         self.shadow = shadow
         self.supervisor = ModelSupervisor(plan.bias, plan.policy, timeframe=plan.timeframe, on_event=self.note)
         self._features = features
-        self._gateway = gateway
+        self._equity = equity
+        self._quotes = quotes
         self._journal = journal
         self._clock = clock
         self._instruments = instruments
@@ -321,7 +321,7 @@ class Worker:
 
     async def _read_quotes(self) -> dict[str, Quote]:
         try:
-            return self.executor.know(await self._gateway.quotes())
+            return self.executor.know(await self._quotes())
         except VenueError as error:
             # Without a quote every candidate is denied, with its code.
             _log.warning("quotes_not_read", error=str(error)[:200])
@@ -329,7 +329,7 @@ class Worker:
 
     async def _read_account(self) -> Account:
         try:
-            equity = await self._gateway.equity()
+            equity = await self._equity()
         except VenueError as error:
             self.standing.object("account", TradingState.REDUCING, f"equity is not known: {error}"[:300])
         else:

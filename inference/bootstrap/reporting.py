@@ -10,7 +10,7 @@ import psutil
 from feature_store.clock import utc_now
 from inference.domain.decision import TradingState
 from inference.execution.executor import Executor
-from inference.feed.candle_feed import CandleFeed
+from inference.feed.market_data import MarketData
 from inference.settings import Settings, ShadowPlace
 from inference.supervision.model_supervisor import ModelSupervisor
 from inference.supervision.status import (
@@ -45,7 +45,7 @@ class StatusFile:
     def show(
         self,
         worker: Worker,
-        feed: CandleFeed,
+        market: MarketData,
         *,
         journal_entries: int,
         clock_rate: float,
@@ -57,7 +57,7 @@ class StatusFile:
         status = live_status(
             self._settings,
             worker,
-            feed,
+            market,
             model=self._model(worker),
             journal_entries=journal_entries,
             clock_rate=clock_rate,
@@ -111,7 +111,7 @@ def bare_status(settings: Settings, *, state: str, reason: str, updated_at: str)
 def live_status(
     settings: Settings,
     worker: Worker,
-    feed: CandleFeed,
+    market: MarketData,
     *,
     model: ModelStatus | None,
     journal_entries: int,
@@ -152,12 +152,7 @@ def live_status(
         rss_mb=round(psutil.Process().memory_info().rss / 2**20, 1),
         journal_entries=journal_entries,
         transport=transport or {},
-        feed={
-            "streamed": feed.candles_streamed,
-            "by_rest": feed.candles_by_rest,
-            "reconnects": feed.reconnects,
-            "silence_seconds": round(feed.silence_seconds, 2),
-        },
+        feed=market.figures(),
         shadow=_shadow(settings, worker),
         bias=bias_status(worker.supervisor),
         quality=quality_status(worker.supervisor),

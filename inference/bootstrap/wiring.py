@@ -27,6 +27,7 @@ from inference.bootstrap.reporting import StatusFile
 from inference.bootstrap.shadow_parts import follow_challenger, make_shadow
 from inference.domain.events import Noted
 from inference.domain.policy import Policy
+from inference.exchange.capabilities import CAPABILITIES
 from inference.exchange.ccxt_gateway import CcxtGateway
 from inference.exchange.transport import govern
 from inference.exchange.user_stream import UserStream
@@ -34,8 +35,7 @@ from inference.exchange.venue_clock import VenueClock
 from inference.execution.book import Book
 from inference.execution.executor import Executor
 from inference.execution.submission import ExecutionSettings
-from inference.feed.batches import BatchAssembler
-from inference.feed.candle_feed import CandleFeed
+from inference.feed.market_data import MarketData
 from inference.feed.recent import RecentCandles
 from inference.journal.writer import JournalWriter
 from inference.models.registry import BundleCache
@@ -51,8 +51,6 @@ _log = logger("bootstrap")
 
 _STATUS_SECONDS = 1.0
 _STOP_SECONDS = 8.0
-# An entry, its stop and its target: one whose stop had no room is not begun.
-_ORDERS_OF_AN_ENTRY = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +118,14 @@ class _Run:
             on_clock_moved=self._lease.doubt,
         )
         stack.push_async_callback(self._gateway.close)
+        self._market = MarketData(
+            exchange,
+            self._gateway,
+            timeframe=settings.timeframe,
+            clock=self._clock,
+            monotonic=monotonic,
+            capabilities=CAPABILITIES[settings.venue],
+        )
         await reach_venue(self._connect, self._stop, lambda reason: self._status.say("starting", reason))
         if self._stop.is_set():
             return
@@ -130,10 +136,10 @@ class _Run:
         self._stream = self._make_stream(exchange)
         self._models = self._make_models(past)
         self._features = live_features(symbols, settings.timeframe, self._view)
-        self._worker = self._make_worker(exchange, symbols, past)
+        self._worker = self._make_worker(symbols, past)
         self._service("user stream", self._stream.run)
-        await self._come_to_the_present(exchange, symbols)
-        self._feed = self._make_feed(exchange, symbols)
+        await self._come_to_the_present(symbols)
+        self._follow(symbols)
         self._begin_services()
 
     async def until_stopped(self) -> None:
@@ -165,7 +171,7 @@ class _Run:
         await end(self._services)
         await asyncio.to_thread(self._save_states)
         self._worker.note("health.stopped", {"positions": str(len(self._executor.book.positions()))})
-        if hasattr(self, "_feed"):
+        if self._market.is_following:
             self._report(stopped=True)
 
     async def _finish(self) -> None:
@@ -194,7 +200,7 @@ class _Run:
                 folder=settings.own_states,
                 timeframe=settings.timeframe,
                 recent=self._recent,
-                stale={*self._worker.stale, *(self._feed.changes_left() if hasattr(self, "_feed") else ())},
+                stale={*self._worker.stale, *self._market.changes_left()},
             )
         except OSError as error:
             _log.warning("feature_states_not_saved", error=str(error), consequence="the next start asks the venue")
@@ -229,7 +235,7 @@ class _Run:
             settings=ExecutionSettings(approval_valid_ms=self._settings.timeframe.milliseconds),
             entry_style=self._order.policy.entry_style,
             entry_patience_seconds=self._order.policy.entry_patience_seconds,
-            no_capacity=lambda: self._transport.no_capacity(orders=_ORDERS_OF_AN_ENTRY),
+            no_capacity=self._transport.no_room_for_entry,
         )
 
     def _make_stream(self, exchange: Any) -> UserStream:
@@ -261,11 +267,13 @@ class _Run:
             notices=settings.notices,
         )
 
-    def _make_worker(self, exchange: Any, symbols: tuple[str, ...], past: Past) -> Worker:
+    def _make_worker(self, symbols: tuple[str, ...], past: Past) -> Worker:
         settings = self._settings
 
         async def candles_of(symbol: str) -> CandleBlock:
-            return await history(self._features, exchange, symbol, timeframe=settings.timeframe, now_ms=self._now_ms())
+            return await history(
+                self._features, self._market.past, symbol, timeframe=settings.timeframe, now_ms=self._now_ms()
+            )
 
         return Worker(
             WorkerPlan(
@@ -278,7 +286,8 @@ class _Run:
                 bias=settings.bias_rules,
             ),
             features=self._features,
-            gateway=self._gateway,
+            equity=self._gateway.equity,
+            quotes=self._market.quotes,
             executor=self._executor,
             models=self._models,
             journal=self._journal,
@@ -304,13 +313,13 @@ class _Run:
             is_busy=lambda: self._worker.is_entering,
         )
 
-    async def _come_to_the_present(self, exchange: Any, symbols: tuple[str, ...]) -> None:
+    async def _come_to_the_present(self, symbols: tuple[str, ...]) -> None:
         self._status.say("starting", f"reading candles of {len(symbols)} symbols, reconciling, loading the model")
         settings = self._settings
         features = asyncio.create_task(
             catch_up(
                 self._features,
-                exchange,
+                self._market.past,
                 venue=settings.venue,
                 homes=(settings.stored_states, settings.own_states),
                 timeframe=settings.timeframe,
@@ -341,27 +350,14 @@ class _Run:
             if self._settings.mlflow_url is None and self._models.offered is None:
                 self._models.reason = "QT_MLFLOW_URL is not set and no bundle was named"
 
-    def _make_feed(self, exchange: Any, symbols: tuple[str, ...]) -> CandleFeed:
+    def _follow(self, symbols: tuple[str, ...]) -> None:
         points = starting_points(self._features, symbols, timeframe=self._settings.timeframe, now_ms=self._now_ms())
-        return CandleFeed(
-            exchange,
-            assembler=BatchAssembler(
-                last_open_ms=points,
-                timeframe=self._settings.timeframe,
-                recent=self._recent,
-                restored=self._restored,
-            ),
-            timeframe=self._settings.timeframe,
-            clock=self._clock,
-            monotonic=monotonic,
-            ask_time=self._gateway.sync_clock,
-            on_close=self._worker.on_close,
-        )
+        self._market.follow(points, recent=self._recent, restored=self._restored, on_close=self._worker.on_close)
 
     def _begin_services(self) -> None:
         settings = self._settings
-        self._service("candle feed", self._feed.run)
-        self._service("decisions", lambda: self._worker.run(self._feed.batches))
+        self._service("market data", self._market.run)
+        self._service("decisions", lambda: self._worker.run(self._market.batches))
         self._service("execution", self._executor.run)
         self._service(
             "clock", lambda: follow_clock(self._gateway.sync_clock, accelerated=settings.mode is Mode.SANDBOX)
@@ -396,7 +392,7 @@ class _Run:
     def _report(self, *, stopped: bool = False) -> None:
         self._status.show(
             self._worker,
-            self._feed,
+            self._market,
             journal_entries=self._journal.seq,
             clock_rate=self._clock.rate,
             cold_start_s=self._cold_start_s,

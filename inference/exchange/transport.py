@@ -29,6 +29,7 @@ _log = logger("transport")
 # An endpoint that ends like this is not well; one that refuses, or knows no order, answers.
 _UNWELL = frozenset({Reaction.DOWN, Reaction.RETRY})
 _MOST_ENDPOINTS = 256
+_ORDERS_OF_AN_ENTRY = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,10 @@ class Transport:
         if self._budget.has_capacity(Demand(cost * orders, Urgency.USUAL, orders, self._account)):
             return ""
         return f"the rate budget has no room for {orders} orders beside what is kept for stops and exits"
+
+    def no_room_for_entry(self) -> str:
+        """Return why an entry should not be begun now; empty where it, its stop and its target could be sent."""
+        return self.no_capacity(orders=_ORDERS_OF_AN_ENTRY)
 
     def circuit(self, method: str, path: str) -> Circuit:
         """Return the state of one endpoint."""

@@ -55,7 +55,7 @@ async def desk(url, folder, *, limit=TIGHT):
                 monotonic=monotonic,
                 sleep=asyncio.sleep,
                 taker_fee=FEE,
-                no_capacity=lambda: transport.no_capacity(orders=3),
+                no_capacity=transport.no_room_for_entry,
             )
             await asyncio.wait_for(executor.start(), 200)
             yield SimpleNamespace(
