@@ -194,13 +194,14 @@ class MarketData:
             VenueError: What is remembered is too old or too little, and the venue could not be asked.
             BadInputError: It answered with candles that no market could have made.
         """
-        now_ms = self._now_ms()
-        last = self._timeframe.last_closed_open_ms(now_ms)
+        last = self._timeframe.last_closed_open_ms(self._now_ms())
         known = self._counted(self._recent.newest(symbol, count, last_open_ms=last))
         if known is not None:
             return known
-        after = last - count * self._timeframe.milliseconds
         self.asked += 1
+        # By the venue's word: our reckoning may run ahead, and the candle that runs would be taken for a closed one.
+        now_ms = await self._prices.sync_clock()
+        after = self._timeframe.last_closed_open_ms(now_ms) - count * self._timeframe.milliseconds
         return await closed_candles(self.past, symbol, self._timeframe, after_ms=after, closed_by_ms=now_ms)
 
     def figures(self) -> Mapping[str, float]:
