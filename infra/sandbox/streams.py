@@ -100,7 +100,7 @@ class Hub:
             return
         raw = _encode(data).decode()
         wrapped: str | None = None
-        for connection in listeners - self.frozen:
+        for connection in listeners - self.frozen if self.frozen else list(listeners):
             if connection.combined:
                 wrapped = wrapped or f'{{"stream":"{stream}","data":{raw}}}'
                 self._send(connection, wrapped)
