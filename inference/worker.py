@@ -23,7 +23,6 @@ from inference.domain.market import Instrument, Quote
 from inference.domain.policy import Policy
 from inference.domain.position import Account
 from inference.domain.trade import ExitReason
-from inference.exchange.gateways import VenueGateway
 from inference.exchange.venue_clock import VenueClock
 from inference.execution.executor import Executor
 from inference.feed.batches import CandleBatch
@@ -95,7 +94,8 @@ class Worker:
         plan: WorkerPlan,
         *,
         features: LiveFeatures,
-        gateway: VenueGateway,
+        equity: Callable[[], Awaitable[Decimal]],
+        quotes: Callable[[], Awaitable[dict[str, Quote]]],
         executor: Executor,
         models: ModelWatch,
         journal: JournalWriter,
@@ -114,8 +114,7 @@ class Worker:
         self.standing = Standing()
         self.counters = Counters()
         self.latencies = Latencies()
-        self.account: AccountMarked | None = last_mark[0]
-        self._account_at_ms = last_mark[1]
+        self.account, self._account_at_ms = last_mark
         self.shadow = shadow
         self.members = MemberCounts()
         self._scoring: Scoring | None = None
@@ -128,7 +127,8 @@ class Worker:
             remembered=remembered,
         )
         self._features = features
-        self._gateway = gateway
+        self._equity = equity
+        self._quotes = quotes
         self._journal = journal
         self._clock = clock
         self._instruments = instruments
@@ -316,7 +316,7 @@ class Worker:
 
     async def _read_quotes(self) -> dict[str, Quote]:
         try:
-            return self.executor.know(await self._gateway.quotes())
+            return self.executor.know(await self._quotes())
         except VenueError as error:
             # Without a quote every candidate is denied, with its code.
             _log.warning("quotes_not_read", error=str(error)[:200])
@@ -324,7 +324,7 @@ class Worker:
 
     async def _read_account(self) -> Account:
         try:
-            equity = await self._gateway.equity()
+            equity = await self._equity()
         except VenueError as error:
             self.standing.object("account", TradingState.REDUCING, f"equity is not known: {error}"[:300])
         else:

@@ -11,7 +11,7 @@ import psutil
 from feature_store.clock import utc_now
 from inference.domain.decision import TradingState
 from inference.execution.executor import Executor
-from inference.feed.candle_feed import CandleFeed
+from inference.feed.market_data import MarketData
 from inference.settings import Settings, ShadowPlace
 from inference.supervision.member_counts import MemberCounts
 from inference.supervision.model_supervisor import ModelSupervisor
@@ -50,7 +50,7 @@ class StatusFile:
     def show(
         self,
         worker: Worker,
-        feed: CandleFeed,
+        market: MarketData,
         *,
         journal_entries: int,
         clock_rate: float,
@@ -63,7 +63,7 @@ class StatusFile:
         status = live_status(
             self._settings,
             worker,
-            feed,
+            market,
             model=self._model(worker),
             journal_entries=journal_entries,
             clock_rate=clock_rate,
@@ -118,7 +118,7 @@ def bare_status(settings: Settings, *, state: str, reason: str, updated_at: str)
 def live_status(
     settings: Settings,
     worker: Worker,
-    feed: CandleFeed,
+    market: MarketData,
     *,
     model: ModelStatus | None,
     journal_entries: int,
@@ -148,7 +148,7 @@ def live_status(
         equity=None if worker.account is None else str(worker.account.equity),
         positions=_positions(worker.executor),
         last_signals=_signals(worker),
-        refusals=dict(counters.refusals),
+        refusals=dict(counters.refusals + worker.executor.door.denied),
         orders=_orders(worker.executor, counters.orders),
         closed_trades=book.closed_count,
         realized_pnl=str(book.realized_pnl),
@@ -161,12 +161,7 @@ def live_status(
         rss_mb=round(psutil.Process().memory_info().rss / 2**20, 1),
         journal_entries=journal_entries,
         transport=transport or {},
-        feed={
-            "streamed": feed.candles_streamed,
-            "by_rest": feed.candles_by_rest,
-            "reconnects": feed.reconnects,
-            "silence_seconds": round(feed.silence_seconds, 2),
-        },
+        feed=market.figures(),
         shadow=_shadow(settings, worker),
         bias=bias_status(worker.supervisor),
         quality=quality_status(worker.supervisor),

@@ -25,11 +25,12 @@ from inference.bootstrap.reaching import chosen_symbols, follow_clock, reach_ven
 from inference.bootstrap.shadow_parts import follow_challenger, make_shadow
 from inference.domain.market import Quote
 from inference.domain.policy import Policy
+from inference.exchange.capabilities import CAPABILITIES
 from inference.exchange.gateways import gateway_of
 from inference.exchange.venue_clock import VenueClock
-from inference.feed.batches import BatchAssembler, CandleBatch
-from inference.feed.candle_feed import CandleFeed
+from inference.feed.batches import CandleBatch
 from inference.feed.followed import FollowedFeatures, Known
+from inference.feed.market_data import MarketData
 from inference.feed.rebuilding import Rebuilds
 from inference.models.opinions import opinions
 from inference.models.registry import BundleCache
@@ -81,6 +82,14 @@ class _ShadowRun:
         self._gateway = gateway_of(
             settings.venue, self._exchange, clock=self._clock, monotonic=monotonic, leverage=order.policy.leverage
         )
+        self._market = MarketData(
+            self._exchange,
+            self._gateway,
+            timeframe=settings.timeframe,
+            clock=self._clock,
+            monotonic=monotonic,
+            capabilities=CAPABILITIES[settings.venue],
+        )
         self._shadow = make_shadow(
             settings,
             order.policy,
@@ -115,7 +124,7 @@ class _ShadowRun:
         # The worker's own states serve as well; this process keeps its own beside them.
         caught_up = await catch_up(
             features,
-            self._exchange,
+            self._market.past,
             venue=settings.venue,
             homes=(settings.stored_states, settings.own_states, settings.shadow_folder),
             timeframe=settings.timeframe,
@@ -125,20 +134,7 @@ class _ShadowRun:
         self._followed = FollowedFeatures(features)
         self._rebuilds = Rebuilds(self._candles_of, note=self._noted)
         points = starting_points(features, symbols, timeframe=settings.timeframe, now_ms=self._now_ms())
-        self._feed = CandleFeed(
-            self._exchange,
-            assembler=BatchAssembler(
-                last_open_ms=points,
-                timeframe=settings.timeframe,
-                recent=caught_up.recent,
-                restored=caught_up.restored,
-            ),
-            timeframe=settings.timeframe,
-            clock=self._clock,
-            monotonic=monotonic,
-            ask_time=self._gateway.sync_clock,
-            on_close=self._on_close,
-        )
+        self._market.follow(points, recent=caught_up.recent, restored=caught_up.restored, on_close=self._on_close)
         self._begin()
 
     async def until_stopped(self) -> None:
@@ -163,7 +159,7 @@ class _ShadowRun:
 
     def _begin(self) -> None:
         settings = self._settings
-        self._keep("candle feed", self._feed.run)
+        self._keep("market data", self._market.run)
         self._keep("opinions", self._follow_batches)
         self._keep("clock", lambda: follow_clock(self._gateway.sync_clock, accelerated=settings.mode is Mode.SANDBOX))
         self._keep("champions", self._follow_champion)
@@ -195,7 +191,7 @@ class _ShadowRun:
 
     async def _follow_batches(self) -> None:
         while True:
-            batch = await self._feed.batches.get()
+            batch = await self._market.batches.get()
             asked = self._asked(batch.close_time_ms)
             behind = self._rebuilds.behind(batch.changed)
             known = await asyncio.to_thread(self._followed.advance, batch, behind)
@@ -248,7 +244,7 @@ class _ShadowRun:
 
     async def _read_quotes(self) -> dict[str, Quote]:
         try:
-            return await self._gateway.quotes()
+            return await self._market.quotes()
         except VenueError as error:
             _log.warning("quotes_not_read", error=str(error)[:200])
             return {}
@@ -256,7 +252,7 @@ class _ShadowRun:
     async def _candles_of(self, symbol: str) -> CandleBlock:
         return await history(
             self._followed.features,
-            self._exchange,
+            self._market.past,
             symbol,
             timeframe=self._settings.timeframe,
             now_ms=self._now_ms(),
@@ -264,7 +260,7 @@ class _ShadowRun:
 
     def _save_states(self, features: LiveFeatures) -> None:
         settings = self._settings
-        stale = {*self._rebuilds.stale, *self._feed.changes_left()}
+        stale = {*self._rebuilds.stale, *self._market.changes_left()}
         try:
             save_states(
                 features, venue=settings.venue, folder=settings.shadow_folder, timeframe=settings.timeframe, stale=stale

@@ -29,14 +29,14 @@ from inference.bootstrap.reporting import StatusFile
 from inference.bootstrap.shadow_parts import follow_challenger, make_shadow
 from inference.domain.events import Noted
 from inference.domain.policy import Policy
+from inference.exchange.capabilities import CAPABILITIES
 from inference.exchange.gateways import AccountStream, account_stream_of, gateway_of
 from inference.exchange.transport import govern
 from inference.exchange.venue_clock import VenueClock
 from inference.execution.book import Book
 from inference.execution.executor import Executor
 from inference.execution.submission import ExecutionSettings
-from inference.feed.batches import BatchAssembler
-from inference.feed.candle_feed import CandleFeed
+from inference.feed.market_data import MarketData
 from inference.feed.recent import RecentCandles
 from inference.journal.writer import JournalWriter
 from inference.settings import Mode, Settings, ShadowPlace
@@ -119,6 +119,14 @@ class _Run:
         )
         self._gateway.remember(key for trade in past.book.trades.values() for key in trade.orders)
         stack.push_async_callback(self._gateway.close)
+        self._market = MarketData(
+            exchange,
+            self._gateway,
+            timeframe=settings.timeframe,
+            clock=self._clock,
+            monotonic=monotonic,
+            capabilities=CAPABILITIES[settings.venue],
+        )
         await reach_venue(self._connect, self._stop, lambda reason: self._status.say("starting", reason))
         if self._stop.is_set():
             return
@@ -131,10 +139,10 @@ class _Run:
         self._stream = self._make_stream(exchange)
         self._models = make_models(settings, past, fingerprint=self._view.fingerprint(), on_event=self._note)
         self._features = live_features(symbols, settings.timeframe, self._view)
-        self._worker = self._make_worker(exchange, symbols, past)
+        self._worker = self._make_worker(symbols, past)
         self._service("user stream", self._stream.run)
-        await self._come_to_the_present(exchange, symbols)
-        self._feed = self._make_feed(exchange, symbols)
+        await self._come_to_the_present(symbols)
+        self._follow(symbols)
         self._begin_services()
 
     async def until_stopped(self) -> None:
@@ -166,7 +174,7 @@ class _Run:
         await end(self._services)
         await asyncio.to_thread(self._save_states)
         self._worker.note("health.stopped", {"positions": str(len(self._executor.book.positions()))})
-        if hasattr(self, "_feed"):
+        if self._market.is_following:
             self._report(stopped=True)
 
     async def _finish(self) -> None:
@@ -195,7 +203,7 @@ class _Run:
                 folder=settings.own_states,
                 timeframe=settings.timeframe,
                 recent=self._recent,
-                stale={*self._worker.stale, *(self._feed.changes_left() if hasattr(self, "_feed") else ())},
+                stale={*self._worker.stale, *self._market.changes_left()},
             )
         except OSError as error:
             _log.warning("feature_states_not_saved", error=str(error), consequence="the next start asks the venue")
@@ -231,6 +239,7 @@ class _Run:
             entry_style=self._order.policy.entry_style,
             entry_patience_seconds=self._order.policy.entry_patience_seconds,
             chance=random.random,
+            no_capacity=self._transport.no_room_for_entry,
         )
 
     def _make_stream(self, exchange: Any) -> AccountStream:
@@ -249,11 +258,13 @@ class _Run:
         self._executor.doubt()
         self._funding.wake()
 
-    def _make_worker(self, exchange: Any, symbols: tuple[str, ...], past: Past) -> Worker:
+    def _make_worker(self, symbols: tuple[str, ...], past: Past) -> Worker:
         settings = self._settings
 
         async def candles_of(symbol: str) -> CandleBlock:
-            return await history(self._features, exchange, symbol, timeframe=settings.timeframe, now_ms=self._now_ms())
+            return await history(
+                self._features, self._market.past, symbol, timeframe=settings.timeframe, now_ms=self._now_ms()
+            )
 
         return Worker(
             WorkerPlan(
@@ -266,7 +277,8 @@ class _Run:
                 bias=settings.bias_rules,
             ),
             features=self._features,
-            gateway=self._gateway,
+            equity=self._gateway.equity,
+            quotes=self._market.quotes,
             executor=self._executor,
             models=self._models,
             journal=self._journal,
@@ -293,13 +305,13 @@ class _Run:
             is_busy=lambda: self._worker.is_entering,
         )
 
-    async def _come_to_the_present(self, exchange: Any, symbols: tuple[str, ...]) -> None:
+    async def _come_to_the_present(self, symbols: tuple[str, ...]) -> None:
         self._status.say("starting", f"reading candles of {len(symbols)} symbols, reconciling, loading the model")
         settings = self._settings
         features = asyncio.create_task(
             catch_up(
                 self._features,
-                exchange,
+                self._market.past,
                 venue=settings.venue,
                 homes=(settings.stored_states, settings.own_states),
                 timeframe=settings.timeframe,
@@ -330,27 +342,14 @@ class _Run:
             if self._settings.mlflow_url is None and self._models.offered is None:
                 self._models.reason = "QT_MLFLOW_URL is not set and no bundle was named"
 
-    def _make_feed(self, exchange: Any, symbols: tuple[str, ...]) -> CandleFeed:
+    def _follow(self, symbols: tuple[str, ...]) -> None:
         points = starting_points(self._features, symbols, timeframe=self._settings.timeframe, now_ms=self._now_ms())
-        return CandleFeed(
-            exchange,
-            assembler=BatchAssembler(
-                last_open_ms=points,
-                timeframe=self._settings.timeframe,
-                recent=self._recent,
-                restored=self._restored,
-            ),
-            timeframe=self._settings.timeframe,
-            clock=self._clock,
-            monotonic=monotonic,
-            ask_time=self._gateway.sync_clock,
-            on_close=self._worker.on_close,
-        )
+        self._market.follow(points, recent=self._recent, restored=self._restored, on_close=self._worker.on_close)
 
     def _begin_services(self) -> None:
         settings = self._settings
-        self._service("candle feed", self._feed.run)
-        self._service("decisions", lambda: self._worker.run(self._feed.batches))
+        self._service("market data", self._market.run)
+        self._service("decisions", lambda: self._worker.run(self._market.batches))
         self._service("execution", self._executor.run)
         self._service("funding", self._funding.run)
         self._service(
@@ -386,7 +385,7 @@ class _Run:
     def _report(self, *, stopped: bool = False) -> None:
         self._status.show(
             self._worker,
-            self._feed,
+            self._market,
             journal_entries=self._journal.seq,
             clock_rate=self._clock.rate,
             cold_start_s=self._cold_start_s,

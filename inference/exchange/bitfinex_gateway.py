@@ -287,7 +287,10 @@ class BitfinexGateway(VenueAsker):
         while True:
             answer = await self._private(self._exchange.privatePostAuthRLedgersCurrencyHist, dict(query))
             rows = self._arrays("Ledger", answer)
-            page = [cast("FundingPayment", self._readable(mapped.funding_payment, row, self._symbols)) for row in rows]
+            page = [
+                cast("FundingPayment", self._readable(mapped.funding_payment, row, symbols=self._symbols))
+                for row in rows
+            ]
             fresh = [one for one in page if one.transaction_id not in found]
             found.update((one.transaction_id, one) for one in fresh)
             if len(page) < _LEDGER_PAGE or not fresh:

@@ -117,7 +117,7 @@ def fill_symbol(raw: object) -> str:
     return _text("Execution", array("Execution", raw, 2), _FILL_SYMBOL)
 
 
-def funding_payment(raw: object, symbols: Mapping[str, str]) -> FundingPayment:
+def funding_payment(raw: object, *, symbols: Mapping[str, str]) -> FundingPayment:
     """Read a payment of funding from the ledger, which names the contract in words; `symbols` are ours by its names."""
     row = array("Ledger", raw, _LEDGER_WORDS + 1)
     pair = _PAIR.search(_text("Ledger", row, _LEDGER_WORDS))

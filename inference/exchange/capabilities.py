@@ -61,7 +61,8 @@ class Capabilities:
 
     `stop_attached`: an entry can carry its stop in the same request. `positions`: it keeps positions, long and short;
     without them (spot) nothing can be sold that is not held. `countdown_cancel`: it cancels by itself when we fall
-    silent. `own_clock`: it tells its time.
+    silent. `own_clock`: it tells its time. `streams_per_connection`: how many subscriptions one WebSocket carries, of
+    at most so many `connections`.
     """
 
     venue: str
@@ -77,6 +78,8 @@ class Capabilities:
     countdown_cancel: bool
     own_clock: bool
     streams: frozenset[Stream]
+    streams_per_connection: int
+    connections: int
 
     @property
     def post_only(self) -> bool:
@@ -105,6 +108,8 @@ CAPABILITIES: dict[str, Capabilities] = {
             countdown_cancel=True,
             own_clock=True,
             streams=_ALL_STREAMS,
+            streams_per_connection=200,
+            connections=50,
         ),
         Capabilities(
             venue="binance",
@@ -121,6 +126,8 @@ CAPABILITIES: dict[str, Capabilities] = {
             countdown_cancel=False,
             own_clock=True,
             streams=_ALL_STREAMS - {Stream.POSITIONS},
+            streams_per_connection=200,
+            connections=50,
         ),
         Capabilities(
             venue="bitfinex",
@@ -138,6 +145,9 @@ CAPABILITIES: dict[str, Capabilities] = {
             countdown_cancel=False,
             own_clock=False,
             streams=_ALL_STREAMS - {Stream.CANDLES_OF_MANY, Stream.TICKERS, Stream.POSITIONS},
+            # ccxt keeps all public channels on one connection there, and the venue takes 25 on one.
+            streams_per_connection=25,
+            connections=1,
         ),
     )
 }

@@ -29,6 +29,7 @@ _log = logger("transport")
 # An endpoint that ends like this is not well; one that refuses, or knows no order, answers.
 _UNWELL = frozenset({Reaction.DOWN, Reaction.RETRY})
 _MOST_ENDPOINTS = 256
+_ORDERS_OF_AN_ENTRY = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,12 +93,29 @@ class Transport:
 
     def has_capacity(self, *, orders: int = 1) -> bool:
         """Tell at once whether entries can be sent now: the venue listens, its limits have room, its door is open."""
-        if any(one.wait_s(self._monotonic()) > 0 for key, one in self._circuits.items() if key.startswith("POST ")):
-            return False
+        return not self.no_capacity(orders=orders)
+
+    def no_capacity(self, *, orders: int = 1) -> str:
+        """Return why so many orders could not be sent now, without spending anything; empty where they could."""
+        now = self._monotonic()
+        for key, one in self._circuits.items():
+            method, path = key.split(" ", 1)
+            # A stop that could not be placed is as good a reason not to enter as an entry that could not.
+            is_door = method == "POST" and kind_of(path, "private", method, {}).endpoint is Endpoint.ORDER
+            if is_door and one.wait_s(now) > 0:
+                return f"{key} failed {one.failures} times in a row and is tried again in {one.wait_s(now):.1f} s"
         if self._budget is None:
-            return True
+            return ""
+        if self._budget.paused_s > 0:
+            return f"the venue wants to hear nothing for {self._budget.paused_s:.1f} s"
         cost = self._budget.limit.order_cost or 0.0
-        return self._budget.has_capacity(Demand(cost * orders, Urgency.USUAL, orders, self._account))
+        if self._budget.has_capacity(Demand(cost * orders, Urgency.USUAL, orders, self._account)):
+            return ""
+        return f"the rate budget has no room for {orders} orders beside what is kept for stops and exits"
+
+    def no_room_for_entry(self) -> str:
+        """Return why an entry should not be begun now; empty where it, its stop and its target could be sent."""
+        return self.no_capacity(orders=_ORDERS_OF_AN_ENTRY)
 
     def circuit(self, method: str, path: str) -> Circuit:
         """Return the state of one endpoint."""

@@ -54,7 +54,12 @@ class EntryHolds:
 
     def blocks(self, symbol: str, now: float) -> bool:
         """Whether nothing may be entered in a symbol at present."""
-        return any(key in self._holds and self._holds[key].until > now for key in (ACCOUNT, REDUCE_ONLY, symbol))
+        return bool(self.blocked_by(symbol, now))
+
+    def blocked_by(self, symbol: str, now: float) -> str:
+        """Return which hold keeps entries in a symbol back at present, empty where none does."""
+        kinds = {ACCOUNT: ACCOUNT, REDUCE_ONLY: REDUCE_ONLY, symbol: SYMBOL}
+        return next((kind for key, kind in kinds.items() if key in self._holds and self._holds[key].until > now), "")
 
     def standing(self, now: float) -> Mapping[str, float]:
         """Return what is held, and for how many more seconds."""

@@ -20,7 +20,8 @@ from inference.execution.book import Book, Trade
 from inference.execution.closing import Closing
 from inference.execution.dead_man import DeadMan
 from inference.execution.entering import Wish, is_under_way, needs_quote
-from inference.execution.entry_holds import EntryHolds, Hold
+from inference.execution.entry_door import EntryDoor
+from inference.execution.entry_holds import Hold
 from inference.execution.exit_pauses import ExitPauses
 from inference.execution.ledger import Ledger
 from inference.execution.next_step import NOTHING_TO_REDUCE, next_step
@@ -62,15 +63,16 @@ class Executor:
         entry_style: EntryStyle = EntryStyle.MARKET,
         entry_patience_seconds: int = 30,
         chance: Callable[[], float] = lambda: 1.0,
+        no_capacity: Callable[[], str] = lambda: "",
     ) -> None:
         self.book = book
         self.is_reconciled = False
-        self.holds = EntryHolds()
         self._settings = settings or ExecutionSettings()
         self._entry_style = entry_style
         self._entry_patience_ms = entry_patience_seconds * 1000
         self._gateway = gateway
         self._ledger = Ledger(book=book, journal=journal, now_ms=now_ms)
+        self.door = EntryDoor(self._ledger, monotonic=monotonic, no_capacity=no_capacity)
         self._turns = Turns(self.settle, sleep)
         self._submission = Submission(
             gateway=gateway,
@@ -129,7 +131,7 @@ class Executor:
     def entries_held(self) -> Mapping[Hold, float]:
         """What the venue said that holds entries back, and for how many more seconds."""
         now = self._monotonic()
-        return {one: one.until - now for one in self.holds.held(now)}
+        return {one: one.until - now for one in self.door.holds.held(now)}
 
     @property
     def unexplained(self) -> str:
@@ -161,7 +163,9 @@ class Executor:
         """
         symbol = approved.symbol
         async with self._locks[symbol]:
-            if self._is_outdated(candle_close_ms) or not self._is_open_for_entries(symbol):
+            if self._is_outdated(candle_close_ms) or self.book.active_in(symbol):
+                return False
+            if not self._may_leave(symbol, approved.signal.trace_id):
                 return False
             plan = self._plan(approved, candle_close_ms)
             if plan.trade_id in self.book.trades:
@@ -227,7 +231,7 @@ class Executor:
 
     def watch(self) -> None:
         """Mark every symbol in which something is due, an entry rests, or a stop fired and does not fill."""
-        self._tell_holds()
+        self.door.tell_holds()
         for trade in self.book.active():
             due = next_step(trade, wish=self._wish(trade), stop_overdue=self._protection.is_overdue(trade)) is not None
             if due or self._may_rest(trade) or self._protection.has_fired_in_vain(trade):
@@ -254,11 +258,9 @@ class Executor:
     def _is_outdated(self, candle_close_ms: int) -> bool:
         return self._now_ms() - candle_close_ms > self._settings.approval_valid_ms
 
-    def _is_open_for_entries(self, symbol: str) -> bool:
-        if self.holds.blocks(symbol, self._monotonic()):
-            return False
+    def _may_leave(self, symbol: str, trace_id: str) -> bool:
         is_sound = self.is_reconciled and self.failure is None and not self.unexplained
-        return is_sound and not self._stopping and not self.book.active_in(symbol)
+        return is_sound and not self._stopping and self.door.lets_out(symbol, trace_id)
 
     def _plan(self, approved: Approved, candle_close_ms: int) -> TradePlan:
         return trade_plan(
@@ -335,8 +337,7 @@ class Executor:
             self._pauses.note_accepted(key)
             return True
         if order.intent.purpose is Purpose.ENTRY:
-            self.holds.note(order.intent.symbol, order.refusal, self._monotonic())
-            self._tell_holds()
+            self.door.note(order.intent.symbol, order.refusal)
         if order.intent.purpose is Purpose.EXIT and order.refusal == NOTHING_TO_REDUCE:
             return await self._closing.believe_venue(key)
         if order.intent.purpose is Purpose.EXIT and not order.never_existed:
@@ -344,10 +345,6 @@ class Executor:
         await self._sleep(self._settings.poll_seconds)
         # A refused exit is tried again and again, but in turns that let the rest live.
         return not self._pauses.waits(key, self._monotonic())
-
-    def _tell_holds(self) -> None:
-        for event in self.holds.news(self._monotonic()):
-            self._ledger.note(event)
 
     async def _finish(self, trade: Trade) -> bool:
         went_on = await self._closing.finish(trade)
@@ -378,8 +375,7 @@ class Executor:
 
     def _may_send_entry(self, trade: Trade) -> bool:
         # What made us hold entries back while this one rested holds its successor back too.
-        is_sound = self.is_reconciled and self.failure is None and not self.unexplained
-        return is_sound and not self.holds.blocks(trade.symbol, self._monotonic()) and self._is_still_wanted(trade)
+        return self._is_still_wanted(trade) and self._may_leave(trade.symbol, trade.plan.trace_id)
 
     def _is_still_wanted(self, trade: Trade) -> bool:
         key = trade.plan.trade_id

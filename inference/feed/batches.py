@@ -21,13 +21,15 @@ class CandleBatch:
 
     A block holds the symbol's candles that were not handed out before, oldest first: one as a rule, more after a gap.
     `late` names the symbols whose newest candle did not arrive in time; it comes with a later batch. `changed` says of
-    symbols which candle, older than what was handed out, has come or is another than it was.
+    symbols which candle, older than what was handed out, has come or is another than it was. `late_ms` says of the
+    newest candle of a block how long after its close it came, in the venue's milliseconds.
     """
 
     close_time_ms: int
     blocks: Mapping[str, CandleBlock]
     late: tuple[str, ...]
     changed: Mapping[str, str] = field(default_factory=dict)
+    late_ms: Mapping[str, int] = field(default_factory=dict)
 
 
 class BatchAssembler:

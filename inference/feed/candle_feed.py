@@ -1,35 +1,31 @@
-"""The live feed: candles of all symbols over one WebSocket, REST where it is silent, late or broken."""
+"""The live feed: candles of all symbols by WebSocket, REST where that is silent, late or broken."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from typing import Any
 
-from feature_store.candle import Candle, CandleBlock, Timeframe, validate
-from feature_store.errors import BadInputError, QuantumError
+from feature_store.candle import CandleBlock, Timeframe
+from feature_store.errors import QuantumError
+from inference.exchange.capabilities import CAPABILITIES, Capabilities, Stream
 from inference.exchange.venue_clock import VenueClock
-from inference.exchange.watching import Interrupted, Nothing, Watcher, close_clients, is_private, pause_seconds
 from inference.feed.batches import BatchAssembler, CandleBatch
+from inference.feed.candle_stream import CandleStream
 from inference.feed.history import closed_candles
+from inference.feed.lateness import Lateness
+from inference.feed.pool import spread
 from inference.feed.recent import REMEMBERED
 from inference.telemetry.logs import logger
 
 _log = logger("feed")
 
-# ccxt hands out one symbol per wake-up and coalesces bursts, so its caches are read, and no more often than this.
-_PAUSE_SECONDS = 0.02
 _REST_AT_ONCE = 8
 # How often a venue is asked again that says a candle has not closed yet.
 _SHORTEST_WAIT, _LONGEST_WAIT = 0.1, 1.0
 _QUEUE = 64
-# A stream that brings nothing for so long is dead, whatever it answers; a busy market is never silent for a second.
-_SHORTEST_SILENCE, _LONGEST_SILENCE = 2.0, 6.0
-_LONGEST_PAUSE = 5.0
-# A series that REST had to bring so often in a row, while others came by the stream, is dead in it.
-_REST_IN_A_ROW = 2
 
 
 class CandleFeed:
@@ -38,8 +34,11 @@ class CandleFeed:
 
     ccxt drops the venue's "closed" flag, so a streamed candle counts as closed once a later one of its symbol has
     arrived over the same unbroken connection; what was being streamed when a connection broke is read by REST.
+    Symbols are spread over as many connections as the venue's `capabilities` ask for; one for which there is no room
+    in any, or whose connection is silent, is read by REST.
     `on_close` is told each close time as it passes, before its candles are here. It has passed by the word of the
-    venue, which `ask_time` asks for its time: our reckoning of it may run ahead.
+    venue, which `ask_time` asks for its time: our reckoning of it may run ahead. `on_price` is told each last price
+    that a stream brings.
     """
 
     def __init__(
@@ -52,6 +51,8 @@ class CandleFeed:
         monotonic: Callable[[], float],
         ask_time: Callable[[], Awaitable[int]],
         on_close: Callable[[int], None] = lambda _: None,
+        on_price: Callable[[str, float], None] = lambda *_: None,
+        capabilities: Capabilities = CAPABILITIES["binanceusdm"],
     ) -> None:
         self._exchange = exchange
         self._on_close = on_close
@@ -61,31 +62,37 @@ class CandleFeed:
         self._monotonic = monotonic
         self._ask_time = ask_time
         self._news = asyncio.Event()
-        self._untrusted: dict[str, int] = {}
-        self._newest: dict[str, int] = {}
-        self._connections: list[Any] = []
-        self._failures = 0
-        self._fetched: dict[str, int] = {}
-        self._dead: str | None = None
-        self._last_data = monotonic()
+        self._began = monotonic()
         self._rest = asyncio.Semaphore(_REST_AT_ONCE)
         self._closed = asyncio.Event()
         self._closed_ms = 0
         self.batches: asyncio.Queue[CandleBatch] = asyncio.Queue(_QUEUE)
-        self.reconnects = 0
-        self.candles_streamed = 0
+        self.lateness = Lateness(timeframe)
         self.candles_by_rest = 0
+        self.streams = self._make_streams(capabilities, on_price)
+        self._stream_of = {symbol: stream for stream in self.streams for symbol in stream.symbols}
+
+    @property
+    def reconnects(self) -> int:
+        """How often a connection was opened anew."""
+        return sum(stream.reconnects for stream in self.streams)
+
+    @property
+    def candles_streamed(self) -> int:
+        """How many closed candles came by a stream."""
+        return sum(stream.candles for stream in self.streams)
 
     @property
     def silence_seconds(self) -> float:
-        """How long ago the stream last brought anything, on our clock."""
-        return self._monotonic() - self._last_data
+        """How long ago the most silent connection last brought anything, on our clock."""
+        silences = [stream.silence_seconds for stream in self.streams]
+        return max(silences, default=self._monotonic() - self._began)
 
     async def run(self) -> None:
         """Follow the market until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            if self._exchange.has.get("watchOHLCVForSymbols"):
-                tasks.create_task(self._stream(), name="feed-stream")
+            for stream in self.streams:
+                tasks.create_task(stream.run(), name=f"feed-stream-{stream.number}")
             tasks.create_task(self._close_candles(), name="feed-close")
             tasks.create_task(self._look_again(), name="feed-look-again")
 
@@ -107,7 +114,7 @@ class CandleFeed:
             await self._wait_for_venue(close)
             self._on_close(close)
             await self._gather(close)
-            await self.batches.put(self._assembler.take(close))
+            await self.batches.put(self._dated(self._assembler.take(close)))
             self._closed_ms = close
             self._closed.set()
             # After an outage the latest close is the one to decide on; its blocks bring what was missed.
@@ -116,11 +123,10 @@ class CandleFeed:
     async def _gather(self, close: int) -> None:
         """Wait for the stream, then ask by REST for what it did not bring, within a short deadline."""
         candle_seconds = self._clock.wall_seconds(self._timeframe.milliseconds)
-        patience = 0.0 if self._is_silent() else min(1.5, 0.15 * candle_seconds)
-        await self._wait_for_stream(close, patience)
+        await self._wait_for_stream(lambda: self._awaited(close), min(1.5, 0.15 * candle_seconds))
         missing = self._assembler.missing(close)
         if not missing:
-            self._fetched.clear()
+            self._note_fetched(missing, close)
             return
         deadline = min(5.0, 0.25 * candle_seconds)
         reads = [asyncio.create_task(self._read(symbol, close)) for symbol in missing]
@@ -130,9 +136,15 @@ class CandleFeed:
         await asyncio.gather(*reads, return_exceptions=True)
         self._note_fetched(missing, close)
 
-    async def _wait_for_stream(self, close: int, patience: float) -> None:
+    def _awaited(self, close: int) -> list[str]:
+        """Return the symbols whose candle may still come by a stream that lives."""
+        silent = {stream.number for stream in self.streams if stream.is_silent}
+        streams = {symbol: self._stream_of.get(symbol) for symbol in self._assembler.missing(close)}
+        return [symbol for symbol, one in streams.items() if one is not None and one.number not in silent]
+
+    async def _wait_for_stream(self, waiting: Callable[[], Collection[str]], patience: float) -> None:
         until = self._monotonic() + patience
-        while self._assembler.missing(close) and (left := until - self._monotonic()) > 0:
+        while waiting() and (left := until - self._monotonic()) > 0:
             self._news.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._news.wait(), left)
@@ -149,7 +161,7 @@ class CandleFeed:
             if left_ms <= 0:
                 return
             pause = min(max(self._clock.wall_seconds(left_ms), _SHORTEST_WAIT), _LONGEST_WAIT)
-            await self._wait_for_stream(close, pause)
+            await self._wait_for_stream(lambda: self._assembler.missing(close), pause)
 
     async def _read(self, symbol: str, close: int) -> None:
         async with self._rest:
@@ -190,93 +202,53 @@ class CandleFeed:
 
     def _fill(self, symbol: str, block: CandleBlock) -> None:
         self.candles_by_rest += len(block)
+        for open_time_ms in block.open_time_ms.tolist():
+            self._came(symbol, open_time_ms)
         self._assembler.fill(symbol, block.candles())
 
-    async def _stream(self) -> None:
-        wanted = [[symbol, self._timeframe.value] for symbol in self._assembler.symbols]
-        watcher = Watcher(lambda: self._exchange.watch_ohlcv_for_symbols(wanted))
-        try:
-            while True:
-                news = await watcher.next(within=self._silence_limit())
-                if isinstance(news, Nothing):
-                    await watcher.drop()
-                    await self._reconnect("silent")
-                elif isinstance(news, Interrupted):
-                    await self._reconnect(news.reason)
-                else:
-                    self._read_caches()
-                    if self._dead is not None:
-                        await self._reconnect(f"it brings nothing of {self._dead}")
-                await asyncio.sleep(_PAUSE_SECONDS)
-        finally:
-            await watcher.drop()
+    def _came(self, symbol: str, open_time_ms: int) -> None:
+        self.lateness.came(symbol, open_time_ms, now_ms=self._now_ms())
 
-    def _read_caches(self) -> None:
-        self._notice_new_connection()
-        self._last_data = self._monotonic()
-        self._failures = 0
-        for symbol in self._assembler.symbols:
-            cache = self._exchange.ohlcvs.get(symbol, {}).get(self._timeframe.value)
-            if cache is not None:
-                self._read_cache(symbol, cache.hashmap)
-                # Says that it was read: a cache remembers the time of each candle that nobody has asked for.
-                cache.getLimit(symbol, None)
-        self._news.set()
+    def _dated(self, batch: CandleBatch) -> CandleBatch:
+        """Return a batch that says of each of its newest candles how late it came."""
+        now_ms = self._now_ms()
+        late = {
+            symbol: self.lateness.handed_out(symbol, block.open_time_ms.tolist(), now_ms=now_ms)
+            for symbol, block in batch.blocks.items()
+        }
+        return replace(batch, late_ms=late)
 
-    def _read_cache(self, symbol: str, rows: dict[int, list[float]]) -> None:
-        newest = max(rows, default=0)
-        self._newest[symbol] = newest
-        # Candles up to the one that a break interrupted may lack their end.
-        after = max(self._assembler.last_open_ms(symbol), self._untrusted.get(symbol, 0))
-        for open_time_ms in sorted(time for time in rows if after < time < newest):
-            candle = Candle(open_time_ms, *rows[open_time_ms][1:6])
-            if self._is_possible(candle):
-                self.candles_streamed += 1
-                self._assembler.offer(symbol, candle)
+    def _note_fetched(self, missing: Collection[str], close: int) -> None:
+        for stream in self.streams:
+            stream.note_fetched(missing, close)
 
-    def _is_possible(self, candle: Candle) -> bool:
-        """Whether a market could have made it; one that it could not is left to REST."""
-        try:
-            validate(CandleBlock.from_candles([candle]), self._timeframe)
-        except BadInputError:
-            return False
-        return True
-
-    def _notice_new_connection(self) -> None:
-        now = [client for url, client in self._exchange.clients.items() if not is_private(url)]
-        if self._connections and any(client not in self._connections for client in now):
-            self._distrust()
-        self._connections = now
-
-    def _distrust(self) -> None:
-        self._untrusted.update(self._newest)
-        self.reconnects += 1
-
-    async def _reconnect(self, reason: str) -> None:
-        _log.warning("candle_stream_interrupted", reason=reason)
-        self._distrust()
-        self._connections = []
-        self._fetched.clear()
-        self._dead = None
-        await close_clients(self._exchange, which=lambda url: not is_private(url))
-        await asyncio.sleep(pause_seconds(self._failures, random.random(), shortest=0.1, longest=_LONGEST_PAUSE))
-        self._failures += 1
-
-    def _note_fetched(self, missing: tuple[str, ...], close: int) -> None:
-        """Remember which series REST had to bring because the stream showed nothing of them, though of others."""
-        still = set(self._assembler.missing(close))
-        began = close - self._timeframe.milliseconds
-        unseen = [one for one in missing if one not in still and self._newest.get(one, 0) < began]
-        self._fetched = {symbol: self._fetched.get(symbol, 0) + 1 for symbol in unseen}
-        if len(unseen) < len(self._assembler.symbols):
-            self._dead = next((one for one, times in self._fetched.items() if times >= _REST_IN_A_ROW), None)
-
-    def _silence_limit(self) -> float:
-        candle_seconds = self._clock.wall_seconds(self._timeframe.milliseconds)
-        return min(_LONGEST_SILENCE, max(_SHORTEST_SILENCE, 0.5 * candle_seconds))
-
-    def _is_silent(self) -> bool:
-        return self.silence_seconds > self._silence_limit()
+    def _make_streams(
+        self, capabilities: Capabilities, on_price: Callable[[str, float], None]
+    ) -> tuple[CandleStream, ...]:
+        if not self._exchange.has.get("watchOHLCVForSymbols") or Stream.CANDLES_OF_MANY not in capabilities.streams:
+            return ()
+        pool = spread(
+            self._assembler.symbols,
+            per_connection=capabilities.streams_per_connection,
+            connections=capabilities.connections,
+        )
+        if pool.left_over:
+            _log.warning("candles_not_streamed", symbols=len(pool.left_over), consequence="they are read by REST")
+        return tuple(
+            CandleStream(
+                self._exchange,
+                group,
+                number=number,
+                assembler=self._assembler,
+                timeframe=self._timeframe,
+                clock=self._clock,
+                monotonic=self._monotonic,
+                on_news=self._news.set,
+                on_candle=self._came,
+                on_price=on_price,
+            )
+            for number, group in enumerate(pool.groups)
+        )
 
     def _now_ms(self) -> int:
         return self._clock.now_ms(self._monotonic())

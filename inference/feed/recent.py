@@ -36,6 +36,12 @@ class RecentCandles:
         ring = self._rings.get(symbol)
         return CandleBlock.empty() if ring is None else ring.block()
 
+    def newest(self, symbol: str, count: int, *, last_open_ms: int) -> CandleBlock | None:
+        """Return so many candles in a row, the last of which opened at `last_open_ms`; None where it is not so."""
+        block = self.block(symbol)[-count:] if count > 0 else CandleBlock.empty()
+        is_whole = len(block) == count > 0 and block.last_open_time_ms == last_open_ms
+        return block if is_whole and block.first_open_time_ms == last_open_ms - (count - 1) * self._step else None
+
     def holes(self, symbol: str) -> tuple[int, ...]:
         """Return the open times among the remembered candles at which there was none."""
         ring = self._rings.get(symbol)

@@ -160,6 +160,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     cold_start_s: float | None = None
     rss_mb: float | None = None
     journal_entries: int = 0
+    # Candles by stream and by REST, connections and how many are silent, and how late candles come (ms of the venue).
     feed: Mapping[str, float] = {}
     # Endpoints that are not well, requests kept back so far, and how long the venue wants to hear nothing.
     transport: Mapping[str, float] = {}

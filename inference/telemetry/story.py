@@ -13,6 +13,7 @@ from inference.domain.events import (
     Event,
     ExitRequested,
     FillBooked,
+    Noted,
     OrderFoundAbsent,
     OrderIntended,
     OrderRefused,
@@ -161,6 +162,8 @@ def _words_of_the_end(event: Event) -> str:
                 f"The trade closed: {result.reason.value}, profit and loss {_number(result.pnl)} after fees of "
                 f"{_number(result.fees)}."
             )
+        case Noted(event_type="risk.entry_denied", detail=detail):
+            return f"The entry was held back: {detail.get('code')}, {detail.get('reason')}."
         case _:
             return f"{event.event_type}."
 

@@ -109,7 +109,7 @@ def _do(*operations: dict[str, Any]) -> Act:
 
 async def _again(story: Story) -> None:
     """See what is held, and ask for another trade in another symbol."""
-    held = story.desk.executor.holds.standing(asyncio.get_running_loop().time())
+    held = story.desk.executor.door.holds.standing(asyncio.get_running_loop().time())
     story.notes["holds"] = frozenset(held)
     story.notes["again"] = await story.enter(ETH, "again")
     story.notes["asked"] = any(one.symbol == ETH for one in story.desk.executor.book.trades.values())

@@ -17,6 +17,7 @@ from infra.sandbox.limits import Limits
 from infra.sandbox.listen_keys import MINUTES
 from infra.sandbox.presets import PRESETS
 from infra.sandbox.script import Ending, Undo, parse_steps
+from infra.sandbox.streams import MAX_STREAMS
 
 if TYPE_CHECKING:
     from infra.sandbox.server import Sandbox
@@ -34,8 +35,11 @@ def fault(sandbox: Sandbox, body: Answer) -> Answer:
 
 
 def freeze(sandbox: Sandbox, body: Answer) -> Answer:
-    """Send nothing any more over sockets that stay open and answer pings."""
+    """Send nothing any more over sockets that stay open and answer pings: all, or those that carry a symbol now."""
     frozen = flag(body, "on", default=True)
+    if frozen and body.get("symbol"):
+        return {"frozen": sandbox.hub.freeze(_symbol(sandbox, body))}
+    sandbox.hub.frozen.clear()
     sandbox.hub.frozen_market = frozen and flag(body, "market", default=True)
     sandbox.hub.frozen_user = frozen and flag(body, "user", default=True)
     return {}
@@ -117,6 +121,7 @@ def partial(sandbox: Sandbox, body: Answer) -> Answer:
 def limits(sandbox: Sandbox, body: Answer) -> Answer:
     """Allow so much and no more; without numbers, as much as the live venue does."""
     if not flag(body, "on", default=True):
+        sandbox.hub.most_streams = MAX_STREAMS
         sandbox.limiter.limits = Limits()
         sandbox.limiter.lift()
         return {"on": False}
@@ -127,6 +132,7 @@ def limits(sandbox: Sandbox, body: Answer) -> Answer:
         strikes=int(number(body, "strikes", 3, least=1, most=1e9)),
         ban_seconds=number(body, "ban_secs", 120.0, most=259_200.0),
     )
+    sandbox.hub.most_streams = int(number(body, "streams", MAX_STREAMS, least=1, most=1e9))
     return {"on": True}
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from infra.sandbox import in_flight
+from infra.sandbox.answers import WholeAnswer
 from infra.sandbox.disturbed import without_young
 from infra.sandbox.engine.errors import MESSAGES, VenueError
 from infra.sandbox.faults import Fault
@@ -16,23 +17,26 @@ from infra.sandbox.handlers.call import Call
 from infra.sandbox.limits import TooMany
 from infra.sandbox.routes import ROUTES
 
-if TYPE_CHECKING:
-    from infra.sandbox.server import Sandbox
 
-
-async def fail(sandbox: Sandbox, request: web.Request, body: str, fault: Fault) -> web.StreamResponse:
+async def fail(
+    request: web.Request,
+    fault: Fault,
+    *,
+    execute: Callable[[], Awaitable[web.Response | WholeAnswer]],
+    execute_unheard: Callable[[], object],
+) -> web.StreamResponse:
     """Let a request meet its fault; where it is executed at all, it takes as long to the engine as any other."""
-    executed = await in_flight.respond(sandbox, request, body) if fault.action.startswith("exec_then_") else None
+    executed = await execute() if fault.action.startswith("exec_then_") else None
     action = fault.action.removeprefix("exec_then_")
     if executed is not None and action == "truncate":
         whole = executed.body if isinstance(executed.body, bytes) else b""
         return web.Response(body=whole[: len(whole) // 2], status=200, content_type="application/json")
     if action == "late_exec":
-        asyncio.get_running_loop().call_later(fault.seconds, in_flight.execute_unheard, sandbox, request, body)
+        asyncio.get_running_loop().call_later(fault.seconds, execute_unheard)
         action = "status"
     if action == "delay":
         await asyncio.sleep(fault.seconds)
-        return await in_flight.respond(sandbox, request, body)
+        return await execute()
     if action == "hang":
         await asyncio.sleep(fault.seconds)
         action = "drop"

@@ -63,6 +63,7 @@ def fault(
     weight: int | None = None,
     orders_10s: int | None = None,
     orders_1m: int | None = None,
+    streams: int | None = None,
     strikes: int | None = None,
     ban_secs: float | None = None,
     file: Path | None = None,
@@ -115,6 +116,7 @@ def fault(
         Which preset; a wrong one is answered with all there are.
     symbol
         The symbol that it is about; by default all, where price or liquidation are meant, else it has to be named.
+        With `freeze_ws`, only the sockets fall silent that carry it.
     side
         BUY or SELL, of a trade by somebody else's hand.
     quantity
@@ -157,6 +159,8 @@ def fault(
         Orders that are allowed in ten seconds; by default 300.
     orders_1m
         Orders that are allowed in a minute; by default 1200.
+    streams
+        Streams that one WebSocket carries; by default 1024.
     strikes
         Requests while told to wait that lead to a ban; by default 3.
     ban_secs
@@ -182,6 +186,6 @@ def fault(
         "share": share, "for_s": for_s, "after_s": after_s, "frame": frame, "to": to,
         "dup": dup, "reverse": reverse, "drop_user": drop_user, "freeze_market": freeze_market,
         "handshake": handshake, "silent": silent, "minutes": minutes, "venue_time": venue_time, "weight": weight,
-        "orders_10s": orders_10s, "orders_1m": orders_1m, "strikes": strikes, "ban_secs": ban_secs,
+        "orders_10s": orders_10s, "orders_1m": orders_1m, "streams": streams, "strikes": strikes, "ban_secs": ban_secs,
     }  # fmt: skip
     show(ask(url, "/sandbox/ctl", asked), compact=json)

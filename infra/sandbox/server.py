@@ -240,7 +240,10 @@ class Sandbox:
         fault = self._fault(request, body)
         if fault is not None:
             self._note(request, body, fault=fault.action)
-            return await fail(self, request, body, fault)
+            unheard = partial(in_flight.execute_unheard, self, request, body)
+            return await fail(
+                request, fault, execute=partial(in_flight.respond, self, request, body), execute_unheard=unheard
+            )
         response = await in_flight.respond(self, request, body)
         self._note(request, body, status=response.status)
         return response

@@ -52,6 +52,9 @@ class Hub:
         self.fresh: set[str] = set()
         self.frozen_market = False
         self.frozen_user = False
+        # Sockets that get nothing any more, though others do; and how many streams one of them may carry.
+        self.frozen: set[Connection] = set()
+        self.most_streams = MAX_STREAMS
         self.late = LateFrames()
         # Events come twice; each second one overtakes the one before.
         self.doubles = False
@@ -66,6 +69,7 @@ class Hub:
         """Forget a connection."""
         self.unsubscribe(connection, list(connection.streams))
         self.connections.discard(connection)
+        self.frozen.discard(connection)
 
     def subscribe(self, connection: Connection, streams: Iterable[str]) -> None:
         """Add streams to a connection."""
@@ -84,6 +88,13 @@ class Hub:
                 if not listeners:
                     del self.by_stream[stream]
 
+    def freeze(self, symbol: str) -> int:
+        """Send nothing any more over the sockets that carry a stream of a symbol; return how many those are."""
+        name = symbol.lower() + "@"
+        found = {one for one in self.connections if any(stream.startswith(name) for stream in one.streams)}
+        self.frozen |= found
+        return len(found)
+
     def publish(self, stream: str, data: Any) -> None:
         """Send market data to all who subscribed the stream."""
         listeners = self.by_stream.get(stream)
@@ -91,7 +102,7 @@ class Hub:
             return
         raw = _encode(data).decode()
         wrapped: str | None = None
-        for connection in list(listeners):
+        for connection in listeners - self.frozen if self.frozen else list(listeners):
             if connection.combined:
                 wrapped = wrapped or f'{{"stream":"{stream}","data":{raw}}}'
                 self.send(connection, wrapped)
@@ -161,8 +172,8 @@ def _reply(connection: Connection, hub: Hub, method: object, params: object) -> 
             return _refusal("params must be an array of strings")
         if method == "UNSUBSCRIBE":
             hub.unsubscribe(connection, params)
-        elif len(connection.streams) + len(params) > MAX_STREAMS:
-            return _refusal(f"too many streams, at most {MAX_STREAMS}")
+        elif len(connection.streams | set(params)) > hub.most_streams:
+            return _refusal(f"too many streams, at most {hub.most_streams}")
         else:
             hub.subscribe(connection, params)
         return {"result": None}

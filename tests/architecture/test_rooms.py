@@ -23,6 +23,9 @@ VIOLATIONS = [
     pytest.param(
         "inference/decision.py", "import feature_store.venue.ccxt_package", id="decisions-know-no-light-client-either"
     ),
+    pytest.param(
+        "inference/worker.py", "import inference.feed.candle_stream", id="the-worker-knows-no-transport-of-candles"
+    ),
     pytest.param("inference/worker.py", "import prefect", id="the-worker-knows-no-orchestrator"),
     pytest.param("inference/worker.py", "import duckdb", id="the-worker-opens-no-warehouse"),
     pytest.param("flows/ingest.py", "import mlflow", id="one-door-to-mlflow"),
@@ -67,6 +70,20 @@ def test_contracts_bite(copy_of_tree, module, line):
         path.write_text(original)
 
     assert result.returncode != 0, f"{line} in {module} was not noticed"
+
+
+def test_candles_are_asked_for_behind_the_facade_alone():
+    """In the worker no module but the feed's, and the one that tells ccxt's connections apart, names a candle call."""
+    names = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "inference").rglob("*.py")
+        if re.search(r"(watch|fetch)_ohlcv", path.read_text())
+    }
+
+    assert names == {
+        "inference/exchange/candle_connections.py",
+        "inference/feed/history.py",
+    }
 
 
 @pytest.mark.parametrize(

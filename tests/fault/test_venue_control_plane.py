@@ -64,6 +64,7 @@ async def order(session, venue, name, quantity="0.01", side="BUY", **more):
         b'{"op": "skew", "ms": "x"}', b'{"op": "skew", "ms": 1e13}', b'{"op": "freeze_ws", "on": 1}',
         b'{"op": "partial", "frac": 2}', b'{"op": "partial", "frac": 0.5, "times": -1}',
         b'{"op": "stale_reads", "secs": "long"}', b'{"op": "limits", "weight": 0}',
+        b'{"op": "limits", "streams": 0}', b'{"op": "freeze_ws", "symbol": "NOSUCH"}',
         b'{"op": "hold", "secs": null, "strikes": 0}',
         b'{"op": "halt", "symbol": "NOSUCH"}', b'{"op": "price", "factor": 0}', b'{"op": "price", "factor": 1e9}',
         b'{"op": "trade", "symbol": "BTCUSDT", "side": "UP", "quantity": 1}',

@@ -235,18 +235,20 @@ async def test_orders_are_found_by_cid_and_day_and_after_a_restart_by_looking(tm
 async def test_funding_is_read_from_the_ledger(tmp_path):
     """A position held over the hour pays once, of its contract, and what is read adds up to the venue's own account."""
     hourly = {"funding_hours": 1, "start": "2026-01-05T07:55:00Z"}
-    async with running_sandbox(symbols=1, speed=60, seed=3, state=tmp_path / "funded", **hourly) as sandbox:
-        async with gateway_at(sandbox, accelerated=True) as (gateway, _, _):
-            await gateway.submit(intent(quantity=Decimal("0.1")))
-            async with asyncio.timeout(60):
-                while not await gateway.funding(0):  # noqa: ASYNC110 - the venue is asked, nothing here wakes us
-                    await asyncio.sleep(0.2)
-            await sandbox.ctl(op="stand_still")
-            paid = await gateway.funding(0)
-            audit = await sandbox.get("/sandbox/audit")
-            assert {one.symbol for one in paid} == {BTC}
-            assert sum(one.amount for one in paid) == Decimal(audit["funding"]) != 0
-            assert await gateway.funding(paid[-1].event_time_ms + 1) == []
+    async with (
+        running_sandbox(symbols=1, speed=60, seed=3, state=tmp_path / "funded", **hourly) as sandbox,
+        gateway_at(sandbox, accelerated=True) as (gateway, _, _),
+    ):
+        await gateway.submit(intent(quantity=Decimal("0.1")))
+        async with asyncio.timeout(60):
+            while not await gateway.funding(0):  # noqa: ASYNC110 - the venue is asked, nothing here wakes us
+                await asyncio.sleep(0.2)
+        await sandbox.ctl(op="stand_still")
+        paid = await gateway.funding(0)
+        audit = await sandbox.get("/sandbox/audit")
+        assert {one.symbol for one in paid} == {BTC}
+        assert sum(one.amount for one in paid) == Decimal(audit["funding"]) != 0
+        assert await gateway.funding(paid[-1].event_time_ms + 1) == []
 
 
 async def test_what_fails_becomes_its_one_reaction(tmp_path):

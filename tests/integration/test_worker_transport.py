@@ -22,6 +22,8 @@ async def test_a_failing_endpoint_is_told_and_forgotten(tmp_path):
             assert await running.end(signal.SIGTERM) == 0
         events = events_in(home / "journal" / "journal.jsonl")
 
+    assert well["feed"]["connections"] == 1
+    assert well["feed"]["late_ms_p50"] <= well["feed"]["late_ms_p99"] <= well["feed"]["late_ms_worst"]
     assert well["transport"] == {"circuits_open": 0, "kept_back": 0, "paused_s": 0.0}
     assert unwell["state"] == well["state"] == again["state"] == "idle"
     assert [one["endpoint"] for one in notes_in(events, "health.circuit_opened")] == ["GET time"]

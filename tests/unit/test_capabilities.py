@@ -86,6 +86,15 @@ def test_streams_are_those_that_ccxt_offers(venue):
     assert CAPABILITIES[venue].streams == offered
 
 
+@pytest.mark.parametrize(("venue", "kind"), [("binanceusdm", "linear"), ("binance", "spot")])
+def test_connections_carry_no_more_than_ccxt_lets_them(venue, kind):
+    """The limits of our pool are those of the library, which knows them and does not keep to them."""
+    options, flags = client(venue).options, CAPABILITIES[venue]
+
+    assert flags.streams_per_connection == options["subscriptionLimitByStream"][kind]
+    assert flags.connections == options["streamLimits"][kind]
+
+
 @pytest.mark.parametrize("venue", REAL)
 def test_orders_are_those_that_ccxt_describes(venue):
     """Times in force, hedging and trailing stops agree with the library's own table of features."""

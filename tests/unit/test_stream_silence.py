@@ -18,7 +18,7 @@ from inference.exchange.user_stream import UserStream
 from inference.exchange.venue_clock import TimeSample, VenueClock
 from inference.exchange.watching import close_clients, pause_seconds
 from inference.feed.batches import BatchAssembler
-from inference.feed.candle_feed import CandleFeed
+from inference.feed.candle_stream import CandleStream
 
 PRIVATE = "ws://127.0.0.1:9/private/ws?listenKey=abc"
 PUBLIC = "ws://127.0.0.1:9/market/ws"
@@ -227,52 +227,54 @@ def test_a_refused_time_is_forgotten():
     assert abs(clock.now_ms(9.05) - 1_024_000) <= 1
 
 
-def feed_of(symbols, monotonic):
-    """Return a feed that follows symbols and was never run."""
+def stream_of(symbols, monotonic):
+    """Return a stream that follows symbols over one connection and was never run."""
     clock = VenueClock(accelerated=False)
     clock.add(TimeSample(sent=0.0, received=0.0, venue_ms=600_000))
-
-    async def ask_time():
-        return 600_000
-
     assembler = BatchAssembler(last_open_ms=dict.fromkeys(symbols, 0), timeframe=Timeframe.M1)
-    exchange = SimpleNamespace(has={}, clients={}, ohlcvs={})
-    return CandleFeed(
-        exchange, assembler=assembler, timeframe=Timeframe.M1, clock=clock, monotonic=monotonic, ask_time=ask_time
+    exchange = SimpleNamespace(clients={}, ohlcvs={})
+    return CandleStream(
+        exchange,
+        tuple(symbols),
+        number=0,
+        assembler=assembler,
+        timeframe=Timeframe.M1,
+        clock=clock,
+        monotonic=monotonic,
     )
 
 
 def test_a_series_that_only_rest_brings_is_dead_in_its_stream(now):
     """Twice in a row nothing of it on the stream, though of others: the stream is opened anew."""
-    feed = feed_of(["A", "B"], lambda: now.seconds)
+    stream = stream_of(["A", "B"], lambda: now.seconds)
     for close in (120_000, 180_000):
-        feed._newest = {"A": close - 60_000, "B": 0}
-        feed._assembler._last = dict.fromkeys(["A", "B"], close - 60_000)
-        feed._note_fetched(("B",), close)
+        stream._newest = {"A": close - 60_000, "B": 0}
+        stream._assembler._last = dict.fromkeys(["A", "B"], close - 60_000)
+        stream.note_fetched(("B",), close)
 
-    assert feed._dead == "B"
+    assert stream._dead == "B"
 
 
 def test_a_series_that_does_not_trade_is_not_dead(now):
     """What REST does not have either did not happen; a whole stream that is silent is another matter."""
-    feed = feed_of(["A", "B"], lambda: now.seconds)
+    stream = stream_of(["A", "B"], lambda: now.seconds)
     for close in (120_000, 180_000, 240_000):
-        feed._newest = {"A": close - 60_000, "B": 0}
-        feed._assembler._last = {"A": close - 60_000, "B": 0}
-        feed._note_fetched(("B",), close)
-    untraded = feed._dead
+        stream._newest = {"A": close - 60_000, "B": 0}
+        stream._assembler._last = {"A": close - 60_000, "B": 0}
+        stream.note_fetched(("B",), close)
+    untraded = stream._dead
     for close in (300_000, 360_000):
-        feed._newest = {"A": 0, "B": 0}
-        feed._assembler._last = dict.fromkeys(["A", "B"], close - 60_000)
-        feed._note_fetched(("A", "B"), close)
+        stream._newest = {"A": 0, "B": 0}
+        stream._assembler._last = dict.fromkeys(["A", "B"], close - 60_000)
+        stream.note_fetched(("A", "B"), close)
 
-    assert (untraded, feed._dead) == (None, None)
+    assert (untraded, stream._dead) == (None, None)
 
 
 @pytest.mark.parametrize("timeframe_speed", [0.1, 1.0, 60.0, 600.0])
 def test_silence_is_noticed_within_seconds_at_any_speed_of_the_venue_s_clock(now, timeframe_speed):
     """Between two and six seconds of the wall, well below the ten that are promised."""
-    feed = feed_of(["A"], lambda: now.seconds)
-    feed._clock._rate = timeframe_speed
+    stream = stream_of(["A"], lambda: now.seconds)
+    stream._clock._rate = timeframe_speed
 
-    assert 2.0 <= feed._silence_limit() <= 6.0
+    assert 2.0 <= stream.silence_limit() <= 6.0

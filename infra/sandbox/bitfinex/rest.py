@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from email.utils import formatdate
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -53,9 +54,11 @@ class Rest:
         fault = sandbox.faults.pick(request.method, request.path, reduces=_reduces(body))
         if fault is not None:
             sandbox.faults.note({**entry, "fault": fault.action})
-            return await fail(request, body, _worded(fault), self._respond)
-        delay_ms = self._latency_ms(path)
-        response = await self._later(request, body, delay_ms) if delay_ms else self._respond(request, body)
+            unheard = partial(self._respond, request, body)
+            return await fail(
+                request, _worded(fault), execute=partial(self._executed, request, body), execute_unheard=unheard
+            )
+        response = await self._executed(request, body)
         # The venue tells its time in no other way.
         response.headers["Date"] = formatdate(self._told_ms() / 1000, usegmt=True)
         sandbox.faults.note({**entry, "status": response.status})
@@ -66,6 +69,10 @@ class Rest:
         sandbox = self._sandbox
         now_ms = sandbox.venue.ticked_ms if sandbox.lockstep.on else sandbox.clock.now_ms(wall.monotonic())
         return now_ms + sandbox.clock.skew_ms
+
+    async def _executed(self, request: web.Request, body: str) -> web.Response:
+        delay_ms = self._latency_ms(request.path.removeprefix(PREFIX))
+        return await self._later(request, body, delay_ms) if delay_ms else self._respond(request, body)
 
     def _latency_ms(self, path: str) -> int:
         rules = self._sandbox.venue.exchange.state.rules

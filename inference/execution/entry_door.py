@@ -1,0 +1,77 @@
+"""The last question before an entry leaves: does the venue let it, and is there room for it and its stop."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inference.domain.events import Noted
+from inference.execution.entry_holds import ACCOUNT, REDUCE_ONLY, SYMBOL, EntryHolds
+from inference.execution.ledger import Ledger
+
+NO_RATE_CAPACITY = "NO_RATE_CAPACITY"
+DENIED = "risk.entry_denied"
+_HELD_CODES = {ACCOUNT: "ACCOUNT_HELD", REDUCE_ONLY: "REDUCE_ONLY_HELD", SYMBOL: "SYMBOL_HELD"}
+# An entry that rests is asked about again and again; the journal hears of each reason once.
+_REMEMBERED = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Why an entry is held back: the code that is counted, and the reason in words."""
+
+    code: str
+    reason: str
+
+
+class EntryDoor:
+    """
+    Lets entries out, or says why not, in the journal and by count; exits and stops never come here.
+
+    `no_capacity` says why an entry could not be sent now, or nothing. It is asked each time: room comes and goes.
+    """
+
+    def __init__(self, ledger: Ledger, *, monotonic: Callable[[], float], no_capacity: Callable[[], str]) -> None:
+        self.holds = EntryHolds()
+        self.denied: Counter[str] = Counter()
+        self._ledger = ledger
+        self._monotonic = monotonic
+        self._no_capacity = no_capacity
+        self._told: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def note(self, symbol: str, refusal: str) -> None:
+        """Take in why the venue refused an entry; some reasons hold the next ones back."""
+        self.holds.note(symbol, refusal, self._monotonic())
+        self.tell_holds()
+
+    def tell_holds(self) -> None:
+        """Journal which holds began and which ended since this was last done."""
+        for event in self.holds.news(self._monotonic()):
+            self._ledger.note(event)
+
+    def lets_out(self, symbol: str, trace_id: str) -> bool:
+        """Whether an entry may leave; one that may not is journaled and counted."""
+        held = self.held(symbol)
+        if held is not None:
+            self._tell(symbol, trace_id, held)
+        return held is None
+
+    def held(self, symbol: str) -> Held | None:
+        """Return what holds entries in a symbol back at present, or None."""
+        now = self._monotonic()
+        if kind := self.holds.blocked_by(symbol, now):
+            return Held(_HELD_CODES[kind], f"the venue refused an entry, and a hold of {kind} follows from that")
+        reason = self._no_capacity()
+        return Held(NO_RATE_CAPACITY, reason) if reason else None
+
+    def _tell(self, symbol: str, trace_id: str, held: Held) -> None:
+        key = (trace_id, held.code)
+        if key in self._told:
+            return
+        self._told[key] = None
+        while len(self._told) > _REMEMBERED:
+            self._told.popitem(last=False)
+        self.denied[held.code] += 1
+        detail = {"symbol": symbol, "code": held.code, "reason": held.reason[:300]}
+        self._ledger.note(Noted(event_type=DENIED, detail=detail), trace_id=trace_id)

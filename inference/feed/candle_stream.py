@@ -1,0 +1,182 @@
+"""One connection's candles: read from ccxt's caches, watched for silence, opened anew where it fell silent."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Collection
+from typing import Any
+
+from feature_store.candle import Candle, CandleBlock, Timeframe, validate
+from feature_store.errors import BadInputError
+from inference.exchange.candle_connections import is_connection, watch_candles
+from inference.exchange.venue_clock import VenueClock
+from inference.exchange.watching import Interrupted, Nothing, Watcher, close_clients, pause_seconds
+from inference.feed.batches import BatchAssembler
+from inference.telemetry.logs import logger
+
+_log = logger("feed")
+
+DEBOUNCE_SECONDS = 0.02
+"""ccxt hands out one symbol per wake-up and coalesces bursts, so its caches are read, and no more often than this."""
+
+# A stream that brings nothing for so long is dead, whatever it answers; a busy market is never silent for a second.
+_SHORTEST_SILENCE, _LONGEST_SILENCE = 2.0, 6.0
+_LONGEST_PAUSE = 5.0
+# A series that REST had to bring so often in a row, while others came by the stream, is dead in it.
+_REST_IN_A_ROW = 2
+
+
+class CandleStream:
+    """
+    Follows some symbols over a connection of its own, and offers their closed candles to the assembler.
+
+    `on_news` is told that something came, `on_candle` of each closed candle, `on_price` of each change of the last
+    price. What dies here, dies here alone: other connections go on.
+    """
+
+    def __init__(
+        self,
+        exchange: Any,
+        symbols: tuple[str, ...],
+        *,
+        number: int,
+        assembler: BatchAssembler,
+        timeframe: Timeframe,
+        clock: VenueClock,
+        monotonic: Callable[[], float],
+        on_news: Callable[[], None] = lambda: None,
+        on_candle: Callable[[str, int], None] = lambda *_: None,
+        on_price: Callable[[str, float], None] = lambda *_: None,
+    ) -> None:
+        self.symbols = symbols
+        self.number = number
+        self.reconnects = 0
+        self.candles = 0
+        self._exchange = exchange
+        self._assembler = assembler
+        self._timeframe = timeframe
+        self._clock = clock
+        self._monotonic = monotonic
+        self._on_news = on_news
+        self._on_candle = on_candle
+        self._on_price = on_price
+        self._untrusted: dict[str, int] = {}
+        self._newest: dict[str, int] = {}
+        self._prices: dict[str, tuple[int, float, float]] = {}
+        self._connection: Any = None
+        self._failures = 0
+        self._fetched: dict[str, int] = {}
+        self._dead: str | None = None
+        self._last_data = monotonic()
+
+    @property
+    def silence_seconds(self) -> float:
+        """How long ago it last brought anything, on our clock."""
+        return self._monotonic() - self._last_data
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has brought nothing for longer than a living one would."""
+        return self.silence_seconds > self.silence_limit()
+
+    def silence_limit(self) -> float:
+        """Return after how many seconds of silence, on our clock, it is held to be dead."""
+        candle_seconds = self._clock.wall_seconds(self._timeframe.milliseconds)
+        return min(_LONGEST_SILENCE, max(_SHORTEST_SILENCE, 0.5 * candle_seconds))
+
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        watcher = Watcher(
+            lambda: watch_candles(self._exchange, self.symbols, self._timeframe.value, number=self.number)
+        )
+        try:
+            while True:
+                news = await watcher.next(within=self.silence_limit())
+                if isinstance(news, Nothing):
+                    await watcher.drop()
+                    await self._reconnect("silent")
+                elif isinstance(news, Interrupted):
+                    await self._reconnect(news.reason)
+                else:
+                    self._read_caches()
+                    if self._dead is not None:
+                        await self._reconnect(f"it brings nothing of {self._dead}")
+                await asyncio.sleep(DEBOUNCE_SECONDS)
+        finally:
+            await watcher.drop()
+
+    def note_fetched(self, missing: Collection[str], close: int) -> None:
+        """Remember which series REST had to bring because the stream showed nothing of them, though of others."""
+        still = set(self._assembler.missing(close))
+        began = close - self._timeframe.milliseconds
+        mine = [one for one in self.symbols if one in missing]
+        unseen = [one for one in mine if one not in still and self._newest.get(one, 0) < began]
+        self._fetched = {symbol: self._fetched.get(symbol, 0) + 1 for symbol in unseen}
+        if len(unseen) < len(self.symbols):
+            self._dead = next((one for one, times in self._fetched.items() if times >= _REST_IN_A_ROW), None)
+
+    def _read_caches(self) -> None:
+        self._notice_new_connection()
+        self._last_data = self._monotonic()
+        self._failures = 0
+        for symbol in self.symbols:
+            cache = self._exchange.ohlcvs.get(symbol, {}).get(self._timeframe.value)
+            if cache is not None:
+                self._read_cache(symbol, cache.hashmap)
+                # Says that it was read: a cache remembers the time of each candle that nobody has asked for.
+                cache.getLimit(symbol, None)
+        self._on_news()
+
+    def _read_cache(self, symbol: str, rows: dict[int, list[float]]) -> None:
+        newest = max(rows, default=0)
+        self._newest[symbol] = newest
+        self._read_price(symbol, rows.get(newest))
+        # Candles up to the one that a break interrupted may lack their end.
+        after = max(self._assembler.last_open_ms(symbol), self._untrusted.get(symbol, 0))
+        for open_time_ms in sorted(time for time in rows if after < time < newest):
+            candle = Candle(open_time_ms, *rows[open_time_ms][1:6])
+            if self._is_possible(candle):
+                self.candles += 1
+                self._on_candle(symbol, open_time_ms)
+                self._assembler.offer(symbol, candle)
+
+    def _read_price(self, symbol: str, row: list[float] | None) -> None:
+        if row is None or row[4] is None or row[5] is None:
+            return
+        # With each trade the volume grows, at whatever price.
+        told = (int(row[0]), float(row[4]), float(row[5]))
+        if told != self._prices.get(symbol):
+            self._prices[symbol] = told
+            self._on_price(symbol, told[1])
+
+    def _is_possible(self, candle: Candle) -> bool:
+        """Whether a market could have made it; one that it could not is left to REST."""
+        try:
+            validate(CandleBlock.from_candles([candle]), self._timeframe)
+        except BadInputError:
+            return False
+        return True
+
+    def _notice_new_connection(self) -> None:
+        clients = self._exchange.clients.items()
+        now = next((client for url, client in clients if is_connection(url, self.number)), None)
+        if now is None:
+            return
+        if self._connection not in (None, now):
+            self._distrust()
+        self._connection = now
+
+    def _distrust(self) -> None:
+        self._untrusted.update(self._newest)
+        self.reconnects += 1
+
+    async def _reconnect(self, reason: str) -> None:
+        _log.warning("candle_stream_interrupted", connection=self.number, symbols=len(self.symbols), reason=reason)
+        self._distrust()
+        self._connection = None
+        self._fetched.clear()
+        self._dead = None
+        await close_clients(self._exchange, which=lambda url: is_connection(url, self.number))
+        await asyncio.sleep(pause_seconds(self._failures, random.random(), shortest=0.1, longest=_LONGEST_PAUSE))
+        self._failures += 1
