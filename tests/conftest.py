@@ -57,25 +57,26 @@ _REFUSED = pytest.StashKey[str]()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests whose service is absent; with REQUIRE_ALL=1 an absent service is an error."""
+    """Deselect tests whose service is absent; with REQUIRE_ALL=1 that is an error, but for what MAY_LACK names."""
     absent = {name: advice for name, (is_there, advice) in AVAILABLE.items() if not is_there()}
-    keep, drop = [], []
+    excused = set(os.environ.get("MAY_LACK", "").split()) if os.environ.get("REQUIRE_ALL") else set(absent)
+    keep, drop, refused = [], [], []
     for item in items:
         missing = [name for name in absent if item.get_closest_marker(name)]
-        (drop if missing else keep).append(item)
+        (keep if not missing else drop if excused.issuperset(missing) else refused).append(item)
         for name in missing:
             _deselected[name] = _deselected.get(name, 0) + 1
-    if drop and os.environ.get("REQUIRE_ALL"):
-        wants = "; ".join(f"{name}: {absent[name]}" for name in _deselected)
-        reason = f"REQUIRE_ALL is set, but some tests cannot run here ({wants})"
+    if refused:
+        reason = "; ".join(f"{name}: {absent[name]}" for name in _deselected if name not in excused)
+        reason = f"REQUIRE_ALL is set, but some tests cannot run here ({reason})"
         if not hasattr(config, "workerinput"):
             raise pytest.UsageError(reason)
         # One of several processes cannot refuse the run in words: its tests say it.
-        for item in drop:
+        for item in refused:
             item.stash[_REFUSED] = reason
-    elif drop:
+    if drop:
         config.hook.pytest_deselected(items=drop)
-        items[:] = keep
+        items[:] = keep + refused
     items.sort(key=_place)
 
 

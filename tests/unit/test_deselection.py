@@ -64,3 +64,12 @@ def test_the_longest_files_are_there():
     """A file that was renamed would be run last again without anybody seeing it."""
     folder = Path(__file__).resolve().parents[1]
     assert [name for name in LONGEST if not (folder / name).is_file()] == []
+
+
+def test_what_may_be_lacking_is_left_out_where_all_else_is_required():
+    """What no machine of a kind can have is named; it is left out with a word, and nothing else is."""
+    done = without_tools(REQUIRE_ALL="1", MAY_LACK="needs_systemd")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ADVICE in done.stdout
+    refused = without_tools(REQUIRE_ALL="1", MAY_LACK="needs_redis")
+    assert refused.returncode != 0
