@@ -19,12 +19,16 @@ class FreshValues(Generic[T]):
     def __init__(self, *, bound_ms: int) -> None:
         self.bound_ms = bound_ms
         self._known: dict[str, tuple[int, T]] = {}
+        self._newest_ms = 0
 
     def __len__(self) -> int:
         return len(self._known)
 
     def put(self, values: Mapping[str, T], *, at_ms: int) -> None:
-        """Remember values of one moment; an answer to an older question replaces none to a newer."""
+        """Remember values of one moment; an answer to an older question replaces none to a newer, forgotten or not."""
+        self._newest_ms = max(self._newest_ms, at_ms)
+        if at_ms < self._newest_ms - self.bound_ms:
+            return
         if not values.keys() <= self._known.keys():
             oldest = at_ms - self.bound_ms
             self._known = {key: one for key, one in self._known.items() if one[0] >= oldest}

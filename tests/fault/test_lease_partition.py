@@ -110,7 +110,9 @@ async def writer(name: str, host: Host, home: Path, *, venue: str, leases: str):
     async def listen() -> None:
         assert process.stdout is not None
         while line := await process.stdout.readline():
-            said.append(json.loads(line))
+            # What it logs comes the same way.
+            if line.startswith(b"{"):
+                said.append(json.loads(line))
 
     listening = asyncio.create_task(listen())
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from feature_store.candle import CandleBlock, Timeframe
@@ -45,6 +45,7 @@ PUTS = st.lists(
 
 
 @given(PUTS, st.integers(0, 3_000), st.integers(0, 12_000), st.sampled_from("abcdef"))
+@example([({"a": 0}, 1), ({"b": 0}, 2), ({"a": 0}, 0)], 0, 0, "a")
 def test_memory_answers_with_the_newest_and_with_nothing_too_old(puts, bound_ms, now_ms, key):
     """Whatever came in whatever order: an answer is of the latest moment that was put, within the bound of now."""
     values: FreshValues[int] = FreshValues(bound_ms=bound_ms)
