@@ -26,7 +26,7 @@ export DO_NOT_TRACK := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 
-.PHONY: help setup demo test check format lint types imports prove soak bench clean constraints wheel
+.PHONY: help setup demo test check format lint types imports prove keep soak bench clean constraints wheel
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-26s %s\n", $$1, $$2}'
@@ -150,6 +150,9 @@ EXTRA_PROOFS := \
   warm-start
 prove: setup ## Run every proof; SIZE=ci is the smaller, stated size
 	@$(BIN)/python -m infra.prove $(PROOFS) --size $(SIZE) $(PROVE_FLAGS)
+
+keep: setup ## Keep in the repository what campaigns of gate trials have run here
+	@$(BIN)/python -m infra.prove.gate_records
 
 $(addprefix prove-,$(PROOFS) $(EXTRA_PROOFS)): prove-%: setup ## Run one proof; the figure is printed last
 	@$(BIN)/python -m infra.prove $* --size $(SIZE)

@@ -1,7 +1,7 @@
 """
 Outcomes of gate trials kept in the repository, so that a campaign of hours can be spread over days and machines.
 
-`python -m infra.prove.gate_records` writes those that this machine has run for the code as it is. They count only for
+`make keep` writes those that this machine has run for the code as it is. They count only for
 exactly that code, and a proof runs some of them again, chosen anew each time: whoever doubts them all removes the file.
 """
 
