@@ -80,8 +80,8 @@ def history_differences(events: list[Event], audit: dict[str, Any]) -> list[str]
 
 
 def closed_in(events: list[Event]) -> int:
-    """Return how many trades were closed."""
-    return len({one.trade_id for one in events if isinstance(one, TradeClosed)})
+    """Return how many trades were closed that had been entered: one that was only planned is no round trip."""
+    return len({one.trade_id for one in events if isinstance(one, TradeClosed) and one.result.quantity})
 
 
 def native(symbol: str) -> str:

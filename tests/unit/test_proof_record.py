@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
-from inference.domain.events import FillBooked, OrderIntended, OrderReported
+from inference.domain.events import FillBooked, OrderIntended, OrderReported, TradeClosed
 from inference.domain.order import Purpose
+from inference.domain.signal import Direction
+from inference.domain.trade import ExitReason, TradeResult
 from infra.prove.record import closed_in, history_differences, standing_differences, versions_decided
 from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_executor
 from tests.worker_values import make_approved
@@ -80,3 +83,17 @@ async def test_an_execution_that_the_journal_lacks_is_found(story):
     assert history_differences(events, audit | {"trades": [{"entry_client_ids": []}]}) == [
         "1 round trips at the venue, 0 in the journal"
     ]
+
+
+async def test_a_trade_that_was_only_planned_is_no_round_trip(story):
+    """A worker that was killed between plan and sending closes the trade at its next start; the venue knows of none."""
+    events, audit = story
+    result = TradeResult(
+        symbol=BTC, direction=Direction.LONG, reason=ExitReason.NOT_ENTERED, quantity=Decimal(0), entry_price=None,
+        exit_price=None, pnl=Decimal(0), fees=Decimal(0), opened_at_ms=1, closed_at_ms=2, fills_complete=True,
+    )  # fmt: skip
+    never = TradeClosed(trade_id="never", result=result)
+    entered = TradeClosed(trade_id="entered", result=replace(result, quantity=Decimal(1), reason=ExitReason.STOP))
+
+    assert history_differences([*events, never], audit) == []
+    assert closed_in([*events, never, entered]) == 1
