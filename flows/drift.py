@@ -188,9 +188,10 @@ def drift(hours: int = 24, venue: VenueName | None = None, *, retraining_under_w
     """
     settings = FlowSettings.of(venue=venue)
     # A retraining makes the next challenger, and ends the turn of this one.
-    beside, text = (None, "") if retraining_under_way else _look_at_challenger(settings, hours)
+    looks_beside = not retraining_under_way
     champion = find_champion(settings)
     if champion is None:
+        beside, text = _look_at_challenger(settings, hours) if looks_beside else (None, "")
         told = "Nothing was promoted yet: there is no champion to compare with"
         say("%s.", told)
         markdown("drift-summary", f"{told}.{_below(text)}", "Drift")
@@ -208,7 +209,7 @@ def drift(hours: int = 24, venue: VenueName | None = None, *, retraining_under_w
         under_way=retraining_under_way,
     )
     page = log_drift(settings, champion, report, sample, asked)
-    _publish(report, page, asked, text)
+    _publish(report, page, asked)
     result = DriftResult(
         verdict=report.verdict,
         version=report.version,
@@ -219,11 +220,14 @@ def drift(hours: int = 24, venue: VenueName | None = None, *, retraining_under_w
         evidence=report.performance.evidence,
         evidence_limit=report.performance.limit,
         false_alarm_rate=report.false_alarm_rate,
-        challenger=beside,
     )
     for name, resource in events_of(report, asked):
         emit_event(name, dict(resource), payload=msgspec.to_builtins(result))
-    return result
+    # Whatever goes wrong with the challenger, the champion has been judged.
+    beside, text = _look_at_challenger(settings, hours) if looks_beside else (None, "")
+    if text:
+        _summarize(f"{summary(report, page, asked)}{_below(text)}")
+    return msgspec.structs.replace(result, challenger=beside)
 
 
 def _look_at_challenger(settings: FlowSettings, hours: int) -> tuple[ChallengerDrift | None, str]:
@@ -244,13 +248,16 @@ def _below(text: str) -> str:
     return f"\n\n{text}" if text else ""
 
 
-def _publish(report: DriftReport, page: str, asked: Retraining, beside: str) -> None:
+def _publish(report: DriftReport, page: str, asked: Retraining) -> None:
     told = headline(report)
     table("drift", column_rows(report), f"Each distance beside its limit. {told}")
     table("drift-performance", performance_rows(report.performance), f"What the champion delivers. {told}")
-    text = f"{summary(report, page, asked)}{_below(beside)}"
-    markdown("drift-summary", text, "What the champion sees, says and earns, then and now")
+    _summarize(summary(report, page, asked))
     say("%s; retraining: %s", told, asked)
+
+
+def _summarize(text: str) -> None:
+    markdown("drift-summary", text, "What the champion sees, says and earns, then and now")
 
 
 def _nothing(told: str, beside: ChallengerDrift | None) -> DriftResult:

@@ -10,13 +10,15 @@ import numpy.typing as npt
 
 from flows.drifting.live_quality import HEARD, LiveQuality
 from flows.training.dataset import Dataset, Floats, Rows
-from inference.domain.events import CandlesDecided, Noted
+from inference.domain.events import CandlesDecided, Event, Noted
 from inference.domain.signal import Direction, SignalScore
 from inference.journal.codec import entry_of, event_of
 from inference.journal.reader import whole_lines
 from inference.models.opinions import model_name
+from inference.supervision.remembered import MATURED, matured_of
 
 _MARKS = tuple(f'"type":"{kind}"}}\n'.encode() for kind in (CandlesDecided.event_type, *HEARD))
+_STARTED = b'"type":"health.started"}\n'
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,12 +59,23 @@ def live_predictions(journal: Path, version: str, digest: str) -> LivePrediction
     named = model_name(version, digest)
     quality: LiveQuality | None = None
     said: dict[tuple[str, int], tuple[float, float]] = {}
+    place: tuple[str, str] | None = None
+    due_ms = 0
     for line in whole_lines(journal):
+        if line.endswith(_STARTED):
+            earlier, place = place, _place_of(event_of(entry_of(line)))
+            # What was found elsewhere is forgotten, as the worker forgets it.
+            quality = quality if earlier in (None, place) else None
+            continue
         # Most entries are of other kinds, and reading one is costly.
         if not line.endswith(_MARKS) or named.encode() not in line:
             continue
         event = event_of(entry_of(line))
         if isinstance(event, Noted) and event.detail.get("model_version") == named:
+            if event.event_type == MATURED:
+                matured = matured_of(event.detail)
+                quality = None if matured.due_ms < due_ms else quality
+                due_ms = matured.due_ms
             quality = (quality or LiveQuality()).after(event.event_type, event.detail)
         if not isinstance(event, CandlesDecided):
             continue
@@ -71,6 +84,11 @@ def live_predictions(journal: Path, version: str, digest: str) -> LivePrediction
             if signal.model_version == named:
                 said[signal.symbol, signal.feature_time_ms] = (signal.expected_return, _rising(signal))
     return LivePredictions(said, quality)
+
+
+def _place_of(started: Event) -> tuple[str, str]:
+    detail = started.detail if isinstance(started, Noted) else {}
+    return detail.get("venue", ""), detail.get("mode", "")
 
 
 def _rising(signal: SignalScore) -> float:

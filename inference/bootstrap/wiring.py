@@ -134,7 +134,7 @@ class _Run:
         self._lease.tell_to(self._note_now)
         symbols = chosen_symbols(settings.symbols, self._gateway.tradable_symbols(), settings.venue)
         self._executor = self._make_executor(past.book)
-        began_ms = self._now_ms() if past.began_ms is None else past.began_ms
+        began_ms = past.funding_since((settings.venue, settings.mode.value), self._now_ms())
         self._funding = FundingWatch(past.funding, read=self._gateway.funding, note=self._note, began_ms=began_ms)
         self._stream = self._make_stream(exchange)
         self._models = make_models(settings, past, fingerprint=self._view.fingerprint(), on_event=self._note)

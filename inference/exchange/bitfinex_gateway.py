@@ -20,13 +20,14 @@ from feature_store.venue.errors import (
     translate,
 )
 from inference.domain.market import Instrument, Quote
-from inference.domain.order import Fill, OrderIntent, OrderReport
+from inference.domain.order import Fill, OrderIntent, OrderReport, Purpose
 from inference.exchange import bitfinex_mapping as mapped
 from inference.exchange.asking import VenueAsker
 from inference.exchange.bitfinex_requests import order_request
 from inference.exchange.capabilities import CAPABILITIES, inexpressible
 from inference.exchange.ccxt_mapping import MalformedReportError
 from inference.exchange.client_ids import ClientIds, client_ids_of
+from inference.exchange.urgent_first import Hurry, UrgentFirst
 from inference.exchange.venue_clock import TimeSample, VenueClock
 from inference.execution.funding import FundingPayment
 from inference.execution.ports import VenuePosition
@@ -76,7 +77,7 @@ class BitfinexGateway(VenueAsker):
         self._days: dict[str, str] = {}
         self._symbols: dict[str, str] = {}
         self._last: dict[str, Decimal] = {}
-        self._turn = asyncio.Lock()
+        self._turns = UrgentFirst()
 
     @property
     def recv_window_ms(self) -> int:
@@ -188,7 +189,8 @@ class BitfinexGateway(VenueAsker):
         self._note_day(intent.client_order_id, self._timestamp_ms())
         sent = self._monotonic()
         try:
-            answer = await self._in_turn(self._exchange.privatePostAuthWOrderSubmit, request)
+            hurry = Hurry.ENTRY if intent.purpose is Purpose.ENTRY else Hurry.EXIT
+            answer = await self._in_turn(self._exchange.privatePostAuthWOrderSubmit, request, hurry)
         except ccxt.BaseError as error:
             raise self._submission_error(error) from error
         try:
@@ -205,6 +207,9 @@ class BitfinexGateway(VenueAsker):
         By our clock an order may have been made on the other side of midnight, so its day proves nothing alone. An
         order ends between two questions, never begins anew: what is open is asked for first.
         """
+        return await self._look_up(intent, Hurry.QUESTION)
+
+    async def _look_up(self, intent: OrderIntent, hurry: Hurry) -> OrderReport | None:
         if not self._is_listed(intent.symbol):
             return None
         number = self._ids.at_venue(intent.client_order_id)
@@ -217,7 +222,7 @@ class BitfinexGateway(VenueAsker):
         if day is not None:
             asked.insert(0, (self._exchange.privatePostAuthROrders, {"cid": number, "cid_date": day}))
         for call, query in asked:
-            for row in self._arrays("Orders", await self._private(call, query)):
+            for row in self._arrays("Orders", await self._private(call, query, hurry)):
                 if str(self._readable(mapped.client_id, row)) == str(number):
                     return self._readable_report(row)
         return None
@@ -226,11 +231,12 @@ class BitfinexGateway(VenueAsker):
         """Cancel one order; None where the venue has no such open order."""
         if not self._is_listed(intent.symbol):
             return None
-        report = await self.query(intent)
+        report = await self._look_up(intent, Hurry.EXIT)
         if report is None or report.status.is_terminal:
             return report if report is not None and report.filled else None
         try:
-            await self._private(self._exchange.privatePostAuthWOrderCancel, {"id": int(report.venue_order_id)})
+            native = {"id": int(report.venue_order_id)}
+            await self._private(self._exchange.privatePostAuthWOrderCancel, native, Hurry.EXIT)
         except OrderNotFoundError:
             return None
         # It is told as it was when the cancel arrived; what became of it has to be asked for.
@@ -329,7 +335,7 @@ class BitfinexGateway(VenueAsker):
             row, symbol=self._symbols.get(native, native), client_order_id=ours or f"cid:{number}"
         )
         if ours is not None:
-            self._note_day(ours, int(found[mapped.CREATED]))
+            self._note_day(ours, mapped.created_ms(row))
         return report
 
     def _readable_report(self, row: object) -> OrderReport:
@@ -348,15 +354,17 @@ class BitfinexGateway(VenueAsker):
 
     # -- one nonce after the other --------------------------------------------------------------------------------
 
-    async def _private(self, call: Callable[..., Awaitable[Any]], query: dict[str, Any]) -> Any:
+    async def _private(
+        self, call: Callable[..., Awaitable[Any]], query: dict[str, Any], hurry: Hurry = Hurry.QUESTION
+    ) -> Any:
         async def in_turn(asked: dict[str, Any]) -> Any:
-            return await self._in_turn(call, asked)
+            return await self._in_turn(call, asked, hurry)
 
         return await self._read(in_turn, query)
 
-    async def _in_turn(self, call: Callable[..., Awaitable[Any]], query: dict[str, Any]) -> Any:
+    async def _in_turn(self, call: Callable[..., Awaitable[Any]], query: dict[str, Any], hurry: Hurry) -> Any:
         """Make a private request; the next one waits until this one is answered, or must have reached the venue."""
-        async with self._turn:
+        async with self._turns.turn(hurry):
             task = asyncio.ensure_future(call(query))
             try:
                 await asyncio.wait({task}, timeout=_TURN_SECONDS)

@@ -24,6 +24,8 @@ _AMOUNT, _BASE_PRICE, _PROFIT = 2, 3, 6
 _LEDGER_TIME, _LEDGER_AMOUNT, _LEDGER_WORDS = 3, 5, 8
 _PAIR = re.compile(r"\(t?([A-Z0-9]+:[A-Z0-9]+)\)")
 _PRICE_DIGITS = 5
+# The end of the year 2100.
+_END_OF_TIME_MS = 4_133_980_800_000
 
 # What a status begins with; behind it stand price and amount, and what it was before.
 _STATUSES = (
@@ -55,6 +57,15 @@ def submitted(raw: object, *, number: int) -> list[Any]:
     if str(row[_CID]) != str(number):
         raise MalformedReportError("Order", f"cid {number}", row[_CID])
     return row
+
+
+def created_ms(raw: object) -> int:
+    """Return when the venue made an order, in ms of UTC."""
+    row = array("Order", raw, CREATED + 1)
+    made_ms = _integer("Order", row, CREATED)
+    if not 0 <= made_ms < _END_OF_TIME_MS:
+        raise MalformedReportError("Order", "time of this century", made_ms)
+    return made_ms
 
 
 def order_report(raw: object, *, symbol: str, client_order_id: str) -> OrderReport:

@@ -57,9 +57,8 @@ async def all_funding(
             found.update((one.transaction_id, one) for one in page)
             if len(rows) < PAGE:
                 break
-            # The next page begins with the moment at which this one was cut off.
-            last_ms = max((one.event_time_ms for one in page), default=end_ms)
-            from_ms = max(last_ms, from_ms + 1)
+            # The next page begins with the moment at which this one was cut off, whatever asset its rows are of.
+            from_ms = max(mapped.funding_payment(rows[-1], symbol="").event_time_ms, from_ms + 1)
     return sorted(found.values(), key=lambda one: (one.event_time_ms, one.transaction_id))
 
 

@@ -317,13 +317,16 @@ class Executor:
                 return await self._finish(trade)
 
     async def _place(self, trade: Trade, intent: OrderIntent) -> bool:
+        is_entry, key = intent.purpose is Purpose.ENTRY, trade.plan.trade_id
+        # Before anything else is asked of the venue: what is short is room for requests.
+        if is_entry and not self._may_send_entry(trade):
+            return False
         if intent.rests and not await self._dead_man.arm(intent.symbol):
             return False
         if intent.purpose is Purpose.EXIT:
-            if self._pauses.waits(trade.plan.trade_id, self._monotonic()):
+            if self._pauses.waits(key, self._monotonic()):
                 return False
             intent = replace(intent, arrival_price=self._prices.mid(intent.symbol))
-        is_entry, key = intent.purpose is Purpose.ENTRY, trade.plan.trade_id
         outcome = await self._submission.send(
             intent, is_wanted=lambda: not is_entry or self._may_send_entry(self.book.trades[key])
         )
@@ -339,7 +342,12 @@ class Executor:
         if order.intent.purpose is Purpose.ENTRY:
             self.door.note(order.intent.symbol, order.refusal)
         if order.intent.purpose is Purpose.EXIT and order.refusal == NOTHING_TO_REDUCE:
-            return await self._closing.believe_venue(key)
+            if not await self._closing.believe_venue(key):
+                return False
+            current = self.book.trades.get(key)
+            if current is None or current.open_quantity != trade.open_quantity:
+                return True
+            # It holds what we hold, and takes no exit for it: a refusal as any other.
         if order.intent.purpose is Purpose.EXIT and not order.never_existed:
             self._pauses.note_refusal(key, self._monotonic())
         await self._sleep(self._settings.poll_seconds)

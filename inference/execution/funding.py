@@ -83,6 +83,11 @@ class FundingAccount:
             self._forget_oldest()
         return True
 
+    def begin_anew(self) -> None:
+        """Let go of the venue's numbers and times, where it is another one from here on; what was received stays."""
+        self.newest_ms = 0
+        self._counted.clear()
+
     def read_from(self, began_ms: int) -> int:
         """Return from which venue time on payments have to be read, for an account that was traded since `began_ms`."""
         return max(began_ms, self.newest_ms - OVERLAP_MS)

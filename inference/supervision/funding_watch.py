@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from decimal import Decimal
 
 from feature_store.venue.errors import VenueError
@@ -92,5 +91,3 @@ class FundingWatch:
         finally:
             nap.cancel()
             told.cancel()
-            with suppress(asyncio.CancelledError):
-                await asyncio.gather(nap, told, return_exceptions=True)

@@ -40,7 +40,9 @@ class Again:
 
 def restore(digest: str | None = None, *, kept: Path = KEPT, ran: Path = RAN) -> frozenset[str]:
     """
-    Lay what the repository keeps beside what this machine has run, without touching that; return the keys laid.
+    Lay what the repository keeps beside what this machine has run, without touching that.
+
+    Return the keys of all outcomes that are the repository's, also those that were laid there before.
 
     Raises:
         BadInputError: The file holds something else than outcomes.
@@ -49,26 +51,39 @@ def restore(digest: str | None = None, *, kept: Path = KEPT, ran: Path = RAN) ->
     place = ran / digest
     laid = set()
     for outcome in read(kept / f"{digest}.jsonl"):
-        path = place / f"{outcome.trial.key}.json"
+        path, told = place / f"{outcome.trial.key}.json", msgspec.json.encode(outcome)
         if not path.exists():
             place.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(msgspec.json.encode(outcome))
+            path.write_bytes(told)
+        if path.read_bytes() == told:
             laid.add(outcome.trial.key)
     return frozenset(laid)
 
 
 def keep(digest: str | None = None, *, kept: Path = KEPT, ran: Path = RAN) -> tuple[Path, int]:
-    """Write all outcomes there are for the code as it is, and take those of other code away; return where, how many."""
+    """
+    Write all outcomes there are for the code as it is, and take those of other code away; return where, and how many.
+
+    Raises:
+        BadInputError: There are none; what is kept stays as it is.
+    """
     digest = digest or code_digest()
     path = kept / f"{digest}.jsonl"
     found = {outcome.trial.key: outcome for outcome in read(path)}
     for one in (ran / digest).glob("*.json"):
         outcome = msgspec.json.decode(one.read_bytes(), type=Outcome)
         found.setdefault(outcome.trial.key, outcome)
+    if not found:
+        raise BadInputError(
+            f"Nothing was run for the code as it is ({digest}): run `make prove-null-gate` or `make prove-power` first"
+        )
     kept.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_bytes(b"".join(msgspec.json.encode(found[key]) + b"\n" for key in sorted(found)))
+    part.rename(path)
     for other in kept.glob("*.jsonl"):
-        other.unlink()
-    path.write_bytes(b"".join(msgspec.json.encode(found[key]) + b"\n" for key in sorted(found)))
+        if other != path:
+            other.unlink()
     return path, len(found)
 
 
@@ -118,5 +133,8 @@ def same(one: Outcome, other: Outcome) -> bool:
 
 
 if __name__ == "__main__":
-    where, how_many = keep()
+    try:
+        where, how_many = keep()
+    except BadInputError as error:
+        raise SystemExit(str(error)) from None
     print(f"{how_many} outcomes kept in {where.relative_to(ROOT)}")

@@ -87,7 +87,9 @@ def test_nothing_unreadable_becomes_an_order_an_execution_or_a_position(value, p
     row[place] = value
     for read in (
         lambda raw: mapped.order_report(raw, symbol=BTC, client_order_id="x"),
+        mapped.created_ms,
         lambda raw: mapped.fill(raw, symbol=BTC, client_order_id="x"),
+        lambda raw: mapped.funding_payment(raw, symbols={}),
         lambda raw: mapped.venue_position(raw, symbol=BTC),
         lambda raw: mapped.submitted(raw, number=1),
         lambda raw: mapped.wallet(raw, kind="margin", currency="USTF0"),

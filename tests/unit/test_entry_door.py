@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from decimal import Decimal
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.domain.events import Noted
+from inference.domain.policy import EntryStyle
 from inference.execution.book import Book
 from inference.execution.entry_door import DENIED, NO_RATE_CAPACITY, EntryDoor
 from inference.execution.entry_holds import EntryHolds
+from inference.execution.executor import Executor
 from inference.execution.ledger import Ledger
 from inference.telemetry.story import _words
 from infra.prove.virtual import MemoryJournal
+from tests.worker_support import FEE, FakeClock, FakeGateway
+from tests.worker_support import MemoryJournal as StackJournal
+from tests.worker_values import make_approved
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 
@@ -90,3 +98,43 @@ def test_a_hold_is_named_exactly_while_it_lasts(refusals):
         holds.note(symbol, refusal, now)
         for one in (BTC, ETH):
             assert holds.blocks(one, now) is bool(holds.blocked_by(one, now))
+
+
+class CountingGateway(FakeGateway):
+    """A venue with a countdown that counts what it is asked for."""
+
+    has_countdown = True
+    countdowns = 0
+
+    async def set_countdown(self, symbol: str, seconds: float) -> None:
+        """Take a countdown."""
+        self.countdowns += bool(seconds)
+
+
+class RoomForOne(Room):
+    """Room that is gone as soon as somebody has been told that there is some."""
+
+    def __call__(self) -> str:
+        """Return what is lacking, from the second question on."""
+        lacks, self.lacks = self.lacks, self.lacks or "nothing is left"
+        return lacks
+
+
+async def test_without_room_a_resting_entry_costs_no_requests():
+    """What is short is room for requests: none is spent on winding up what guards an order that may not leave."""
+    clock, room = FakeClock(), RoomForOne()
+    gateway = CountingGateway(clock, marks={BTC: Decimal(50_000)})
+    executor = Executor(
+        gateway=gateway, journal=StackJournal(), book=Book(), now_ms=clock.now_ms, monotonic=clock.monotonic,
+        sleep=clock.sleep, taker_fee=FEE, entry_style=EntryStyle.POST_ONLY, no_capacity=room,
+    )  # fmt: skip
+    await clock.drive(executor.start())
+    assert not await clock.drive(executor.enter(make_approved(BTC), candle_close_ms=clock.now_ms()))
+    running = asyncio.ensure_future(executor.run())
+    await clock.drive(clock.sleep(20))
+
+    assert gateway.countdowns == 0
+    assert gateway.submitted == []
+    assert executor.door.denied == {NO_RATE_CAPACITY: 1}
+    await clock.drive(executor.stop())
+    await clock.drive(running)

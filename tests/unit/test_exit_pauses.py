@@ -136,6 +136,24 @@ async def test_the_first_refusals_are_answered_at_once(clock, gateway):
     assert clock.seconds - began <= 3.0
 
 
+async def test_a_venue_that_says_there_is_nothing_to_reduce_and_holds_it_all_is_asked_less_and_less(clock, gateway):
+    """A reading that lags, or other orders that rest: the position and its stop stand, and no exits are poured out."""
+    executor = make_executor(gateway, MemoryJournal(), exit_pause_seconds=LONGEST)
+    await clock.drive(executor.start())
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+    gateway.refusals[Purpose.EXIT] = [-2022] * 1_000
+    running = asyncio.ensure_future(executor.run())
+    await clock.drive(executor.request_exit(BTC, ExitReason.TIME_BARRIER))
+    await clock.drive(clock.sleep(600), limit_seconds=700)
+
+    assert QUICK_TRIES < exits(gateway) <= QUICK_TRIES + 10 + 600 / (LONGEST / 2)
+    assert gateway.unprotected() == []
+    gateway.refusals.clear()
+    while executor.book.positions():
+        await clock.drive(clock.sleep(0.1))
+    await stopped(clock, executor, running)
+
+
 @given(st.integers(0, 10**6), st.floats(0, 1), st.floats(0.1, 1e4))
 def test_a_pause_is_bounded_and_never_shorter_than_half_of_the_one_without_chance(refusals, chance, longest):
     """Whatever chance says, no pause is above its bound, and none before the quick tries are over."""

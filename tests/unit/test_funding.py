@@ -146,6 +146,93 @@ async def test_what_was_paid_before_this_account_was_traded_is_none_of_ours():
     assert desk.watch.total == D("-0.50")
 
 
+@pytest.mark.parametrize(
+    ("place", "at_ms"),
+    [(("binanceusdm", "live"), BEGAN_MS + 2 * HOUR_MS), (("sandbox", "sandbox"), BEGAN_MS - 96 * HOUR_MS)],
+    ids=["another venue", "time set back"],
+)
+async def test_another_venue_or_time_has_payments_of_its_own(place, at_ms):
+    """The numbers and dates of earlier lives elsewhere keep none of them out, and what was received stays counted."""
+    past = Past(Book())
+    journal = MemoryJournal()
+    journal.record(started("sandbox", "sandbox"), timestamp_ms=BEGAN_MS)
+    journal.record(funding_event(payment(1)), timestamp_ms=BEGAN_MS + HOUR_MS)
+    for entry in journal.entries:
+        past.visit(entry)
+    fresh = payment(1, D("0.5"), at_ms + HOUR_MS)
+
+    async def read(since_ms: int) -> list[FundingPayment]:
+        assert since_ms <= fresh.event_time_ms
+        return [fresh]
+
+    began_ms = past.funding_since(place, at_ms)
+    watch = FundingWatch(past.funding, read=read, note=lambda *_: None, began_ms=began_ms)
+    assert began_ms == at_ms
+    assert await watch.look() == 1
+    assert watch.total == QUARTER + fresh.amount
+
+
+def test_the_same_place_goes_on():
+    """A restart of the same worker keeps what it has counted."""
+    past = Past(Book())
+    journal = MemoryJournal()
+    journal.record(started("sandbox", "sandbox"), timestamp_ms=BEGAN_MS)
+    journal.record(funding_event(payment(1)), timestamp_ms=BEGAN_MS + HOUR_MS)
+    for entry in journal.entries:
+        past.visit(entry)
+    assert past.funding_since(("sandbox", "sandbox"), BEGAN_MS + HOUR_MS) == BEGAN_MS
+    assert not past.funding.count(payment(1))
+
+
+async def test_a_watch_that_is_told_to_end_ends():
+    """Whenever the cancellation comes after it was woken: one that it swallowed would keep the worker from ending."""
+    for turns in range(8):
+        watch = FundingWatch(FundingAccount(), read=nothing, note=lambda *_: None, began_ms=0, sleep=forever)
+        running = asyncio.create_task(watch.run())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        watch.wake()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        async with asyncio.timeout(1):
+            await asyncio.gather(running, return_exceptions=True)
+        assert running.cancelled()
+
+
+async def test_a_page_of_other_assets_hides_none_of_ours():
+    """What an account holds beside is read past: the page after it is asked for."""
+    others = [row(number, BEGAN_MS + number, asset="USDC") for number in range(PAGE)]
+    ours = [row(PAGE + number, BEGAN_MS + PAGE + number) for number in range(5)]
+
+    async def read(query: dict) -> list[dict]:
+        found = [one for one in others + ours if query["startTime"] <= one["time"] <= query["endTime"]]
+        return found[:PAGE]
+
+    found = await all_funding(read, lambda _: SYMBOL, asset="USDT", since_ms=BEGAN_MS, now_ms=BEGAN_MS + HOUR_MS)
+    assert [one.transaction_id for one in found] == [one["tranId"] for one in ours]
+
+
+def started(venue: str, mode: str) -> Noted:
+    """Return what a worker writes when it starts."""
+    return Noted(event_type="health.started", detail={"venue": venue, "mode": mode})
+
+
+def row(number: int, time_ms: int, *, asset: str = "USDT") -> dict[str, object]:
+    """Return a row of the venue's list."""
+    return {"tranId": str(number), "symbol": "BTCUSDT", "income": "0.1", "asset": asset, "time": time_ms}
+
+
+async def nothing(_since_ms: int) -> list[FundingPayment]:
+    """Read an empty list."""
+    return []
+
+
+async def forever(_seconds: float) -> None:
+    """Sleep until cancelled."""
+    await asyncio.Event().wait()
+
+
 def test_what_is_remembered_is_bounded():
     """A year of hourly payments leaves the numbers of two days."""
     account = FundingAccount()

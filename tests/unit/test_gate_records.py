@@ -37,6 +37,23 @@ def test_what_was_run_is_kept_and_found_again_on_another_machine(tmp_path):
     assert sorted(found, key=lambda one: one.trial.seed) == [outcome(1), outcome(2, promoted=True)]
 
 
+def test_what_was_laid_before_is_still_the_repositorys(tmp_path):
+    """A second proof in the same folder runs some of them again as the first did."""
+    ran(tmp_path / "here", "aa", outcome(1), outcome(2))
+    keep("aa", kept=tmp_path / "kept", ran=tmp_path / "here")
+    first = restore("aa", kept=tmp_path / "kept", ran=tmp_path / "there")
+    assert restore("aa", kept=tmp_path / "kept", ran=tmp_path / "there") == first != frozenset()
+
+
+def test_nothing_to_keep_takes_nothing_away(tmp_path):
+    """Where nothing was run for the code as it is, hours of outcomes stay, and what to do is said."""
+    ran(tmp_path / "here", "aa", outcome(1))
+    path, _ = keep("aa", kept=tmp_path / "kept", ran=tmp_path / "here")
+    with pytest.raises(BadInputError, match="prove-null-gate"):
+        keep("bb", kept=tmp_path / "kept", ran=tmp_path / "here")
+    assert len(read(path)) == 1
+
+
 def test_outcomes_of_other_code_do_not_count(tmp_path):
     """Another digest restores nothing, and keeping takes what is out of date away."""
     ran(tmp_path / "here", "aa", outcome(1))

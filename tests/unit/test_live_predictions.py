@@ -44,9 +44,15 @@ def test_what_was_said_is_read(tmp_path, direction, probability, rising):
     assert found["A/USDT:USDT", 600_000] == pytest.approx((0.002, rising))
 
 
-def _found(event: str, model: str = f"{VERSION}:{DIGEST[:12]}") -> Noted:
+def _found(event: str, model: str = f"{VERSION}:{DIGEST[:12]}", *, due_ms: int = 2_000) -> Noted:
     figures = {"measure": "brier", "outcomes": "70", "right": "0.48", "brier": "0.29", "base_brier": "0.25"}
+    if event == "model.opinions_matured":
+        figures |= {"said_ms": "1000", "due_ms": str(due_ms), "stated": "0.5", "rose": "0.5"}
     return Noted(event_type=event, detail={"model_version": model, **figures, "evidence": "131.0", "limit": "100"})
+
+
+def _started(venue: str) -> Noted:
+    return Noted(event_type="health.started", detail={"venue": venue, "mode": venue})
 
 
 @pytest.mark.parametrize(
@@ -61,6 +67,21 @@ def _found(event: str, model: str = f"{VERSION}:{DIGEST[:12]}") -> Noted:
         pytest.param(
             [_found("model.quality_found_poor"), _found("model.quality_recovered", "2:bbbbbbbbbbbb")],
             True, False, id="another-has-recovered",
+        ),
+        pytest.param(
+            [_started("sandbox"), _found("model.quality_found_poor"), _started("sandbox"),
+             _found("model.opinions_matured")],
+            True, False, id="restarted",
+        ),
+        pytest.param(
+            [_started("sandbox"), _found("model.quality_found_poor"), _started("live"),
+             _found("model.opinions_matured")],
+            False, False, id="found-poor-elsewhere",
+        ),
+        pytest.param(
+            [_found("model.opinions_matured", due_ms=9_000), _found("model.quality_found_poor"),
+             _found("model.opinions_matured", due_ms=3_000)],
+            False, False, id="time-set-back",
         ),
     ],
 )  # fmt: skip
