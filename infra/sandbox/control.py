@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 VERSION = "1"
 SANDBOX: web.AppKey[Sandbox] = web.AppKey("sandbox")
+# What an operation that cannot be done ends with; a FaultError is one. The venue's time goes on all the same.
+_FAILURES = (ValueError, TypeError, LookupError, ArithmeticError)
 
 
 def status(sandbox: Sandbox) -> dict[str, Any]:
@@ -104,7 +106,7 @@ async def handle_ctl(request: web.Request) -> web.Response:
         return json_response({"error": f"Expected a JSON object with 'op': {error}"}, status=400)
     try:
         return json_response(await perform(sandbox, body))
-    except (FaultError, ValueError, TypeError) as error:
+    except _FAILURES as error:
         return json_response({"error": str(error)}, status=400)
 
 
@@ -138,14 +140,21 @@ async def follow_script(sandbox: Sandbox) -> None:
         before = len(sandbox.faults.rules)
         try:
             await perform(sandbox, body)
-        except FaultError as error:
-            sys.stderr.write(f"A step of the fault script failed: {error}\n")
+        except _FAILURES as error:
+            _tell_failed("A step", error)
             continue
         if step.lasts is not None:
             for undo in disturbing.undoing(sandbox, body, before):
                 sandbox.script.undo_later(monotonic + step.lasts, undo)
     for undo in sandbox.script.ended(monotonic):
-        undo.perform()
+        try:
+            undo.perform()
+        except _FAILURES as error:
+            _tell_failed("The end of a step", error)
+
+
+def _tell_failed(what: str, error: Exception) -> None:
+    sys.stderr.write(f"{what} of the fault script failed: {type(error).__name__}: {error}\n")
 
 
 def _log(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def push(sandbox: Sandbox, body: Answer) -> Answer:
         raise FaultError(f"'to' expects all, market or user, was '{to[:40]}'")
     if len(frame) > LONGEST_FRAME:
         raise FaultError(f"A frame holds at most {LONGEST_FRAME} characters, was {len(frame)}")
-    found = [one for one in sandbox.hub.connections if to == "all" or (one.listen_key is not None) == (to == "user")]
+    # A channel of a socket reads events; a frame as it is goes to the socket itself.
+    found = [one for one in sandbox.hub.sockets() if to == "all" or (one.listen_key is not None) == (to == "user")]
     for connection in found:
         connection.push(frame)
     return {"pushed": len(found)}

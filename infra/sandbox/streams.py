@@ -32,6 +32,11 @@ class Connection:
     # The frame that waits to be overtaken by the next one.
     held: str | None = None
 
+    @property
+    def carrier(self) -> Connection:
+        """The socket's own connection: this one, unless it is one of several channels of a socket."""
+        return self
+
     def push(self, frame: str) -> None:
         """Queue a frame; a client that reads too slowly is cut off."""
         try:
@@ -59,6 +64,10 @@ class Hub:
         # Events come twice; each second one overtakes the one before.
         self.doubles = False
         self.reverses = False
+
+    def sockets(self) -> set[Connection]:
+        """Return the sockets that are open, each once, however many channels it carries."""
+        return {one.carrier for one in self.connections}
 
     def add(self, connection: Connection, streams: Iterable[str] = ()) -> None:
         """Take in a connection."""

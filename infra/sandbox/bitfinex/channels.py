@@ -42,6 +42,11 @@ class Channel(Connection):
     with_checksum: bool = False
     told_at: float = field(default_factory=wall.monotonic)
 
+    @property
+    def carrier(self) -> Connection:
+        """The connection of the client, which carries this channel beside others."""
+        return self.client
+
     def begin(self, now_ms: int) -> None:
         """Send what a client starts from."""
         raise NotImplementedError

@@ -1,0 +1,108 @@
+"""The Bitfinex front under faults: raw frames, freezes, lost answers and bodies that no client would send."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from infra.prove.desk import API_KEY, API_SECRET
+from infra.prove.fault_story import until
+from infra.prove.own_venue import own_venue
+from infra.sandbox.bitfinex.signing import signature
+from infra.sandbox.script import Undo
+
+BTC, ETH = "tBTCF0:USTF0", "tETHF0:USTF0"
+SUBMIT = "/v2/auth/w/order/submit"
+
+
+@pytest.fixture
+async def venue():
+    """Return a running venue."""
+    async with own_venue() as found:
+        yield found
+
+
+@pytest.fixture
+async def session():
+    """Return a client of HTTP."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(20)) as found:
+        yield found
+
+
+class Client:
+    """Signs requests, each with a nonce that is larger than the one before."""
+
+    def __init__(self, session, url):
+        self.session, self.url, self.nonce = session, url, 0
+
+    async def ask(self, path, body):
+        """Make a signed request; return the answer's status, headers and content."""
+        self.nonce += 1
+        text = body if isinstance(body, str) else json.dumps(body)
+        headers = {"bfx-nonce": str(self.nonce), "bfx-apikey": API_KEY}
+        headers["bfx-signature"] = signature(API_SECRET, f"/api{path}{self.nonce}{text}")
+        async with self.session.post(f"{self.url}/bitfinex{path}", data=text, headers=headers) as answer:
+            return answer.status, answer.headers, await answer.json()
+
+    async def buy(self, **more):
+        """Send a market order."""
+        return await self.ask(SUBMIT, {"type": "MARKET", "symbol": BTC, "amount": "0.01"} | more)
+
+
+@pytest.fixture
+def client(venue, session):
+    """Return one that signs."""
+    return Client(session, venue.url)
+
+
+@asynccontextmanager
+async def followed(venue, session, *channels):
+    """Open a socket with a channel for each pair of kind and contract."""
+    async with session.ws_connect(f"{venue.url}/bitfinex/ws/2") as socket:
+        assert (await socket.receive_json(timeout=10))["event"] == "info"
+        for kind, symbol in channels:
+            await socket.send_json({"event": "subscribe", "channel": kind, "symbol": symbol})
+            await heard(socket, lambda one: isinstance(one, dict) and one["event"] == "subscribed")
+        yield socket
+
+
+async def heard(socket, wanted):
+    """Return the first message of a socket that is wanted."""
+    async with asyncio.timeout(20):
+        while not wanted(found := json.loads(await socket.receive_str())):
+            pass
+    return found
+
+
+@pytest.mark.parametrize("frame", ["{broken", '{"e":1}', "[]"])
+async def test_a_raw_frame_comes_once_and_as_it_is(venue, session, frame):
+    """A socket with two channels gets the very frame, and the control plane answers how many sockets did."""
+    async with followed(venue, session, ("ticker", BTC), ("trades", ETH)) as socket:
+        async with session.post(f"{venue.url}/sandbox/ctl", json={"op": "push", "frame": frame}) as answer:
+            assert (answer.status, await answer.json()) == (200, {"ok": True, "pushed": 1})
+        async with asyncio.timeout(20):
+            while await socket.receive_str() != frame:
+                pass
+
+
+async def test_a_step_that_fails_in_any_way_is_told_and_time_goes_on(venue, session, capsys):
+    """A step that breaks is a line on stderr; the step after it is done, and what it froze thaws."""
+    sandbox = venue.sandbox
+    async with followed(venue, session, ("ticker", BTC)):
+        steps = [
+            {"after": 0, "op": "key_life", "minutes": "x"},
+            {"after": 0, "op": "push", "frame": "{broken"},
+            {"after": 0, "op": "push", "to": ["nobody"]},
+            {"after": 0.1, "op": "skew", "ms": 5, "for": 0.1},
+        ]
+        sandbox.script.undo_later(0.0, Undo(lambda: {}["gone"]))
+        await venue.do(op="script", steps=steps)
+        assert await until(lambda: sandbox.clock.skew_ms == 5, 10.0) is not None
+        assert await until(lambda: sandbox.clock.skew_ms == 0, 10.0) is not None
+    told = capsys.readouterr().err
+    assert told.count("A step of the fault script failed: FaultError") == 2
+    assert "The end of a step of the fault script failed: KeyError" in told
