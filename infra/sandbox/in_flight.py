@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from feature_store import clock as wall
 from infra.sandbox.admitting import admit
 from infra.sandbox.answers import WholeAnswer, answer
 from infra.sandbox.arrivals import Arrival, Reply, latency_ms
@@ -20,12 +17,11 @@ from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.handlers.call import Call
 from infra.sandbox.protocol.params import Params
 from infra.sandbox.routes import ROUTES
+from infra.sandbox.sending import carried, send
 from infra.sandbox.venue import Venue
 
 if TYPE_CHECKING:
     from infra.sandbox.server import Sandbox
-
-_SHORTEST_S = 0.001
 
 
 def carry_out(venue: Venue, arrival: Arrival) -> Reply:
@@ -52,11 +48,13 @@ def delay_ms(sandbox: Sandbox, request: web.Request) -> int:
 
 async def respond(sandbox: Sandbox, request: web.Request, body: str) -> web.Response | WholeAnswer:
     """Answer a request once it has reached the engine; most do at once."""
-    if not delay_ms(sandbox, request):
+    late_ms = delay_ms(sandbox, request)
+    if not late_ms:
         return sandbox.respond(request, body)
     headers = sandbox.headers(request)
     try:
-        reply = await _carried(sandbox, request, body)
+        values = _admitted(sandbox, request, body)
+        reply = await carried(sandbox, request.method, request.path, values, delay_ms=late_ms)
     except VenueError as refusal:
         reply = Reply(refusal.status, {"code": refusal.code, "msg": refusal.message})
     return answer(request, reply.data, status=reply.status, headers=headers)
@@ -64,55 +62,13 @@ async def respond(sandbox: Sandbox, request: web.Request, body: str) -> web.Resp
 
 def execute_unheard(sandbox: Sandbox, request: web.Request, body: str) -> None:
     """Let a request reach the engine that nobody waits for any more."""
-    if not delay_ms(sandbox, request):
+    late_ms = delay_ms(sandbox, request)
+    if not late_ms:
         sandbox.respond(request, body)
         return
     with suppress(VenueError):
-        _send(sandbox, request, body)
+        send(sandbox, request.method, request.path, _admitted(sandbox, request, body), delay_ms=late_ms)
 
 
-async def _carried(sandbox: Sandbox, request: web.Request, body: str) -> Reply:
-    coming: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-
-    def answered(reply: Reply) -> None:
-        if not coming.done():
-            coming.set_result(reply)
-
-    _send(sandbox, request, body, answered=answered)
-    return await coming
-
-
-def _send(
-    sandbox: Sandbox, request: web.Request, body: str, *, answered: Callable[[Reply], None] = lambda _: None
-) -> None:
-    params = admit(sandbox.credentials, sandbox.clock, request, body, ROUTES[request.method, request.path])
-    loop = asyncio.get_running_loop()
-    due_ms = sandbox.advance() + delay_ms(sandbox, request)
-    end_ms = sandbox.venue.market.end_ms
-    if end_ms is not None:
-        # Where a recording ends, time does; what would arrive later finds the market closed.
-        due_ms = min(due_ms, end_ms)
-    arrived = False
-
-    def told(reply: Reply) -> None:
-        nonlocal arrived
-        arrived = True
-        answered(reply)
-
-    sandbox.venue.arrivals.send(
-        request.method, request.path, params.values, due_ms=due_ms,
-        legacy_conditionals=sandbox.legacy_conditionals, answered=told,
-    )  # fmt: skip
-
-    def arrive() -> None:
-        # Time moves on with each tick; a request may arrive between two of them.
-        sandbox.advance()
-        wait_on()
-
-    def wait_on() -> None:
-        # A loop may call a little too early; time that stands still is waited for by the ticks.
-        if not arrived and sandbox.clock.held_since is None:
-            seconds = sandbox.clock.seconds_until(due_ms + 1, wall.monotonic())
-            loop.call_later(max(seconds, _SHORTEST_S), arrive)
-
-    wait_on()
+def _admitted(sandbox: Sandbox, request: web.Request, body: str) -> dict[str, str]:
+    return admit(sandbox.credentials, sandbox.clock, request, body, ROUTES[request.method, request.path]).values

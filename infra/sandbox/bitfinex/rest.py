@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from email.utils import formatdate
 from functools import partial
@@ -21,6 +20,7 @@ from infra.sandbox.bitfinex.signing import Doorkeeper
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.failing import fail
 from infra.sandbox.faults import Fault
+from infra.sandbox.sending import carried
 from infra.sandbox.venue import Venue
 
 if TYPE_CHECKING:
@@ -121,19 +121,7 @@ class Rest:
             self._admit(request, body)
         except Refusal as refusal:
             return _response(refusal.status, refusal.body())
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Reply] = loop.create_future()
-
-        def answered(reply: Reply) -> None:
-            if not answer.done():
-                answer.set_result(reply)
-
-        due_ms, end_ms = sandbox.advance() + delay_ms, sandbox.venue.market.end_ms
-        due_ms = due_ms if end_ms is None else min(due_ms, end_ms)
-        sandbox.venue.arrivals.send(request.method, request.path, {"body": body}, due_ms=due_ms, answered=answered)
-        # Time moves on with each tick; a request may arrive between two of them.
-        loop.call_later(sandbox.clock.seconds_until(due_ms + 1, wall.monotonic()), sandbox.advance)
-        reply = await answer
+        reply = await carried(sandbox, request.method, request.path, {"body": body}, delay_ms=delay_ms)
         return _response(reply.status, reply.data)
 
 
