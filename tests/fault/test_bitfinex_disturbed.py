@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 import pytest
@@ -46,7 +47,10 @@ class Client:
         headers = {"bfx-nonce": str(self.nonce), "bfx-apikey": API_KEY}
         headers["bfx-signature"] = signature(API_SECRET, f"/api{path}{self.nonce}{text}")
         async with self.session.post(f"{self.url}/bitfinex{path}", data=text, headers=headers) as answer:
-            return answer.status, answer.headers, await answer.json()
+            text = await answer.text()
+            with suppress(json.JSONDecodeError):
+                text = json.loads(text)
+            return answer.status, answer.headers, text
 
     async def buy(self, **more):
         """Send a market order."""
@@ -106,3 +110,22 @@ async def test_a_step_that_fails_in_any_way_is_told_and_time_goes_on(venue, sess
     told = capsys.readouterr().err
     assert told.count("A step of the fault script failed: FaultError") == 2
     assert "The end of a step of the fault script failed: KeyError" in told
+
+
+async def test_every_answer_is_dated_by_the_venue(venue, client):
+    """A faulted answer, 429, half an answer and a refusal tell the venue's time; a fault may bring another."""
+    answers = []
+    fault = {"op": "fault", "path": SUBMIT, "method": "POST", "times": 1}
+    for action in ({"status": 503}, {"action": "delay", "secs": 0.0}, {"action": "exec_then_truncate"}):
+        await venue.do(**fault, **action)
+        answers.append(await client.buy(type="NONE" if "secs" in action else "MARKET"))
+    await venue.do(op="hold", secs=60)
+    answers.append(await client.buy())
+    await venue.do(op="hold", on=False)
+
+    assert [status for status, _, _ in answers] == [503, 500, 200, 429]
+    for _, headers, _ in answers:
+        told_ms = parsedate_to_datetime(headers["Date"]).timestamp() * 1000
+        assert abs(venue.sandbox.now_ms() - told_ms) < 60_000
+    await venue.do(**fault, status=503, headers={"Date": "Thu, 01 Jan 1970 00:00:00 GMT"})
+    assert (await client.buy())[1]["Date"] == "Thu, 01 Jan 1970 00:00:00 GMT"

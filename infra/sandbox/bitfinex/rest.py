@@ -39,6 +39,12 @@ class Rest:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, or fail it as the fault plan says."""
+        response = await self._met(request)
+        # The venue tells its time in no other way, so whatever it answers is dated; a fault may bring a date of its own.
+        response.headers.setdefault("Date", formatdate(self._told_ms() / 1000, usegmt=True))
+        return response
+
+    async def _met(self, request: web.Request) -> web.StreamResponse:
         sandbox, path = self._sandbox, request.path.removeprefix(PREFIX)
         sandbox.requests += 1
         if path != "/v2/platform/status":
@@ -59,8 +65,6 @@ class Rest:
                 request, _worded(fault), execute=partial(self._executed, request, body), execute_unheard=unheard
             )
         response = await self._executed(request, body)
-        # The venue tells its time in no other way.
-        response.headers["Date"] = formatdate(self._told_ms() / 1000, usegmt=True)
         sandbox.faults.note({**entry, "status": response.status})
         return response
 
