@@ -129,3 +129,27 @@ async def test_every_answer_is_dated_by_the_venue(venue, client):
         assert abs(venue.sandbox.now_ms() - told_ms) < 60_000
     await venue.do(**fault, status=503, headers={"Date": "Thu, 01 Jan 1970 00:00:00 GMT"})
     assert (await client.buy())[1]["Date"] == "Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+@pytest.mark.parametrize("action", ["exec_then_status", "exec_then_drop", "delay", "late_exec"])
+async def test_an_order_that_fails_takes_as_long_to_the_engine_as_any_other(venue, client, action):
+    """Where latency is configured, an order that is executed and whose answer is spoilt arrives no sooner for that."""
+    await venue.do(op="rules", insert_ms=300)
+    await venue.do(op="fault", path=SUBMIT, method="POST", action=action, secs=0.0)
+    orders, sent_ms = venue.sandbox.venue.exchange.state.orders, venue.sandbox.now_ms()
+    with suppress(aiohttp.ServerDisconnectedError):
+        await client.buy(cid=7)
+    assert await until(lambda: bool(orders), 20.0) is not None
+
+    assert [(one.client_order_id, one.status) for one in orders.values()] == [("7", "FILLED")]
+    assert next(iter(orders.values())).created_ms >= sent_ms + 300
+
+
+async def test_what_is_refused_at_the_door_is_not_executed_unheard(venue, client):
+    """A late order that is signed wrongly reaches nothing."""
+    await venue.do(op="rules", insert_ms=1)
+    await venue.do(op="fault", path=SUBMIT, method="POST", action="late_exec", secs=0.0, times=1)
+    client.nonce = -1
+    assert (await client.buy())[0] == 503
+    assert (await client.buy())[0] == 200
+    assert len(venue.sandbox.venue.exchange.state.orders) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from email.utils import formatdate
 from functools import partial
@@ -20,7 +21,7 @@ from infra.sandbox.bitfinex.signing import Doorkeeper
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.failing import fail
 from infra.sandbox.faults import Fault
-from infra.sandbox.sending import carried
+from infra.sandbox.sending import carried, send
 from infra.sandbox.venue import Venue
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Rest:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request, or fail it as the fault plan says."""
         response = await self._met(request)
-        # The venue tells its time in no other way, so whatever it answers is dated; a fault may bring a date of its own.
+        # The venue tells its time in no other way, so every answer is dated; a fault may bring a date of its own.
         response.headers.setdefault("Date", formatdate(self._told_ms() / 1000, usegmt=True))
         return response
 
@@ -60,7 +61,7 @@ class Rest:
         fault = sandbox.faults.pick(request.method, request.path, reduces=_reduces(body))
         if fault is not None:
             sandbox.faults.note({**entry, "fault": fault.action})
-            unheard = partial(self._respond, request, body)
+            unheard = partial(self._execute_unheard, request, body)
             return await fail(
                 request, _worded(fault), execute=partial(self._executed, request, body), execute_unheard=unheard
             )
@@ -77,6 +78,16 @@ class Rest:
     async def _executed(self, request: web.Request, body: str) -> web.Response:
         delay_ms = self._latency_ms(request.path.removeprefix(PREFIX))
         return await self._later(request, body, delay_ms) if delay_ms else self._respond(request, body)
+
+    def _execute_unheard(self, request: web.Request, body: str) -> None:
+        """Let a request reach the engine that nobody waits for any more."""
+        delay_ms = self._latency_ms(request.path.removeprefix(PREFIX))
+        if not delay_ms:
+            self._respond(request, body)
+            return
+        with suppress(Refusal):
+            self._admit(request, body)
+            send(self._sandbox, request.method, request.path, {"body": body}, delay_ms=delay_ms)
 
     def _latency_ms(self, path: str) -> int:
         rules = self._sandbox.venue.exchange.state.rules
