@@ -14,6 +14,7 @@ from infra.prove.desk import API_KEY, API_SECRET
 from infra.prove.fault_story import until
 from infra.prove.own_venue import own_venue
 from infra.sandbox.bitfinex.signing import signature
+from infra.sandbox.order_rules import changed
 from infra.sandbox.script import Undo
 
 BTC, ETH = "tBTCF0:USTF0", "tETHF0:USTF0"
@@ -153,3 +154,54 @@ async def test_what_is_refused_at_the_door_is_not_executed_unheard(venue, client
     assert (await client.buy())[0] == 503
     assert (await client.buy())[0] == 200
     assert len(venue.sandbox.venue.exchange.state.orders) == 1
+
+
+HUGE = "9" * 5_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"type": ["x"]}, {"type": {}}, {"type": None}, {"price": "1e-99999999", "type": "LIMIT"},
+        {"price": "1e99999999", "type": "LIMIT"}, {"price": "NaN", "type": "STOP"}, {"amount": "1e-99999999"},
+        {"amount": "0e-99999999"}, {"amount": []}, {"symbol": ["x"]}, {"symbol": {}}, {"flags": {}}, {"cid": [1]},
+        {"lev": "x"}, {"flags": HUGE}, {"amount": HUGE}, {"tif": {}},
+        f'{{"type": "MARKET", "symbol": "{BTC}", "amount": {HUGE}}}', "[" * 100_000, '{"amount":' * 100_000, "null",
+        "3", '"x"', "{", "\U0001f600",
+    ],
+    ids=range(25),
+)  # fmt: skip
+@pytest.mark.parametrize("insert_ms", [0, 1])
+async def test_an_order_that_cannot_be_read_is_refused_in_bitfinex_words(venue, client, body, insert_ms):
+    """An array of error, number and words, whether it takes time to the engine or not, and no order comes of it."""
+    await venue.do(op="rules", insert_ms=insert_ms)
+    if isinstance(body, str):
+        status, _, said = await client.ask(SUBMIT, body)
+    else:
+        status, _, said = await client.buy(**body)
+    assert status == 500
+    assert (said[0], type(said[1]), type(said[2])) == ("error", int, str)
+    assert said[1] != 10_000
+    assert not venue.sandbox.venue.exchange.state.orders
+
+
+@pytest.mark.parametrize(
+    "second", [[["on"], {}], [{}, {}], ["on", []], ["on"], [None, {}], "on", {}, None, ["nothing", {}], [["on", {}]]]
+)
+async def test_several_operations_of_which_one_is_none_do_nothing(venue, client, second):
+    """The refusal names the parameter, and the operation before it was not done either."""
+    first = ["on", {"type": "MARKET", "symbol": BTC, "amount": "0.01"}]
+    status, _, said = await client.ask("/v2/auth/w/order/multi", {"ops": [first, second]})
+
+    assert (status, said) == (500, ["error", 10_020, "ops: invalid"])
+    assert not venue.sandbox.venue.exchange.state.orders
+
+
+async def test_a_defect_of_the_venue_is_answered_in_its_words(venue, client, capsys):
+    """Whatever breaks behind a request is 10000, at once or under way, and stderr shows where it broke."""
+    exchange = venue.sandbox.venue.exchange
+    exchange.state.leverage = None
+    for insert_ms in (0, 1):
+        exchange.state.rules = changed(exchange.state.rules, {"insert_ms": insert_ms})
+        assert (await client.buy())[::2] == (500, ["error", 10_000, "unknown error"])
+    assert "AttributeError" in capsys.readouterr().err

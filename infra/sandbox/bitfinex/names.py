@@ -76,8 +76,10 @@ def cut_price(price: Decimal, instrument: Instrument) -> Decimal:
     """Return a price as the venue takes it: digits beyond the fifth are cut, and so is what is finer than the tick."""
     if price <= 0:
         raise Refusal(10_001, "Invalid price.")
-    finest = Decimal(1).scaleb(price.adjusted() - PRICE_DIGITS + 1)
-    return price.quantize(max(finest, instrument.tick), rounding=ROUND_DOWN).quantize(instrument.tick)
+    # Below the tick no digit matters, however many zeros stand before it.
+    place = max(price.adjusted() - PRICE_DIGITS + 1, instrument.tick.adjusted())
+    finest = max(Decimal(1).scaleb(place), instrument.tick)
+    return price.quantize(finest, rounding=ROUND_DOWN).quantize(instrument.tick)
 
 
 def cut_amount(amount: Decimal, instrument: Instrument) -> Decimal:

@@ -74,11 +74,13 @@ def many(call: Call) -> Row:
     if not isinstance(operations, list) or not 1 <= len(operations) <= MAX_OPERATIONS:
         raise invalid("ops")
     handlers = {"on": submit, "ou": update, "oc": cancel, "oc_multi": cancel_many}
-    answers = []
+    # All are looked at before the first is done, so that a refusal means that nothing was.
     for one in operations:
-        if not isinstance(one, list) or len(one) != 2 or one[0] not in handlers or not isinstance(one[1], dict):
+        if not isinstance(one, list) or len(one) != 2 or not isinstance(one[0], str) or not isinstance(one[1], dict):
             raise invalid("ops")
-        answers.append(_answered(handlers[one[0]], replace(call, body=one[1]), kind=str(one[0])))
+        if one[0] not in handlers:
+            raise invalid("ops")
+    answers = [_answered(handlers[kind], replace(call, body=body), kind=kind) for kind, body in operations]
     return notification("ox_multi", call.now_ms, answers, f"Submitting {len(answers)} order operations.")
 
 
@@ -110,7 +112,7 @@ def _new(call: Call) -> Row:
     kind = call.body.get("type")
     if isinstance(kind, str) and kind.startswith("EXCHANGE "):
         raise Refusal(GENERIC, "Invalid order: EXCHANGE types are for spot, and this venue trades derivatives only")
-    if kind not in _PLAIN and kind not in _STOPS:
+    if not isinstance(kind, str) or (kind not in _PLAIN and kind not in _STOPS):
         raise invalid("type")
     if call.body.get("tif") is not None or call.body.get("price_trailing") is not None:
         raise Refusal(GENERIC, "Invalid order: this venue takes neither tif nor price_trailing")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from contextlib import suppress
 from dataclasses import replace
 from email.utils import formatdate
@@ -102,6 +103,9 @@ class Rest:
             return _response(200, self._answer(route, place, values))
         except Refusal as refusal:
             return _response(refusal.status, refusal.body())
+        except Exception:  # noqa: BLE001 - a defect in one answer is an answer of the venue too
+            traceback.print_exc()
+            return _response(500, _BROKEN)
 
     def _answer(self, route: Route, place: tuple[str, ...], values: dict[str, Any]) -> Any:
         sandbox = self._sandbox
@@ -152,13 +156,16 @@ def carry_out(venue: Venue, arrival: Arrival) -> Reply:
         refusal = from_engine(error)
     except Refusal as error:
         refusal = error
+    except Exception:  # noqa: BLE001 - a defect in one answer may not stop the venue's time
+        traceback.print_exc()
+        return Reply(500, _BROKEN)
     return Reply(refusal.status, refusal.body())
 
 
 def _object(body: str) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(body or "{}", type=dict[str, Any] | list[Any])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise Refusal(10_020, "body: invalid") from None
     # A client without parameters sends an empty array.
     return found if isinstance(found, dict) else {}
@@ -184,6 +191,6 @@ def _worded(fault: Fault) -> Fault:
 def _reduces(body: str) -> bool:
     try:
         flags = msgspec.json.decode(body, type=dict[str, Any]).get("flags") if body else None
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return False
     return isinstance(flags, int) and bool(flags & 1024)
