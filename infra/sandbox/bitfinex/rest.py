@@ -146,12 +146,8 @@ class Rest:
 
 def carry_out(venue: Venue, arrival: Arrival) -> Reply:
     """Let a request that was admitted reach the engine at its moment."""
-    found = route_for(arrival.method, arrival.path.removeprefix(PREFIX))
     try:
-        if found is None:
-            raise invalid("path")
-        venue.check_open(arrival.due_ms)
-        return Reply(200, found[0].handler(Call(venue, arrival.due_ms, _object(arrival.values["body"]), found[1])))
+        return Reply(200, _carried_out(venue, arrival))
     except VenueError as error:
         refusal = from_engine(error)
     except Refusal as error:
@@ -160,6 +156,15 @@ def carry_out(venue: Venue, arrival: Arrival) -> Reply:
         traceback.print_exc()
         return Reply(500, _BROKEN)
     return Reply(refusal.status, refusal.body())
+
+
+def _carried_out(venue: Venue, arrival: Arrival) -> Any:
+    found = route_for(arrival.method, arrival.path.removeprefix(PREFIX))
+    if found is None:
+        raise invalid("path")
+    venue.check_open(arrival.due_ms)
+    route, place = found
+    return route.handler(Call(venue, arrival.due_ms, _object(arrival.values["body"]), place))
 
 
 def _object(body: str) -> dict[str, Any]:
