@@ -205,3 +205,37 @@ async def test_a_defect_of_the_venue_is_answered_in_its_words(venue, client, cap
         exchange.state.rules = changed(exchange.state.rules, {"insert_ms": insert_ms})
         assert (await client.buy())[::2] == (500, ["error", 10_000, "unknown error"])
     assert "AttributeError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"event": "unsubscribe", "chanId": HUGE}, {"event": "unsubscribe", "chanId": "\u00b2"},
+        {"event": "unsubscribe", "chanId": [1]}, {"event": "unsubscribe", "chanId": True}, {"event": "unsubscribe"},
+        f'{{"event": "unsubscribe", "chanId": {HUGE}}}', f'{{"event": {HUGE}}}', {"event": ["auth"]}, {"event": {}},
+        "[" * 100_000, "{", "null", {"event": "subscribe", "channel": ["book"], "symbol": [BTC]},
+        {"event": "subscribe", "channel": "book", "symbol": BTC, "len": HUGE, "prec": {}},
+        {"event": "subscribe", "channel": "candles", "key": {"a": 1}},
+    ],
+    ids=range(15),
+)  # fmt: skip
+async def test_a_frame_that_cannot_be_read_leaves_the_socket_open(venue, session, frame):
+    """It is answered with an error, and what is asked next is done."""
+    async with followed(venue, session, ("trades", ETH)) as socket:
+        await socket.send_str(frame if isinstance(frame, str) else json.dumps(frame))
+        said = await heard(socket, lambda one: isinstance(one, dict))
+        await socket.send_json({"event": "ping", "cid": 5})
+        after = await heard(socket, lambda one: isinstance(one, dict))
+    assert said["event"] == "error"
+    assert (after["event"], after["cid"]) == ("pong", 5)
+
+
+@pytest.mark.parametrize("kind", [int, str])
+async def test_a_channel_ends_by_its_number(venue, session, kind):
+    """Written as a number or as text."""
+    async with session.ws_connect(f"{venue.url}/bitfinex/ws/2") as socket:
+        await socket.send_json({"event": "subscribe", "channel": "trades", "symbol": ETH})
+        number = (await heard(socket, lambda one: isinstance(one, dict) and "chanId" in one))["chanId"]
+        await socket.send_json({"event": "unsubscribe", "chanId": kind(number)})
+        said = await heard(socket, lambda one: isinstance(one, dict))
+    assert said == {"event": "unsubscribed", "status": "OK", "chanId": number}

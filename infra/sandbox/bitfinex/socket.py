@@ -48,7 +48,7 @@ class Session:
         """Handle one frame a client sent."""
         try:
             said = msgspec.json.decode(text, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             self._tell({"event": "error", "msg": "invalid", "code": _UNKNOWN_EVENT})
             return
         handlers = {
@@ -58,7 +58,8 @@ class Session:
             "conf": self._configure,
             "ping": self._pong,
         }
-        handler = handlers.get(str(said.get("event")))
+        event = said.get("event")
+        handler = handlers.get(event) if isinstance(event, str) else None
         if handler is None:
             self._tell({"event": "error", "msg": "event: unknown", "code": _UNKNOWN_EVENT})
         else:
@@ -105,8 +106,10 @@ class Session:
         self._tell({"event": "error", "msg": text, "code": code} | kept)
 
     def _unsubscribe(self, said: dict[str, Any]) -> None:
-        told = str(said.get("chanId"))
-        channel = self._channels.pop(int(told), None) if told.isascii() and told.isdigit() else None
+        told = said.get("chanId")
+        # Looked for as it is written: not every row of digits is a number that Python reads.
+        number = next((one for one in self._channels if told == str(one) or (type(told) is int and told == one)), None)
+        channel = None if number is None else self._channels.pop(number)
         if channel is None:
             self._tell({"event": "error", "msg": "not subscribed", "code": _NOT_SUBSCRIBED})
             return
