@@ -189,7 +189,7 @@ def _clear(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
     sandbox.faults.met.clear()
     sandbox.faults.is_logging = False
     sandbox.hub.frozen_market = sandbox.hub.frozen_user = False
-    sandbox.hub.frozen.clear()
+    sandbox.hub.thaw()
     sandbox.clock.skew_ms = 0
     sandbox.legacy_conditionals = sandbox.lockstep.led_by_hand = False
     state = sandbox.venue.exchange.state

@@ -37,9 +37,10 @@ def fault(sandbox: Sandbox, body: Answer) -> Answer:
 def freeze(sandbox: Sandbox, body: Answer) -> Answer:
     """Send nothing any more over sockets that stay open and answer pings: all, or those that carry a symbol now."""
     frozen = flag(body, "on", default=True)
-    if frozen and body.get("symbol"):
-        return {"frozen": sandbox.hub.freeze(_symbol(sandbox, body))}
-    sandbox.hub.frozen.clear()
+    if body.get("symbol"):
+        symbol = _symbol(sandbox, body)
+        return {"frozen": sandbox.hub.freeze(symbol)} if frozen else {"thawed": sandbox.hub.thaw(symbol)}
+    sandbox.hub.thaw()
     sandbox.hub.frozen_market = frozen and flag(body, "market", default=True)
     sandbox.hub.frozen_user = frozen and flag(body, "user", default=True)
     return {}

@@ -31,6 +31,8 @@ class Connection:
     queue: asyncio.Queue[str | None] = field(default_factory=lambda: asyncio.Queue(MAX_QUEUE))
     # The frame that waits to be overtaken by the next one.
     held: str | None = None
+    # The symbols for whose sake it gets nothing any more, though other sockets do.
+    frozen_by: set[str] = field(default_factory=set)
 
     @property
     def carrier(self) -> Connection:
@@ -57,8 +59,7 @@ class Hub:
         self.fresh: set[str] = set()
         self.frozen_market = False
         self.frozen_user = False
-        # Sockets that get nothing any more, though others do; and how many streams one of them may carry.
-        self.frozen: set[Connection] = set()
+        # How many streams a socket may carry.
         self.most_streams = MAX_STREAMS
         self.late = LateFrames()
         # Events come twice; each second one overtakes the one before.
@@ -78,7 +79,6 @@ class Hub:
         """Forget a connection."""
         self.unsubscribe(connection, list(connection.streams))
         self.connections.discard(connection)
-        self.frozen.discard(connection)
 
     def subscribe(self, connection: Connection, streams: Iterable[str]) -> None:
         """Add streams to a connection."""
@@ -100,9 +100,17 @@ class Hub:
     def freeze(self, symbol: str) -> int:
         """Send nothing any more over the sockets that carry a stream of a symbol; return how many those are."""
         name = symbol.lower() + "@"
-        found = {one for one in self.connections if any(stream.startswith(name) for stream in one.streams)}
-        self.frozen |= found
+        found = {one.carrier for one in self.connections if any(stream.startswith(name) for stream in one.streams)}
+        for one in found:
+            one.frozen_by.add(symbol)
         return len(found)
+
+    def thaw(self, symbol: str | None = None) -> int:
+        """End what `freeze` began for a symbol, or for all; return how many sockets get something again."""
+        found = [one for one in self.connections if one.frozen_by]
+        for one in found:
+            one.frozen_by = set() if symbol is None else one.frozen_by - {symbol}
+        return sum(not one.frozen_by for one in found)
 
     def publish(self, stream: str, data: Any) -> None:
         """Send market data to all who subscribed the stream."""
@@ -111,7 +119,7 @@ class Hub:
             return
         raw = _encode(data).decode()
         wrapped: str | None = None
-        for connection in listeners - self.frozen if self.frozen else list(listeners):
+        for connection in list(listeners):
             if connection.combined:
                 wrapped = wrapped or f'{{"stream":"{stream}","data":{raw}}}'
                 self.send(connection, wrapped)
@@ -141,7 +149,9 @@ class Hub:
                 self.late.push(connection, held)
 
     def send(self, connection: Connection, frame: str) -> None:
-        """Send one connection a frame, as late, as often and in the order that is wished."""
+        """Send one connection a frame, as late, as often and in the order that is wished; none if it is frozen."""
+        if connection.carrier.frozen_by:
+            return
         overtaken, connection.held = connection.held, None
         if self.reverses and overtaken is None:
             connection.held = frame

@@ -14,8 +14,12 @@ from infra.prove.desk import API_KEY, API_SECRET
 from infra.prove.fault_story import until
 from infra.prove.own_venue import own_venue
 from infra.sandbox.bitfinex.signing import signature
+from infra.sandbox.bitfinex.socket import Session
+from infra.sandbox.control import perform
 from infra.sandbox.order_rules import changed
 from infra.sandbox.script import Undo
+from infra.sandbox.streams import Connection
+from tests.unit.test_sandbox_latency import make_sandbox
 
 BTC, ETH = "tBTCF0:USTF0", "tETHF0:USTF0"
 SUBMIT = "/v2/auth/w/order/submit"
@@ -239,3 +243,102 @@ async def test_a_channel_ends_by_its_number(venue, session, kind):
         await socket.send_json({"event": "unsubscribe", "chanId": kind(number)})
         said = await heard(socket, lambda one: isinstance(one, dict))
     assert said == {"event": "unsubscribed", "status": "OK", "chanId": number}
+
+
+class Written:
+    """Keeps what a session says."""
+
+    def __init__(self, sandbox):
+        self.connection = Connection(None, combined=False)
+        sandbox.hub.add(self.connection)
+        account = sandbox.bitfinex.account
+        self.session = Session(sandbox, sandbox.bitfinex.doorkeeper, account, self.connection)
+        account.join(self.connection)
+
+    def follow(self, channel, symbol):
+        """Open a channel."""
+        self.session.take(json.dumps({"event": "subscribe", "channel": channel, "symbol": symbol}))
+
+    def said(self):
+        """Return what was said since the last time."""
+        return [json.loads(self.connection.queue.get_nowait()) for _ in range(self.connection.queue.qsize())]
+
+    def beats(self):
+        """Return how many channels say that they are alive, where all were quiet for long."""
+        for channel in self.session._channels.values():
+            channel.told_at = -1e9
+        self.session._account.listeners[self.connection] = -1e9
+        self.said()
+        self.session.beat()
+        return sorted(number for number, word in self.said() if word == "hb")
+
+
+@pytest.fixture
+def quiet():
+    """Return a venue that nobody moves, and a socket with three channels beside that of the account."""
+    sandbox = make_sandbox()
+    written = Written(sandbox)
+    for channel in ("ticker", "trades", "book"):
+        written.follow(channel, "tSOLF0:USTF0")
+    yield sandbox, written
+    written.session.leave()
+
+
+@pytest.mark.parametrize(
+    ("operation", "channels", "account"),
+    [({}, 0, 0), ({"symbol": "SOLUSDT"}, 0, 0), ({"user": False}, 0, 1), ({"market": False}, 3, 0)],
+    ids=["all", "symbol", "market", "user"],
+)
+async def test_what_is_frozen_does_not_even_beat(quiet, operation, channels, account):
+    """No heartbeat of what is frozen, all of them once it thaws."""
+    sandbox, written = quiet
+    assert len(written.beats()) == 4
+    await perform(sandbox, {"op": "freeze_ws", **operation})
+    beats = written.beats()
+    assert (sum(one > 0 for one in beats), beats.count(0)) == (channels, account)
+    await perform(sandbox, {"op": "freeze_ws", **operation, "on": False})
+    assert len(written.beats()) == 4
+
+
+async def test_a_frozen_socket_is_one_however_many_channels_it_carries(venue, session, client):
+    """One symbol freezes the whole of its socket, the other socket hears of its own, and a new channel stays mute."""
+    hub = venue.sandbox.hub
+    async with (
+        followed(venue, session, ("ticker", BTC), ("ticker", ETH), ("trades", BTC)) as mute,
+        followed(venue, session, ("ticker", ETH)) as well,
+    ):
+        assert await venue.do(op="freeze_ws", symbol="BTCUSDT") == {"ok": True, "frozen": 1}
+        await mute.send_json({"event": "subscribe", "channel": "book", "symbol": ETH})
+        await mute.send_json({"event": "ping", "cid": 1})
+        await heard(mute, lambda one: isinstance(one, dict) and one["event"] == "pong")
+        for _ in range(3):
+            await heard(well, lambda one: isinstance(one, list) and len(one) == 2)
+        await mute.send_json({"event": "ping", "cid": 2})
+        assert (await heard(mute, lambda _: True)).get("cid") == 2
+        assert await venue.do(op="freeze_ws", symbol="BTCUSDT", on=False) == {"ok": True, "thawed": 1}
+        await heard(mute, lambda one: isinstance(one, list) and one[1] != "hb")
+    assert await until(lambda: not hub.connections, 10.0) is not None
+
+
+async def test_a_thaw_of_one_symbol_leaves_the_others_frozen(venue, session):
+    """Sockets of another symbol stay mute, and so does one that carries both until both thaw."""
+    names = ("btcusdt@bookTicker", "ethusdt@bookTicker")
+    async with (
+        session.ws_connect(f"{venue.url}/ws/{names[0]}") as btc,
+        session.ws_connect(f"{venue.url}/ws/{names[1]}") as eth,
+        session.ws_connect(f"{venue.url}/stream?streams={'/'.join(names)}") as both,
+    ):
+        assert (await venue.do(op="freeze_ws", symbol="BTCUSDT"))["frozen"] == 2
+        assert (await venue.do(op="freeze_ws", symbol="ETHUSDT"))["frozen"] == 2
+        assert await venue.do(op="freeze_ws", symbol="BTCUSDT", on=False) == {"ok": True, "thawed": 1}
+        for socket in (eth, both):
+            await socket.send_json({"method": "LIST_SUBSCRIPTIONS", "id": 1})
+            await heard(socket, lambda one: one.get("id") == 1)
+        for _ in range(3):
+            await btc.receive_json(timeout=10)
+        for socket in (eth, both):
+            await socket.send_json({"method": "LIST_SUBSCRIPTIONS", "id": 2})
+            assert (await socket.receive_json(timeout=10)).get("id") == 2
+        assert (await venue.do(op="freeze_ws", symbol="ETHUSDT", on=False))["thawed"] == 2
+        await eth.receive_json(timeout=10)
+        await both.receive_json(timeout=10)

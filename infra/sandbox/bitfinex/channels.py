@@ -52,7 +52,9 @@ class Channel(Connection):
         raise NotImplementedError
 
     def push(self, frame: str) -> None:
-        """Take one event of the stream."""
+        """Take one event of the stream; of one that comes while the socket is frozen, nothing is remembered."""
+        if self.client.frozen_by:
+            return
         for message in self.messages(msgspec.json.decode(frame, type=dict[str, Any])):
             self.send(*message)
 
@@ -61,7 +63,9 @@ class Channel(Connection):
         raise NotImplementedError
 
     def send(self, *message: Any) -> None:
-        """Send one message of this channel."""
+        """Send one message of this channel, unless its socket is frozen."""
+        if self.client.frozen_by:
+            return
         self.told_at = wall.monotonic()
         self.client.push(_encode([self.number, *message]).decode())
 

@@ -66,12 +66,14 @@ class Session:
             handler(said)
 
     def beat(self) -> None:
-        """Tell the channels that had nothing to say that they are alive."""
-        quiet = wall.monotonic() - HEARTBEAT_SECONDS
-        for channel in self._channels.values():
+        """Tell the channels that had nothing to say that they are alive; what is frozen does not even say that."""
+        if self.connection.frozen_by:
+            return
+        quiet, hub = wall.monotonic() - HEARTBEAT_SECONDS, self._sandbox.hub
+        for channel in () if hub.frozen_market else self._channels.values():
             if channel.told_at <= quiet:
                 channel.send("hb")
-        if self.connection in self._account.listeners:
+        if self.connection in self._account.listeners and not hub.frozen_user:
             self._account.beat(self.connection, quiet)
 
     def leave(self) -> None:
@@ -99,7 +101,8 @@ class Session:
         self._tell({"event": "subscribed", "channel": said["channel"], "chanId": number} | channel.described)
         self._sandbox.hub.add(channel, [channel.stream])
         self._sandbox.feeds.watch()
-        channel.begin(self._sandbox.now_ms())
+        if not self._sandbox.hub.frozen_market:
+            channel.begin(self._sandbox.now_ms())
 
     def _refuse(self, said: dict[str, Any], text: str, code: int) -> None:
         kept = {name: said[name] for name in ("channel", "symbol", "key") if name in said}
