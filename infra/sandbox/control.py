@@ -43,7 +43,7 @@ def status(sandbox: Sandbox) -> dict[str, Any]:
         "end_ms": market.end_ms,
         "held_ms": None if sandbox.clock.held_since is None else venue.ticked_ms,
         "halted": market.end_ms is not None and now_ms >= market.end_ms,
-        "connections": len(sandbox.hub.connections),
+        "connections": len(sandbox.hub.sockets()),
         "requests": sandbox.requests,
         "taker_fee": str(venue.exchange.fees.taker),
         "maker_fee": str(venue.exchange.fees.maker),

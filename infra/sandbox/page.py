@@ -36,7 +36,7 @@ def render(status: dict[str, Any], venue: Venue, hub: Hub) -> str:
         "equity": f"{account.balance:,.2f} USDT",
         "available": f"{account.available:,.2f} USDT",
         "round trips": len(state.trips),
-        "sockets": len(hub.connections),
+        "sockets": len(hub.sockets()),
     }
     positions = [
         (

@@ -212,7 +212,7 @@ class Sandbox:
 
     async def kill_sockets(self, *, hard: bool) -> int:
         """Close every socket: politely, or by cutting the wire."""
-        connections = list(self.hub.connections)
+        connections = self.hub.sockets()
         for connection in connections:
             if hard and connection.transport is not None:
                 connection.transport.abort()
@@ -396,7 +396,7 @@ async def _running(app: web.Application) -> Any:
     loop.cancel()
     with suppress(asyncio.CancelledError):
         await loop
-    for connection in list(sandbox.hub.connections):
+    for connection in sandbox.hub.sockets():
         await connection.socket.close(code=WSCloseCode.GOING_AWAY)
     sandbox.advance()
     sandbox.save()

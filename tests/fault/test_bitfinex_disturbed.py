@@ -342,3 +342,13 @@ async def test_a_thaw_of_one_symbol_leaves_the_others_frozen(venue, session):
         assert (await venue.do(op="freeze_ws", symbol="ETHUSDT", on=False))["thawed"] == 2
         await eth.receive_json(timeout=10)
         await both.receive_json(timeout=10)
+
+
+async def test_sockets_are_counted_once_however_many_channels_they_carry(venue, session):
+    """Status, the page and what kills sockets say one."""
+    async with followed(venue, session, ("ticker", BTC), ("trades", BTC), ("book", ETH)):
+        async with session.get(f"{venue.url}/sandbox/status") as answer:
+            assert (await answer.json())["connections"] == 1
+        async with session.get(venue.url) as answer:
+            assert "<span>sockets <b>1</b></span>" in await answer.text()
+        assert (await venue.do(op="kill_ws", hard=True))["killed"] == 1
