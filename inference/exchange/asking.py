@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from inference.exchange.ccxt_mapping import MalformedReportError
 from inference.exchange.venue_clock import VenueClock
 
 
-class VenueAsker:
+class VenueAsker(ABC):
     """What every gateway has: a client, the venue's clock, and a door that is closed while the venue says so."""
 
     def __init__(self, exchange: Any, *, clock: VenueClock, monotonic: Callable[[], float]) -> None:
@@ -31,9 +32,9 @@ class VenueAsker:
         """Return the venue's time."""
         return self._timestamp_ms()
 
+    @abstractmethod
     async def sync_clock(self, *, afresh: bool = False) -> int:
         """Ask the venue for its time once, learn from it, and return it in milliseconds since 1970 UTC."""
-        raise NotImplementedError
 
     async def close(self) -> None:
         """Close every connection."""

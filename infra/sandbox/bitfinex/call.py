@@ -12,6 +12,8 @@ from infra.sandbox.venue import Venue
 
 CID_LIMIT = 1 << 45
 
+_MOST_DECIMALS = 40
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -57,6 +59,9 @@ class Call:
         except InvalidOperation:
             number = None
         if number is None or isinstance(value, bool) or not number.is_finite() or number.adjusted() > 15:
+            raise invalid(name)
+        # What nobody trades by is refused here, whatever arithmetic would make of it.
+        if int(number.as_tuple().exponent) < -_MOST_DECIMALS:
             raise invalid(name)
         return number
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -25,7 +26,7 @@ _encode = msgspec.json.encode
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
-class Channel(Connection):
+class Channel(Connection, ABC):
     """
     One subscription of a connection: to the hub a listener of one stream, to its client a numbered channel.
 
@@ -47,9 +48,9 @@ class Channel(Connection):
         """The connection of the client, which carries this channel beside others."""
         return self.client
 
+    @abstractmethod
     def begin(self, now_ms: int) -> None:
         """Send what a client starts from."""
-        raise NotImplementedError
 
     def push(self, frame: str) -> None:
         """Take one event of the stream; of one that comes while the socket is frozen, nothing is remembered."""
@@ -58,9 +59,9 @@ class Channel(Connection):
         for message in self.messages(msgspec.json.decode(frame, type=dict[str, Any])):
             self.send(*message)
 
+    @abstractmethod
     def messages(self, event: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
         """Return what an event of the stream is to a client."""
-        raise NotImplementedError
 
     def send(self, *message: Any) -> None:
         """Send one message of this channel, unless its socket is frozen."""
