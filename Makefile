@@ -50,7 +50,7 @@ endef
 	@rm -f $@
 	@$(PYTHON) -m venv .venv
 	@$(if $(TORCH_INDEX_URL),$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt --no-deps --index-url $(TORCH_INDEX_URL) torch)
-	@$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) -e '.[pipeline,s3,api,redis,postgres,ray,dev]'
+	@$(BIN)/pip install $(PIP_FLAGS) -c constraints.txt $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) -e '.[pipeline,s3,api,redis,postgres,storage,ray,dev]'
 	@$(BIN)/python -m feature_store.features.warm
 	@$(BIN)/python -m flows.replay.warm
 	@touch $@
@@ -105,18 +105,24 @@ clean: ## Stop everything and forget all that ran (the environments stay)
 PROOFS := \
   footprint \
   decision-latency \
+  chain-latency \
   hot-reload \
   live-shadow \
   kill-worker \
   exactly-once \
   crash-points \
   faults \
+  bus-faults \
   stream-death \
   wire-parity \
   soak \
   flow \
   order-latency \
   stateful \
+  limits \
+  emergency \
+  scenarios \
+  replay \
   null-market \
   real-candles \
   learning-real \
@@ -133,6 +139,7 @@ PROOFS := \
   psi \
   training-time \
   drift-alarms \
+  supervision \
   retrain-crash \
   training-on-ray \
   null-gate \
@@ -147,6 +154,7 @@ PROOFS := \
 # Those that can show something on some machines only, or that settle a question once; `make prove` leaves them out.
 EXTRA_PROOFS := \
   gpu-parity \
+  mutants \
   warm-start
 prove: setup ## Run every proof; SIZE=ci is the smaller, stated size
 	@$(BIN)/python -m infra.prove $(PROOFS) --size $(SIZE) $(PROVE_FLAGS)

@@ -1,8 +1,10 @@
-"""A candle lake as it could be read at a moment of the past."""
+"""A candle lake as it could be read at a moment of the past, or if nothing had ever come late."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from feature_store.lake import CandleLake
 from feature_store.partitions import Rows, month_of, read_partition
@@ -51,3 +53,33 @@ class PastLake(CandleLake):
             rows = read_partition(path).until(self.moment_ms)
             if len(rows):
                 yield rows
+
+
+class PromptLake(CandleLake):
+    """
+    A lake as if every candle, and every correction, had arrived as the candle closed, to be read.
+
+    What is made of it otherwise than of the lake itself heeds when things arrive.
+    """
+
+    def __init__(self, lake: CandleLake) -> None:
+        super().__init__(lake.root, lake.place if isinstance(lake.place, ObjectPlace) else None)
+        self._lake = lake
+
+    def read_rows(self, series: Series, start_ms: int | None = None, end_ms: int | None = None) -> Rows:
+        """Return every revision of the candles that open in `[start_ms, end_ms)`, none later than their close."""
+        rows = self._lake.read_rows(series, start_ms, end_ms)
+        close_ms = rows.block.open_time_ms + series.timeframe.milliseconds
+        return Rows(rows.block, np.minimum(rows.available_at_ms, close_ms), rows.revision)
+
+    def last_open_time_ms(self, series: Series) -> int | None:
+        """Return the open time of the newest candle, or None."""
+        return self._lake.last_open_time_ms(series)
+
+    def first_open_time_ms(self, series: Series) -> int | None:
+        """Return the open time of the oldest candle, or None."""
+        return self._lake.first_open_time_ms(series)
+
+    def series(self) -> list[Series]:
+        """Return all series, in order."""
+        return self._lake.series()

@@ -80,6 +80,13 @@ def suspect_ticks(block: CandleBlock, timeframe: Timeframe) -> tuple[SuspectTick
     return tuple(found)
 
 
+def suspect_marks(block: CandleBlock, timeframe: Timeframe) -> npt.NDArray[np.bool_]:
+    """Mark the candles [n] whose prices are suspect; see `suspect_ticks`."""
+    suspects = [one.open_time_ms for one in suspect_ticks(block, timeframe)]
+    marks: npt.NDArray[np.bool_] = np.isin(block.open_time_ms, np.array(suspects, np.int64))
+    return marks
+
+
 def _taken_back(moved: Floats, follows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
     """Mark the moves of which the next candle took back more than half, without going as far the other way."""
     after = np.append(np.where(follows[1:], moved[1:], 0.0), [0.0])

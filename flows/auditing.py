@@ -10,7 +10,7 @@ from feature_store.candle import Series, Timeframe
 from feature_store.errors import BadInputError
 from feature_store.lake import CandleLake
 from feature_store.partitions import Rows
-from feature_store.past_lake import PastLake
+from feature_store.past_lake import PastLake, PromptLake
 from feature_store.universe.archive import StoredUniverse, due_weeks
 from feature_store.universe.building import chosen_at
 from feature_store.universe.facts import Listing
@@ -103,10 +103,12 @@ def audit_rows(
             decided_ms = int(rows.first_known(np.array([open_ms], np.int64))[0])
             told = frame.inputs[place]
             opened = _different(told, again(lake, one, open_ms), input_names)
-            for name in opened:
+            # Without later candles, what reads as if nothing came late may still find nothing that had not arrived.
+            early = opened - _different(told, again(PromptLake(lake), one, open_ms), input_names) if opened else set()
+            for name in opened - early:
                 later["resampling" if _is_longer(name) else "future_input"].add(name)
             arrived = _different(told, again(PastLake(lake, decided_ms), one, open_ms), input_names)
-            later["as_of_join"] |= arrived - opened
+            later["as_of_join"] |= early | (arrived - opened)
             if (opened or arrived) and not where:
                 where = f"{one.symbol} at {moment(open_ms)}"
     said = {

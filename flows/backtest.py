@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -14,7 +15,7 @@ from prefect.runtime import flow_run
 
 from feature_store.clock import utc_now
 from feature_store.errors import BadInputError
-from flows.backtest_asked import Asked
+from flows.backtest_asked import Asked, Engine
 from flows.backtest_inputs import looks_into_locked, open_bundle, scored_market, seen_share, series_of, window_of
 from flows.backtest_report import (
     BacktestReport,
@@ -27,7 +28,8 @@ from flows.backtest_report import (
     swept,
     trades_csv,
 )
-from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, say
+from flows.locked import count_look
+from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, say, this_run
 from flows.registry import (
     CHALLENGER,
     CHAMPION,
@@ -41,16 +43,15 @@ from flows.registry import (
 from flows.replay.fast import FastEngine
 from flows.replay.market import Intrabar, ScoredMarket
 from flows.replay.outcome import BacktestRun
-from flows.replay.sweep import run_sweep
+from flows.replay.sweep import Walk, by_word, compiled, run_sweep
 from flows.replay.word import replay
+from flows.resources import Meter
 from flows.settings import FlowSettings, TimeframeName, VenueName
 from flows.tear_sheet import tear_sheet
+from flows.unreplayed import not_replayed
 from flows.wording import flattened, moment
 from inference.models.bundle import Bundle
 from inference.models.manifest import TimeWindow
-
-LOOKS_TAG = "backtest_looks"
-"""The tag of a version that counts backtests on the window that was locked away to judge it."""
 
 
 @task(task_run_name="find-version-{version}", **ASKING_REGISTRY)
@@ -108,46 +109,49 @@ def replay_market(market: ScoredMarket, asked: Asked, bar: ProgressBar) -> Backt
 def compile_report(
     market: ScoredMarket, asked: Asked, run: BacktestRun, report: BacktestReport, bar: ProgressBar
 ) -> BacktestReport:
-    """Add what the compiled engine says: whether it agrees, the bounds inside candles, and the sweep."""
+    """Add bounds inside candles and sweeps, and whether the compiled engine agrees, where it was asked."""
+    terms: dict[str, Any] = {"balance": asked.balance, "costs": asked.costs}
+    if asked.engine is Engine.WORD:
+        rows, lucky = _swept(by_word(market, **terms), asked, bar)
+        return replace(report, bounds=_bounds_by_word(market, asked), sweep=rows, lucky_sharpe=lucky)
     try:
         engine = FastEngine(market)
-        ours = engine.run(asked.policy, balance=asked.balance, costs=asked.costs)
+        ours = engine.run(asked.policy, **terms)
         bounds = {
-            one.value: run_figures(engine.run(asked.policy, balance=asked.balance, costs=asked.costs, intrabar=one))
+            one.value: run_figures(engine.run(asked.policy, **terms, intrabar=one))
             for one in (Intrabar.PESSIMISTIC, Intrabar.OPTIMISTIC)
         }
     except BadInputError as error:
         if asked.sets:
             raise
         say("The compiled engine was not asked: %s", error)
-        bounds = {
-            one.value: run_figures(replay(market, asked.policy, balance=asked.balance, costs=asked.costs, intrabar=one))
-            for one in (Intrabar.PESSIMISTIC, Intrabar.OPTIMISTIC)
-        }
-        return replace(report, bounds=bounds)
+        return replace(report, bounds=_bounds_by_word(market, asked))
     agree = ours.trades == run.trades
     warnings = report.warnings
     if not agree:
         warnings = (*warnings, "The compiled engine and the worker's decisions differ: believe the latter, report this")
-    rows: tuple[SweepResult, ...] = ()
-    lucky: float | None = None
-    if asked.sets:
-        rows, lucky = swept(
-            run_sweep(
-                engine, asked.sets, balance=asked.balance, costs=asked.costs,
-                progress=lambda share: bar.show(0.9 + 0.08 * share, "sweeping"),
-            )
-        )  # fmt: skip
+    rows, lucky = _swept(compiled(engine, **terms), asked, bar)
     return replace(report, bounds=bounds, engines_agree=agree, warnings=warnings, sweep=rows, lucky_sharpe=lucky)
 
 
+def _bounds_by_word(market: ScoredMarket, asked: Asked) -> dict[str, dict[str, float]]:
+    return {
+        one.value: run_figures(replay(market, asked.policy, balance=asked.balance, costs=asked.costs, intrabar=one))
+        for one in (Intrabar.PESSIMISTIC, Intrabar.OPTIMISTIC)
+    }
+
+
+def _swept(walk: Walk, asked: Asked, bar: ProgressBar) -> tuple[tuple[SweepResult, ...], float | None]:
+    if not asked.sets:
+        return (), None
+    return swept(run_sweep(walk, asked.sets, progress=lambda share: bar.show(0.9 + 0.08 * share, "sweeping")))
+
+
 @task(task_run_name="count-look", **ASKING_REGISTRY)
-def count_look(settings: FlowSettings, version: RegisteredVersion) -> int:
-    """Count on the version that its locked window was looked at, before anything is seen; return how often it was."""
-    registry = Registry(settings.registry_address)
-    looks = int(registry.version(version.version).tags.get(LOOKS_TAG, "0")) + 1
-    registry.tag(version.version, {LOOKS_TAG: str(looks)})
-    return looks
+def note_look(settings: FlowSettings, version: RegisteredVersion, look: str, sets: int) -> int:
+    """Count a look where gates and trials read it, before anything is seen; return how many there were, by whatever."""
+    when = utc_now().isoformat(timespec="milliseconds")
+    return count_look(Registry(settings.registry_address), version.run_id, look, when, sets=sets)
 
 
 @task(task_run_name="log-to-mlflow", **ASKING_REGISTRY)
@@ -164,7 +168,8 @@ def log_backtest(settings: FlowSettings, report: BacktestReport, files: dict[str
     params = {name: told[name] for name in ("venue", "timeframe", "symbols", "start", "end", "balance")}
     entry = RunLog(
         params=flattened(params | {"policy": told["policy"], "costs": told["costs"]}),
-        metrics={f"backtest/{name}": value for name, value in (report.figures | bounds).items()},
+        metrics={f"backtest/{name}": value for name, value in (report.figures | bounds).items()}
+        | {f"resources/{name}": value for name, value in report.resources.items()},
         texts=files,
     )
     registry.log(run_id, entry)
@@ -190,7 +195,9 @@ def backtest(
     policy: str | None = None,
     balance: str = "10000",
     spread_bps: str = "1",
+    maker_fee: str = "0.0002",
     sweep: tuple[str, ...] = (),
+    engine: Engine = Engine.FAST,
     out: str | None = None,
 ) -> BacktestReport:
     """
@@ -207,12 +214,17 @@ def backtest(
         policy: TOML file with the trading rules. Left empty: the built-in ones.
         balance: What the account holds at the start, in quote currency.
         spread_bps: Spread between bid and ask in basis points.
+        maker_fee: Fee of what rested before it filled, as a fraction of notional.
         sweep: Rules to try besides, each as `rule=a,b,c`; every combination is.
+        engine: What walks sweeps and bounds: `fast`, compiled, or `word`, the worker's own decisions.
         out: Folder for trades, equity, report and tear sheet. Left empty: one of its own in QUANTUM_HOME/backtests.
     """
-    asked = Asked.of(policy=policy, sweep=sweep, balance=balance, spread_bps=spread_bps, start=start, end=end)
+    asked = Asked.of(
+        policy=policy, sweep=sweep, balance=balance, spread_bps=spread_bps, maker_fee=maker_fee, start=start, end=end,
+        engine=engine,
+    )  # fmt: skip
     settings = FlowSettings.of(venue=venue, symbols=symbols, timeframe=timeframe)
-    bar = ProgressBar("backtest", "Backtest")
+    meter, bar = Meter.start(), ProgressBar("backtest", "Backtest")
     registered = None if bundle is not None else find_version(settings, version)
     name = registered.version if registered else Path(bundle or "").name
     settings.candidates.mkdir(parents=True, exist_ok=True)
@@ -221,7 +233,8 @@ def backtest(
         model = open_bundle(path, registered.tagged_digest if registered else None)
     series = series_of(settings, model.manifest)
     window = window_of(settings, series, model.manifest, asked.start_ms, asked.end_ms)
-    warnings, looks = _what_limits(settings, registered, model, window)
+    warnings, looks = _what_limits(settings, registered, model, window, len(asked.sets))
+    warnings = (*warnings, *not_replayed(asked.policy.stated()))
     for one in warnings:
         say("%s", one)
     bar.show(0.1, "the model is here")
@@ -231,7 +244,7 @@ def backtest(
         market, asked, run, _report(settings, model, market, name, asked, run, warnings, looks), bar
     )
     target = Path(out).expanduser() if out else settings.home / "backtests" / f"{utc_now():%Y%m%dT%H%M%SZ}-{name}"
-    report = replace(report, folder=str(target.resolve()))
+    report = replace(report, folder=str(target.resolve()), resources=meter.figures())
     files = _files(run, report)
     if registered is not None:
         page = log_backtest(settings, report, files)
@@ -243,7 +256,7 @@ def backtest(
 
 
 def _what_limits(
-    settings: FlowSettings, registered: RegisteredVersion | None, model: Bundle, window: TimeWindow
+    settings: FlowSettings, registered: RegisteredVersion | None, model: Bundle, window: TimeWindow, sets: int
 ) -> tuple[tuple[str, ...], int | None]:
     warnings: list[str] = []
     looks: int | None = None
@@ -255,11 +268,13 @@ def _what_limits(
             "what it earns there says nothing about what it will earn"
         )
     if looks_into_locked(model.manifest, window):
-        looks = count_look(settings, registered) if registered else None
-        counted = f"this is look {looks}" if looks else "nobody counts looks at a bundle that is not registered"
+        counted = "nobody counts looks at a bundle that is not registered, or not by a training of ours"
+        if registered and registered.run_id:
+            looks = note_look(settings, registered, f"backtest-{this_run()}", sets)
+            counted = f"this is look {looks}" + (f", at {sets:,} sets of rules besides" if sets else "")
         warnings.append(
             f"LOCKED WINDOW: these candles judge this version ({counted}); choosing by them what to train or "
-            "trade spends them"
+            "trade spends them: gates count each look, and each set"
         )
     return tuple(warnings), looks
 
@@ -274,6 +289,9 @@ def _report(
     warnings: tuple[str, ...],
     looks: int | None,
 ) -> BacktestReport:
+    if run.stopped_ms is not None:
+        at = moment(run.stopped_ms)
+        warnings = (*warnings, f"EMERGENCY STOP at {at} UTC, at a wall of drawdown; nothing was entered after it")
     if run.liquidated_ms is not None:
         warnings = (*warnings, f"LIQUIDATED at {moment(run.liquidated_ms)} UTC; nothing was traded after it")
     return BacktestReport(
@@ -288,7 +306,7 @@ def _report(
         opinions=market.scored,
         balance=str(asked.balance),
         costs={key: str(value) for key, value in asdict(asked.costs).items()},
-        policy={key: str(value) for key, value in asdict(asked.policy).items()},
+        policy={key: str(value) for key, value in asked.policy.stated().items()},
         figures=run_figures(run),
         bounds={},
         by_symbol=by_symbol(run),

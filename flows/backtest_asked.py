@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 
 from feature_store.errors import BadInputError
@@ -13,6 +14,13 @@ from flows.replay.sweep import swept_policies
 from flows.settings import parse_moment
 from inference.domain.policy import Policy
 from inference.policy.policy_file import read_policy
+
+
+class Engine(StrEnum):
+    """What walks through sweeps and bounds: the compiled engine, or the worker's own decisions, in minutes for each."""
+
+    FAST = "fast"
+    WORD = "word"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +33,7 @@ class Asked:
     costs: VenueCosts
     start_ms: int | None
     end_ms: int | None
+    engine: Engine = Engine.FAST
 
     @classmethod
     def of(
@@ -34,8 +43,10 @@ class Asked:
         sweep: Sequence[str] = (),
         balance: str = "10000",
         spread_bps: str = "1",
+        maker_fee: str = "0.0002",
         start: str | None = None,
         end: str | None = None,
+        engine: Engine | str = Engine.FAST,
     ) -> Asked:
         """
         Read what people write.
@@ -54,9 +65,14 @@ class Asked:
             policy=rules,
             sets=swept_policies(rules, sweep) if sweep else (),
             balance=money,
-            costs=VenueCosts(taker_fee=rules.taker_fee, spread_bps=_amount(spread_bps, "--spread-bps")),
+            costs=VenueCosts(
+                taker_fee=rules.taker_fee,
+                maker_fee=_amount(maker_fee, "--maker-fee"),
+                spread_bps=_amount(spread_bps, "--spread-bps"),
+            ),
             start_ms=moments[0],
             end_ms=moments[1],
+            engine=Engine(engine),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -22,6 +22,7 @@ backtest = app(
     "qtctl backtest champion --start 2026-02-01 --end 2026-02-15",
     "qtctl backtest 3 --policy policy.toml --balance 50000",
     "qtctl backtest --sweep stop_atr_multiple=2,3,4 --sweep max_holding_candles=6,12,24",
+    "qtctl backtest --policy cautious.toml --sweep breaker_losses=3,5,none --engine word",
     "qtctl backtest --bundle ./bundle --json | jq .figures.sharpe",
     statuses={
         0: "traded, whatever came of it",
@@ -44,7 +45,9 @@ def _backtest(
     policy: Path | None = None,
     balance: str = "10000",
     spread_bps: str = "1",
+    maker_fee: str = "0.0002",
     sweep: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    engine: Literal["fast", "word"] = "fast",
     out: Path | None = None,
     json: AsJson = False,
 ) -> int:
@@ -52,7 +55,10 @@ def _backtest(
     Trade a version on stored candles, by the worker's own decisions at the sandbox exchange's matching engine.
 
     Prints a table per symbol, one per exit reason, and totals with their bounds: inside a candle nobody knows whether
-    stop or target came first. Trades, equity, the report and a tear sheet are written to a folder and logged to MLflow.
+    stop or target came first. Entries are worked as the policy's entry_style and entry_patience_seconds say: what rests
+    fills at its own price once a price of the candle's path lies beyond it, never where the price only touches it, and
+    is looked at each ten seconds of market time; both bounds begin after the entry. Trades, equity, the report and a
+    tear sheet are written to a folder and logged to MLflow.
 
     Args:
         version: Number, or champion, challenger, previous; by default the champion, else the challenger.
@@ -64,8 +70,11 @@ def _backtest(
         end: Last date or moment, exclusive; by default the newest stored candle.
         policy: TOML file with trading rules; by default the built-in ones.
         balance: What the account holds at the start, in quote currency.
-        spread_bps: Spread between bid and ask in basis points; fees are the policy's taker_fee.
+        spread_bps: Spread between bid and ask in basis points; whoever takes pays the policy's taker_fee.
+        maker_fee: Fee of what rested before it filled, as a fraction of notional.
         sweep: A rule and its values, as stop_atr_multiple=2,3,4; every combination of all of them is tried.
+        engine: What walks sweeps and bounds, by default fast: it refuses by name what needs memory of past trades;
+            word is the worker's own decisions, every rule, in minutes for each set.
         out: Folder for what is written; by default one of its own in QUANTUM_HOME/backtests.
         json: Print the result, or the error, as one JSON document and nothing else.
     """
@@ -77,7 +86,10 @@ def _backtest(
     given: dict[str, Any] = {
         name: None if one is None else str(one.expanduser().resolve()) for name, one in paths.items()
     }
-    window: dict[str, Any] = {"balance": balance, "spread_bps": spread_bps, "sweep": sweep, "start": start, "end": end}
+    window: dict[str, Any] = {
+        "balance": balance, "spread_bps": spread_bps, "maker_fee": maker_fee, "sweep": sweep,
+        "start": start, "end": end, "engine": engine,
+    }  # fmt: skip
     # What cannot be used is told before a server is needed.
     Asked.of(policy=given["policy"], **window)
     chosen: dict[str, Any] = {"venue": venue, "symbols": symbols, "timeframe": timeframe}

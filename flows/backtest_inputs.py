@@ -13,6 +13,7 @@ from feature_store.extensions.settings import ViewSettings
 from flows.frames import frames_between, lake_as_of, stored_series
 from flows.replay.market import Opinions, ScoredMarket
 from flows.replay.shadow import score_rows
+from flows.replay.told_regimes import told_regimes
 from flows.replay.worker_account import opinions_of, traded_market
 from flows.settings import FlowSettings
 from flows.training.dataset import Dataset, FrameSet, Rows
@@ -178,4 +179,4 @@ def _opinions(bundle: Bundle, dataset: Dataset, rows: Rows, progress: Callable[[
     said = score_rows(bundle, dataset, rows, progress)
     expected = np.where(said.believed, said.expected, np.nan)
     rising = np.where(said.believed, said.probability_up, np.nan)
-    return opinions_of(dataset, rows, expected, rising)
+    return opinions_of(dataset, rows, expected, rising, told_regimes(bundle, dataset, rows))

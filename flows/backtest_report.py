@@ -49,7 +49,8 @@ class BacktestReport(msgspec.Struct, frozen=True, kw_only=True):
 
     `figures` are those of the final word at the stated path of prices; `bounds` the same at the worst and the best
     order of prices inside candles. `warnings` say what limits the claim. `looks` counts how often the version's locked
-    window was looked at by backtests, this one included; None where it was not, or where nobody counts.
+    window was looked at, by shadows and backtests, this one included; None where this one did not, or where nobody
+    counts. `resources` are what it took of the machine, as `flows.resources` names it.
     """
 
     version: str
@@ -75,6 +76,7 @@ class BacktestReport(msgspec.Struct, frozen=True, kw_only=True):
     looks: int | None = None
     sweep: tuple[SweepResult, ...] = ()
     lucky_sharpe: float | None = None
+    resources: dict[str, float] = {}
     folder: str = ""
     page: str = ""
 
@@ -144,6 +146,8 @@ def terminal_text(report: BacktestReport) -> str:
         parts += ["", "Denied: " + ", ".join(f"{code} {count:,}" for code, count in most)]
     if report.sweep:
         parts += ["", *_sweep_lines(report)]
+    if report.resources:
+        parts += ["", _taken(report)]
     if report.folder:
         parts += ["", f"Trades, equity, report and tear sheet: {report.folder}"]
     if report.page:
@@ -170,9 +174,19 @@ def backtest_markdown(report: BacktestReport) -> str:
     ]
     if report.sweep:
         parts += ["### Sweep", "\n".join(f"    {line}" for line in _sweep_lines(report))]
+    if report.resources:
+        parts.append(_taken(report))
     if report.page:
         parts.append(f"[Run in MLflow]({report.page})")
     return "\n\n".join(part for part in parts if part)
+
+
+def _taken(report: BacktestReport) -> str:
+    took = report.resources
+    return (
+        f"Took {took['cpu_seconds']:,.1f} s of processor time, {took['cpu_share']:.0%} of all cores, "
+        f"and {took['peak_memory_mb']:,.0f} MiB of memory at most"
+    )
 
 
 def _title(report: BacktestReport) -> str:

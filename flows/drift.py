@@ -29,12 +29,21 @@ from flows.drift_text import (
 from flows.drifting.challenging import inputs_report, inputs_unknown
 from flows.drifting.check import FALSE_ALARM_RATE, DriftReport, Verdict, check
 from flows.drifting.live_quality import with_live_quality
-from flows.drifting.reaction import DEGRADED_TAG, Retraining, degraded_at, events_of, retraining
+from flows.drifting.reaction import (
+    DEGRADED_TAG,
+    MODEL_DEGRADED,
+    RETRAIN_LABEL,
+    Retraining,
+    degraded_at,
+    events_of,
+    retraining,
+)
 from flows.live_predictions import live_predictions
 from flows.observing import Sample, observe, observe_inputs
 from flows.orchestration import ASKING_REGISTRY, markdown, say, table
-from flows.outcome import TRAINING_CONFIG, TRAINING_REPORT
+from flows.outcome import TRAINING_CONFIG, TRAINING_REPORT, Rollback
 from flows.registry import CHALLENGER, RegisteredVersion, Registry, RegistryError, RunLog
+from flows.rolling_back import heed_home
 from flows.settings import FlowSettings, VenueName
 from flows.training.config import TrainingConfig
 from flows.training.report import TrainingReport
@@ -42,6 +51,8 @@ from inference.models.bundle import load_bundle
 
 _HOUR_MS = 3_600_000
 _ASKED_TAG, _VERDICT_TAG = "drift_retraining_asked_at", "drift_verdict"
+_PAGES, _KEPT_PAGES = "drift/evidently", 14
+"""Where Evidently's pages lie by the time of their newest candle, and how many: each takes some megabytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,12 @@ class HeldChallenger:
     version: RegisteredVersion
     training: TrainingReport
     config: TrainingConfig
+
+
+@task(task_run_name="heed-this-home", **ASKING_REGISTRY)
+def heed(settings: FlowSettings) -> Rollback | None:
+    """Move the aliases where a worker of this home has left the champion for its live opinions, or a person did."""
+    return heed_home(Registry(settings.registry_address), settings)
 
 
 @task(task_run_name="find-champion", **ASKING_REGISTRY)
@@ -152,8 +169,13 @@ def log_drift(settings: FlowSettings, champion: Champion, report: DriftReport, s
         "drift/summary.md": summary(report, page, asked),
     }
     if drawn is not None:
-        texts["drift/evidently.html"] = drawn
+        texts |= {"drift/evidently.html": drawn, f"{_PAGES}/{stamp}.html": drawn}
     registry.log(run_id, RunLog(metrics=metrics(report), texts=texts, time_ms=report.end_ms))
+    try:
+        registry.keep_last(run_id, _PAGES, _KEPT_PAGES)
+    except RegistryError as told:
+        # A server may forbid deleting; then pages pile up, and drift is looked for all the same.
+        say("Older pages of drift were not deleted: %s", told)
     tags = {_VERDICT_TAG: f"{report.verdict} at {stamp}"}
     noted = champion.version.tags.get(DEGRADED_TAG, "")
     # Of a version that never degraded the tag is not there at all.
@@ -179,7 +201,8 @@ def drift(hours: int = 24, venue: VenueName | None = None, *, retraining_under_w
     that found the champion's live opinions poor, and not yet recovered, is a degradation too; where one watches, a
     further 1 % of champions may be called so wrongly. A challenger that the gates hold back is asked whether its inputs
     drifted from its own training (0.4 % of checks speak): its run in MLflow and this report say so, and nothing is
-    retrained on it. While nothing was promoted, or too little is stored, the flow says so.
+    retrained on it. While nothing was promoted, or too little is stored, the flow says so. First of all, where a worker
+    of this home has left the champion, the aliases are moved as by a rollback.
 
     Args:
         hours: How many hours, counted back from the newest stored candle, are compared.
@@ -189,6 +212,10 @@ def drift(hours: int = 24, venue: VenueName | None = None, *, retraining_under_w
     settings = FlowSettings.of(venue=venue)
     # A retraining makes the next challenger, and ends the turn of this one.
     looks_beside = not retraining_under_way
+    fallen = heed(settings)
+    if fallen is not None:
+        say("%s", fallen.sentence)
+        _ask_to_retrain(fallen, under_way=retraining_under_way)
     champion = find_champion(settings)
     if champion is None:
         beside, text = _look_at_challenger(settings, hours) if looks_beside else (None, "")
@@ -228,6 +255,18 @@ def drift(hours: int = 24, venue: VenueName | None = None, *, retraining_under_w
     if text:
         _summarize(f"{summary(report, page, asked)}{_below(text)}")
     return msgspec.structs.replace(result, challenger=beside)
+
+
+def _ask_to_retrain(fallen: Rollback, *, under_way: bool) -> None:
+    """Tell that a champion was left for what it did: the one before it was replaced for a reason."""
+    if fallen.repeated:
+        return
+    resource = {
+        "prefect.resource.id": f"quantum-ensemble.version.{fallen.replaced}",
+        "prefect.resource.name": f"quantum-ensemble version {fallen.replaced}",
+        RETRAIN_LABEL: (Retraining.UNDER_WAY if under_way else Retraining.WANTED).value,
+    }
+    emit_event(MODEL_DEGRADED, resource, payload={"left": fallen.replaced, "now": fallen.version})
 
 
 def _look_at_challenger(settings: FlowSettings, hours: int) -> tuple[ChallengerDrift | None, str]:

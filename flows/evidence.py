@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from flows.replay.report import ShadowReport, WorkerReplay
 from flows.training.importance import told_distances
-from flows.training.report import WORKER_FIGURES, TrainingReport
+from flows.training.report import CANDLE_FIGURES, CANDLE_WINDOWS, WORKER_FIGURES, TrainingReport
 from flows.training.tripwires import TripwireError
 from flows.training.verdict import Decision, Finding, Verdict
+from flows.unreplayed import not_replayed
 from flows.wording import figure, markdown_table, moment
+from inference.models.card import IN_SAMPLE
 from inference.models.manifest import TimeWindow
 
 # What the column of MLflow's database holds; PostgreSQL refuses more.
@@ -17,10 +19,19 @@ _MAX_DESCRIPTION = 5000
 _DAY_MS = 86_400_000
 _SCORES = ("rmse", "mae", "r2", "hit_rate", "ic", "rmse_skill")
 _HEADER = ("who", "RMSE", "MAE", "R²", "directional accuracy", "correlation", "skill against zero")
+_WINDOWS = {
+    "fit": "fit: members",
+    "validation": "validation: weights, scale, probabilities, threshold",
+    "calibration": "calibration: scale, probabilities, threshold",
+    "shadow": "shadow: seen by no part of it",
+}
 _TRADE_FIGURES = (
     "trades", "net_per_trade_bps", "net_per_trade_bps_low", "net_per_trade_bps_high", "trade_hit_rate", "net_return",
     "max_drawdown",
 )  # fmt: skip
+_STATED_FIGURES = ("brier", "brier_low", "brier_high", "calibration_error", "calibration_error_low",
+                   "calibration_error_high", "icir_of_days")  # fmt: skip
+_STATED_HEADER = ("who", "Brier score", "95 % from", "to", "calibration error", "95 % from", "to", "ICIR by day")
 _TRADE_HEADER = ("rule", "trades", "net bps per trade", "95 % from", "to", "winners", "net return", "max drawdown")
 
 
@@ -35,6 +46,7 @@ def training_markdown(report: TrainingReport, run_page: str) -> str:
             f"{one.draws} files" if one.draws > 1 else one.file,
             f"{one.file_bytes / 1024:.0f} KiB",
             one.device,
+            figure(report.metrics.get(f"training/{one.name}/seconds"), 3),
         )
         for one in (*report.members, *report.compared)
     ]
@@ -44,23 +56,24 @@ def training_markdown(report: TrainingReport, run_page: str) -> str:
             f"{what_it_is(report)}\n\n[Run in MLflow]({run_page})",
             "### Members",
             f"Mode {report.mode}, weighed by {report.weighting}.",
-            markdown_table(("member", "weight", "reads", "file", "size", "trained on"), members),
+            markdown_table(("member", "weight", "reads", "file", "size", "trained on", "seconds"), members),
             *heads_told(report.metrics, "calibration"),
             *_learned_elsewhere(report.metrics),
-            "### Out of sample, on the calibration window",
+            "### On the calibration window",
+            IN_SAMPLE,
             scores_table(report.metrics, "calibration", [*_members(report), "ensemble"], _beside(report)),
             "### Out of fold, with cheap refits",
             folds_table(report.metrics),
             "### Windows",
             markdown_table(
-                ("window", "from", "to"),
+                ("window", "from", "to", "rows"),
                 [
-                    ("fit", *_span(windows.fit)),
-                    ("validation", *_span(windows.validation)),
-                    ("calibration", *_span(windows.calibration)),
-                    ("shadow (seen by no member)", *_span(windows.shadow)),
+                    (told, *_span(getattr(windows, name)), str(report.rows.get(name, "")))
+                    for name, told in _WINDOWS.items()
                 ],
             ),
+            "### Candles",
+            candles_table(report.metrics),
         ]
     )
 
@@ -87,13 +100,14 @@ def shadow_markdown(report: ShadowReport, run_page: str) -> str:
         [
             f"## Candidate {report.bundle_digest[:12]} in shadow",
             (
-                f"{report.candles} candles of {len(report.symbols)} symbols from {moment(report.window.start_ms)} to "
-                f"{moment(report.window.end_ms)} UTC that no member saw, net of fees and slippage.\n\n"
+                f"{report.candles} candles of {len(report.symbols)} symbols, {report.rows} rows scored, from "
+                f"{moment(report.window.start_ms)} to {moment(report.window.end_ms)} UTC that no member saw, net of "
+                "fees and slippage.\n\n"
                 f"[Run in MLflow]({run_page})"
             ),
             *report.notes,
             "### Trades",
-            markdown_table(_TRADE_HEADER, [(name, *_trades(report.metrics, name)) for name in rules]),
+            markdown_table(_TRADE_HEADER, [(name, *_trades(report.metrics, name)) for name in (*rules, *members)]),
             *_worker(report),
             "### Earned more than",
             markdown_table(
@@ -109,7 +123,10 @@ def shadow_markdown(report: ShadowReport, run_page: str) -> str:
             ),
             "### Predictions",
             scores_table(report.metrics, "shadow", ["ensemble", *members], [one for one in rules if one != "ensemble"]),
+            markdown_table(_STATED_HEADER, [(name, *_stated(report.metrics, name)) for name in (*rules, *members)]),
             *heads_told(report.metrics, "shadow"),
+            "### Candles",
+            candles_table(report.metrics),
         ]
     )
 
@@ -129,6 +146,7 @@ def _worker(report: ShadowReport) -> list[str]:
             f"Its own decisions, with stops, limits, fees, spread and funding, from {report.worker.balance} of the "
             f"quote, by policy {report.worker.policy_fingerprint[:12]}."
         ),
+        *not_replayed(report.worker.policy),
         markdown_table(("figure", "value", "95 % from", "to"), rows),
         markdown_table(("its account at", "equity"), [(moment(at), f"{equity:,.2f}") for at, equity in days]),
     ]
@@ -145,6 +163,20 @@ def account_by_day(replay: WorkerReplay) -> list[tuple[int, float]]:
 
 def _trades(metrics: Mapping[str, float], who: str) -> list[str]:
     return [figure(metrics.get(f"shadow/{who}/{name}")) for name in _TRADE_FIGURES]
+
+
+def _stated(metrics: Mapping[str, float], who: str) -> list[str]:
+    return [figure(metrics.get(f"shadow/{who}/{name}")) for name in _STATED_FIGURES]
+
+
+def candles_table(metrics: Mapping[str, float]) -> str:
+    """Say how good the candles of each window were that the figures tell of."""
+    rows = [
+        (window, *(figure(metrics.get(f"{window}/{name}")) for name, _ in CANDLE_FIGURES))
+        for window in CANDLE_WINDOWS
+        if any(f"{window}/{name}" in metrics for name, _ in CANDLE_FIGURES)
+    ]
+    return markdown_table(("window", *(text for _, text in CANDLE_FIGURES)), rows)
 
 
 def what_it_is(report: TrainingReport) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -21,11 +21,12 @@ from feature_store.lake import CandleLake
 from feature_store.past_lake import PastLake
 from feature_store.standard import SeriesQuality, forgiven
 from feature_store.store import FeatureStore, TrainingFrame
+from feature_store.ticks import suspect_marks
 from flows.judging import fewest_absent_before, judged
 from flows.learned_labels import learned_labels, stored_funding, stored_tick
 from flows.settings import FlowSettings
 from flows.training.config import TrainingConfig
-from flows.training.dataset import FrameSet, Inputs
+from flows.training.dataset import FrameSet, Inputs, Marks
 from flows.training.traded import TradedCandles
 from flows.universes import Members, members_of
 from flows.wording import moment
@@ -139,6 +140,8 @@ def recent_frames(
     show: Judged = lambda _: None,
     *,
     as_of_ms: int | None = None,
+    end_ms: int | None = None,
+    symbols: Collection[str] | None = None,
     learns: TrainingConfig | None = None,
 ) -> FrameSet:
     """
@@ -148,15 +151,19 @@ def recent_frames(
     revision, what had come of them, who was in the universe, and what had been recorded of listings. Which series are
     sound is still judged with what the venue has said since then, when it was asked for candles, of gaps and of when an
     instrument trades: those notes hold its last answer only. `learns` says what members learn, the forward return by
-    default.
+    default. With `end_ms`, days are counted back from there, and no candle that opens then or later is read; with
+    `symbols`, no other's.
 
     Raises:
         BadInputError: Nothing is stored, or nothing of it is good enough to learn from. `tell` hears of what is not,
             and `show` of what was found of each series.
     """
     lake = lake_as_of(settings, as_of_ms)
-    stored = stored_series(lake, settings)
-    start_ms, end_ms = asked_stretch(lake, stored, settings)
+    stored = [one for one in stored_series(lake, settings) if symbols is None or one.symbol in symbols]
+    if not stored:
+        raise BadInputError(_nothing_stored(lake, f"candles of {', '.join(symbols or ())}"))
+    end_ms = newest_close_ms(lake, stored) if end_ms is None else end_ms
+    start_ms = end_ms - settings.days * _DAY_MS
     members = members_of(settings) if settings.follows_universe else None
     chosen = stored if members is None else members.series(stored, start_ms, end_ms)
     series = sound_series(lake, chosen, start_ms, end_ms, tell, members=members, show=show)
@@ -192,6 +199,7 @@ def frames_between(
     a symbol was not in the universe, or did not pass its filters, are there for features to warm up, and are neither
     learned from nor judged on. `learns` says what members learn, the forward return by default. `tell` hears of each
     series whose past was corrected too often to be computed again: its rows of then are not told, and not learned from.
+    Candles whose prices are suspect, in their newest revision, are marked and stay.
     From `traded_from_ms` on, where it is given, frames hold what it takes to trade their candles again: prices in their
     newest revision, ranges as they were known when decided, and the tick and funding that are stored, or that could be
     known at `as_of_ms`.
@@ -218,12 +226,28 @@ def frames_between(
     traded = None
     if traded_from_ms is not None:
         traded = _traded(lake, frames, traded_from_ms, end_ms, as_of_ms)
-    if not view.extra_names:
-        return FrameSet.of_store(frames, eligible=eligible, late=late, learned=learned, traded=traded)
-    extra = _extra_inputs(view, lake, frames, end_ms, tell)
+    extra = _extra_inputs(view, lake, frames, end_ms, tell) if view.extra_names else None
     return FrameSet.of_store(
-        frames, view=view, extra=extra, eligible=eligible, late=late, learned=learned, traded=traded
+        frames,
+        view=view if view.extra_names else None,
+        extra=extra,
+        eligible=eligible,
+        late=late,
+        learned=learned,
+        traded=traded,
+        suspect=_suspect(lake, frames, start_ms, end_ms),
     )
+
+
+def _suspect(
+    lake: CandleLake, frames: Mapping[Series, TrainingFrame], start_ms: int, end_ms: int
+) -> dict[Series, Marks]:
+    """Mark the candles of each frame whose prices, in their newest revision, their neighbours do not bear out."""
+    found = {}
+    for one, block in lake.read_many(list(frames), start_ms, end_ms).items():
+        marked = block.open_time_ms[suspect_marks(block, one.timeframe)]
+        found[one] = np.isin(frames[one].open_time_ms, marked)
+    return found
 
 
 def _traded(

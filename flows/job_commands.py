@@ -57,7 +57,8 @@ def _list(*, limit: int = 20, json: AsJson = False) -> int:
     """
     found = table_of(FlowSettings.of()).jobs(limit)
     if json:
-        print(json_codec.dumps(msgspec.to_builtins(found)))  # noqa: T201 - a command speaks to the person who typed it
+        told = [msgspec.to_builtins(one) | {"queue_seconds": one.queue_seconds()} for one in found]
+        print(json_codec.dumps(told))  # noqa: T201 - a command speaks to the person who typed it
     elif not found:
         print("No retraining was ordered in this home yet; `qtctl retrain` orders one.")  # noqa: T201 - as above
     else:
@@ -76,7 +77,8 @@ def _show(job_id: str, /, *, json: AsJson = False) -> int:
     """
     table = table_of(FlowSettings.of())
     job = table.job(job_id)
-    told: dict[str, Any] = msgspec.to_builtins(job) | {"steps": list(table.steps(job_id))}
+    told: dict[str, Any] = msgspec.to_builtins(job)
+    told |= {"queue_seconds": job.queue_seconds(), "steps": list(table.steps(job_id))}
     if json:
         print(json_codec.dumps(told))  # noqa: T201 - as above
         return OK
@@ -92,7 +94,7 @@ def _show(job_id: str, /, *, json: AsJson = False) -> int:
 def _print(found: list[Job]) -> None:
     is_live = is_held(turn_file(FlowSettings.of()))
     table = Table(box=None, pad_edge=False)
-    for heading in ("job", "type", "trigger", "status", "took", "version", "came of it"):
+    for heading in ("job", "type", "trigger", "status", "queued", "took", "version", "came of it"):
         table.add_column(heading, overflow="fold")
     for one in found:
         seconds = one.seconds()
@@ -100,7 +102,9 @@ def _print(found: list[Job]) -> None:
             seconds = (utc_now() - one.started_at).total_seconds()
         took = "" if seconds is None else f"{seconds:.0f} s"
         status = one.status if is_live or one.status not in UNDER_WAY else "interrupted"
-        table.add_row(one.job_id, one.type, one.trigger, status, took, one.version or "", _came_of(one))
+        waited = one.queue_seconds()
+        queued = "" if waited is None else f"{waited:.0f} s"
+        table.add_row(one.job_id, one.type, one.trigger, status, queued, took, one.version or "", _came_of(one))
     Console().print(table)
 
 
@@ -109,4 +113,6 @@ def _came_of(job: Job) -> str:
         return job.error_message
     if job.promoted is None:
         return ""
-    return "promoted" if job.promoted else f"refused: {job.reasons[0] if job.reasons else ''}"
+    if job.promoted:
+        return "promoted"
+    return f"{'refused' if job.models else 'judged again'}: {job.reasons[0] if job.reasons else ''}"

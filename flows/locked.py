@@ -6,13 +6,13 @@ import msgspec
 
 from flows.registry import Registry, RunLog
 from flows.replay.report import ShadowReport
-from flows.trials import LOOK_TAG, looks_at
+from flows.trials import LOOK_TAG, SETS_TAG, looks_at
 
 LOCKED_USES = "shadow/locked_uses"
 """The metric of a candidate's run that counts how often its locked window was looked at."""
 
 
-def count_look(registry: Registry, run_id: str, look: str, when: str) -> int:
+def count_look(registry: Registry, run_id: str, look: str, when: str, *, sets: int = 0) -> int:
     """
     Note that a candidate's locked window is about to be looked at, and return how many looks that makes.
 
@@ -24,8 +24,10 @@ def count_look(registry: Registry, run_id: str, look: str, when: str) -> int:
         run_id: Of the candidate's training.
         look: Name of this look: the retraining job that it is part of, or else the id of the flow run.
         when: The moment, for people.
+        sets: How many sets of trading rules it tries beside the one that is judged.
     """
-    registry.log(run_id, RunLog(tags={f"{LOOK_TAG}{look}": when}))
+    tags = {f"{LOOK_TAG}{look}": when} | ({f"{SETS_TAG}{look}": str(sets)} if sets else {})
+    registry.log(run_id, RunLog(tags=tags))
     looks = looks_at(registry.run_tags(run_id))
     registry.log(run_id, RunLog(metrics={LOCKED_USES: float(len(looks))}))
     return len(looks)

@@ -178,6 +178,41 @@ class Registry:
         with self._errors(f"read {path} of run {run_id}"), tempfile.TemporaryDirectory() as folder:
             return Path(self._client.download_artifacts(run_id, path, folder)).read_text()
 
+    def keep_last(self, run_id: str, folder: str, count: int) -> tuple[str, ...]:
+        """
+        Delete what lies in a folder of a run's artifacts, but for the last `count` by name; return what was deleted.
+
+        Raises:
+            RegistryError: The server does not allow it.
+        """
+        with self._errors(f"clear {folder} of run {run_id}"):
+            found = sorted(one.path for one in self._client.list_artifacts(run_id, folder))
+            gone = tuple(found[: max(len(found) - count, 0)])
+            if gone:
+                stores = self._mlflow.store.artifact.artifact_repository_registry
+                address = self._client.get_run(run_id).info.artifact_uri
+                store = stores.get_artifact_repository(address, tracking_uri=self.url)
+                for path in gone:
+                    store.delete_artifacts(path)
+            return gone
+
+    # Tags of an experiment
+
+    def experiment_tags(self, name: str) -> dict[str, str]:
+        """Return the tags of an experiment by its name; none where it was never made."""
+        with self._errors(f"read experiment {name}"):
+            found = self._client.get_experiment_by_name(name)
+            return dict(found.tags) if found else {}
+
+    def tag_experiment(self, name: str, tags: Mapping[str, str], *, note: str) -> None:
+        """Set tags of an experiment, which is made where there is none, with a note on what it is for."""
+        with self._errors(f"tag experiment {name}"):
+            found = self._client.get_experiment_by_name(name)
+            number = found.experiment_id if found else None
+            number = number or self._client.create_experiment(name, tags={"mlflow.note.content": note})
+            for key, value in tags.items():
+                self._client.set_experiment_tag(number, key, value)
+
     # Versions
 
     def register(self, run_id: str, bundle: Path, *, tags: Mapping[str, str], description: str) -> RegisteredVersion:
@@ -247,6 +282,13 @@ class Registry:
             numbers = sorted((int(one.version) for one in found), reverse=True)
             # A search leaves out aliases; reading each one does not.
             return [_read(self._client.get_model_version(MODEL_NAME, str(number))) for number in numbers]
+
+    def of_run(self, run_id: str) -> RegisteredVersion | None:
+        """Return the newest version that a run was registered as, or None."""
+        with self._errors(f"find the version of run {run_id}"):
+            found = self._client.search_model_versions(f"name = '{MODEL_NAME}' and run_id = '{run_id}'")
+            newest = max((int(one.version) for one in found), default=None)
+            return None if newest is None else _read(self._client.get_model_version(MODEL_NAME, str(newest)))
 
     def by_alias(self, alias: str) -> RegisteredVersion | None:
         """Return the version an alias points at, or None."""

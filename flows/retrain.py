@@ -19,9 +19,10 @@ from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, named_by
 from flows.outcome import Candidate, Promotion
 from flows.promote import keeps_its_turn, promote
 from flows.registry import CHALLENGER, PREVIOUS, Registry
+from flows.resources import Meter
 from flows.retraining.job import Job, JobKind, Trigger
 from flows.retraining.steps import JobSteps, once
-from flows.retraining.work import asked_to_resume, job_of, kept_of, peak_memory_mb
+from flows.retraining.work import asked_to_resume, job_of, kept_of
 from flows.settings import DeviceName, FlowSettings, LabelName, TimeframeName, TrainingSize, VenueName
 from flows.shadow import shadow
 from flows.sizes import ensemble_of, exits_of
@@ -81,8 +82,8 @@ def retrain(
     A candidate that is refused, or held back until more is known, is a result and no failure: artifact
     `retrain-result` says which gates it did not hold. In testnet and live a challenger that is tried on live candles
     keeps its turn for up to a week: it is judged again, and no other is trained meanwhile. One retraining runs at a
-    time in a home, and each is a job of `qtctl jobs`. A job whose process died goes on where it was with the next run
-    that asks for the same.
+    time in a home, and each is a job of `qtctl jobs`, also one that only judges again. A job whose process died goes on
+    where it was with the next run that asks for the same.
 
     Args:
         venue: Where candles come from. Left empty: QT_VENUE, by default the sandbox exchange.
@@ -124,9 +125,6 @@ def retrain(
     ensemble_of(settings)
     if resume is None:
         tuned_for(settings)
-    if resume is None and (tried := _still_tried()) is not None:
-        _publish(tried)
-        return tried
     asyncio.run(refuse_unlisted(settings))
     with job_of(
         settings,
@@ -137,8 +135,10 @@ def retrain(
         resume=resume,
         tell=lambda sentence: say("%s", sentence),
     ) as steps:
-        result = _run(settings, steps, ordered)
-        _note(settings, steps, result)
+        meter = Meter.start()
+        tried = _still_tried(settings) if resume is None else None
+        result = _run(settings, steps, ordered) if tried is None else tried
+        _note(settings, steps, result, meter=meter, trained=tried is None)
     _publish(result, steps.table.job(steps.job_id))
     return result
 
@@ -178,8 +178,11 @@ def _run(settings: FlowSettings, steps: JobSteps, ordered: dict[str, Any]) -> Pr
     return result
 
 
-def _note(settings: FlowSettings, steps: JobSteps, result: Promotion) -> None:
-    """Write into the job what came of it, and keep its deep members for the jobs to come."""
+def _note(settings: FlowSettings, steps: JobSteps, result: Promotion, *, meter: Meter, trained: bool) -> None:
+    """Write into the job what came of it and what it took, and keep its deep members for the jobs to come."""
+    if not trained:
+        # Somebody looked, which is what the alarm of flow `staleness` asks; but nobody was fitted or taken over.
+        steps.table.change(steps.job_id, models=())
     kept = steps.found("kept-members", tuple[str, ...]) or ()
     for name in DEEP_MEMBERS:
         content = steps.file(f"fit-{name}") if name not in kept else None
@@ -189,14 +192,14 @@ def _note(settings: FlowSettings, steps: JobSteps, result: Promotion) -> None:
     steps.table.change(
         steps.job_id,
         # One that was to take members over, and found none that fit, has fitted all.
-        type="full" if job.type == "incremental" and not kept else job.type,
+        type="full" if job.type == "incremental" and not kept and trained else job.type,
         kept=kept,
         version=result.version,
         run_id=result.run_id,
         promoted=result.promoted,
         replaced=result.replaced,
         reasons=result.reasons,
-        metrics=job.metrics | {"peak_memory_mb": peak_memory_mb()},
+        metrics=job.metrics | meter.figures(),
     )
 
 
@@ -208,9 +211,8 @@ def _look_for_drift(venue: VenueName | None) -> None:
         say("Drift was not looked for: %s", told)
 
 
-def _still_tried() -> Promotion | None:
+def _still_tried(settings: FlowSettings) -> Promotion | None:
     """Judge a challenger again that is tried on live candles; return the verdict if it keeps its turn, else None."""
-    settings = FlowSettings.of()
     if settings.mode not in ("testnet", "live"):
         return None  # Nothing is tried on live candles there, and MLflow need not answer yet.
     challenger = Registry(settings.registry_address).by_alias(CHALLENGER)

@@ -148,6 +148,52 @@ def carry_out(registry: Registry, settings: FlowSettings, plan: RollbackPlan, re
     return done
 
 
+def heed_home(registry: Registry, settings: FlowSettings) -> Rollback | None:
+    """
+    Do in the registry what was done in this home: a worker that fell back, or a rollback while nobody answered.
+
+    What was cut off between two steps is brought to its end.
+
+    Returns:
+        The rollback; None where the champion is not set aside here, or where there is nothing to go back to: then the
+        champion is rejected all the same, so that no other worker trades it.
+
+    Raises:
+        RegistryError: MLflow refused.
+        RegistryUnavailableError: MLflow does not answer.
+    """
+    champion, previous = registry.champion(), registry.by_alias(PREVIOUS)
+    if champion is None:
+        return None
+    cut_off = _was_cut_off(champion, previous)
+    order = found_aside(settings.bundles, champion.version, champion.bundle_digest)
+    if not cut_off and (champion.is_rejected or not is_set_aside(order, champion.tags)):
+        return None
+    try:
+        plan = plan_rollback(registry)
+    except NothingPromotedError:
+        plan = None
+    if plan is None or not (cut_off or plan.aside.version == champion.version):
+        if not cut_off:
+            # What traded before was itself set aside.
+            registry.tag(champion.version, {"status": REJECTED})
+        return None
+    refusal = why_not(registry, settings, plan)
+    return None if champion.is_rejected and refusal is not None else carry_out(registry, settings, plan, refusal)
+
+
+def _was_cut_off(champion: RegisteredVersion, previous: RegisteredVersion | None) -> bool:
+    """Whether a rollback ended between two of its steps: after its tags, between aliases, or before the last tag."""
+    if champion.is_rejected:
+        return _BACK_TO_TAG in champion.tags
+    if previous is None:
+        return False
+    if previous.version == champion.version:
+        return True
+    gave_way = previous.is_rejected and previous.tags.get(_BACK_TO_TAG) == champion.version
+    return gave_way and champion.tags.get("status") != "active"
+
+
 def go_back_here(settings: FlowSettings, reason: str) -> Rollback:
     """
     Let the worker of this home go back to the cached bundle that traded before, while no registry can be asked.

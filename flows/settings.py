@@ -57,6 +57,8 @@ class FlowSettings(BaseSettings):
     api_key: SecretStr = SecretStr("sandbox-key")
     api_secret: SecretStr = SecretStr("sandbox-secret")
     mlflow_url: str | None = None
+    # What the worker's journal is called among others whose heads MLflow keeps; by default its machine and path.
+    journal_name: str | None = None
     symbols: str = "all"
     timeframe: TimeframeName = "5m"
     # Longer candles to derive from minutes, where minutes are ingested.

@@ -130,7 +130,7 @@ def log_shadow(settings: FlowSettings, run_id: str, report: ShadowReport) -> str
     registry.log(
         run_id,
         RunLog(
-            metrics=report.metrics,
+            metrics=report.metrics | {"shadow/rows": float(report.rows), "shadow/candles": float(report.candles)},
             texts={
                 SHADOW_REPORT: msgspec.json.encode(report).decode(),
                 "reports/shadow.md": shadow_markdown(report, page),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -30,6 +29,8 @@ class SourceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="QT_", extra="ignore", frozen=True)
 
     sources: str = ""
+    # Whether flows run by themselves, sources among them; prefect.yaml and `qtctl up` read it too.
+    schedules: bool = True
     coingecko_url: str = "https://api.coingecko.com/api/v3"
     coingecko_key: SecretStr = SecretStr("")
     # How many coins, by capitalisation; and single ones beside them, as `id:TICKER`, separated by commas.
@@ -115,8 +116,8 @@ class SourceSettings(BaseSettings):
 
 def schedule() -> dict[str, bool]:
     """Tell a deployment whether its schedule is active: only where sources are chosen, and schedules are not paused."""
-    paused = os.environ.get("QT_SCHEDULES", "true").strip().lower() == "false"
-    return {"active": bool(SourceSettings.of().chosen()) and not paused}
+    settings = SourceSettings.of()
+    return {"active": bool(settings.chosen()) and settings.schedules}
 
 
 def _words(text: str) -> list[str]:

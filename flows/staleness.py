@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 from prefect import flow, task
@@ -12,7 +12,7 @@ from feature_store.clock import utc_now
 from flows.failures import StaleError
 from flows.orchestration import ASKING_REGISTRY, markdown, say
 from flows.outcome import TRAINING_CONFIG
-from flows.registry import MODEL_NAME, Registry
+from flows.registry import MODEL_NAME, Registry, RegistryError
 from flows.retraining.age import Staleness, staleness
 from flows.retraining.work import table_of
 from flows.settings import FlowSettings
@@ -23,13 +23,19 @@ STALE_EVENT = "quantum.model.stale"
 
 @task(task_run_name="find-when-the-champion-was-trained", **ASKING_REGISTRY)
 def champion_trained_at(settings: FlowSettings) -> datetime | None:
-    """Return when the champion was trained, or None while nothing was promoted."""
+    """Return when the champion was trained, None while nothing was promoted, and of one that does not say."""
     registry = Registry(settings.registry_address)
     champion = registry.champion()
     if champion is None:
         return None
-    config = msgspec.json.decode(registry.read_text(champion.run_id, TRAINING_CONFIG), type=TrainingConfig)
-    return datetime.fromisoformat(config.created_at)
+    try:
+        config = msgspec.json.decode(registry.read_text(champion.run_id, TRAINING_CONFIG), type=TrainingConfig)
+        trained = datetime.fromisoformat(config.created_at)
+    except (RegistryError, msgspec.DecodeError, ValueError) as error:
+        # Somebody may have registered it by hand; the jobs alone then tell how long ago anybody looked.
+        say("When champion %s was trained is not known: %s", champion.version, str(error)[:300])
+        return None
+    return trained if trained.tzinfo is not None else trained.replace(tzinfo=UTC)
 
 
 @flow(name="staleness", flow_run_name="staleness of the champion", timeout_seconds=600)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -47,7 +48,7 @@ from flows.training.frame_file import decode_frames, encode_frames
 from flows.training.importance import distances_from_champion
 from flows.training.pipeline import train_candidate
 from flows.training.plots import training_plots
-from flows.training.report import TrainingReport
+from flows.training.report import TrainingReport, with_times
 from flows.training.tripwires import Asked, TripwireError
 from flows.trials import STUDY_TAG, TUNING_TRIALS, locked_tags
 from flows.tuned import require_unseen
@@ -60,7 +61,7 @@ from inference.models.manifest import EnsembleMode, Weighting
 OWNER_TAG = "prefect.flow_run"
 """The tag of an MLflow run that names the flow run in whose process it is filled."""
 JOB_TAG = "retraining_job"
-"""The tag of an MLflow run that names the retraining job it is part of."""
+"""The tag of an MLflow run that names the retraining job it is part of: machine, home and id."""
 
 
 @task(task_run_name="close-dead-mlflow-runs", **ASKING_REGISTRY)
@@ -87,9 +88,11 @@ def open_run(settings: FlowSettings, config: TrainingConfig, job: str | None = N
     registry = Registry(settings.registry_address)
     if job is None:
         return registry.start_run(name, tags, note)
+    # Two homes that order in the same second call their jobs alike, and may share a server.
+    whose = f"{socket.gethostname()}:{settings.home.resolve()}:{job}"
     # A process that died after it had opened the run could not note that.
-    opened = (run_id for run_id, of in registry.open_runs(JOB_TAG).items() if of == job)
-    return next(opened, None) or registry.start_run(name, tags | {JOB_TAG: job}, note)
+    opened = (run_id for run_id, of in registry.open_runs(JOB_TAG).items() if of == whose)
+    return next(opened, None) or registry.start_run(name, tags | {JOB_TAG: whose}, note)
 
 
 @task(task_run_name="take-over-mlflow-run", **ASKING_REGISTRY)
@@ -129,7 +132,10 @@ def pack_members(
 ) -> TrainingReport:
     """Combine and calibrate the members, and write the bundle; a tripwire stops it."""
     with storage_errors():
-        return train_candidate(frames, config, out, bar.callback(), _asked(settings, config), ready=members)
+        report = train_candidate(frames, config, out, bar.callback(), _asked(settings, config), ready=members)
+    for note in report.notes:
+        say("%s", note)
+    return report
 
 
 @task(task_run_name="compare-importance-with-champion", **ASKING_REGISTRY)
@@ -156,7 +162,7 @@ def log_training(settings: FlowSettings, run_id: str, config: TrainingConfig, re
     entry = RunLog(
         params=flattened(msgspec.to_builtins(config))
         | {"venue": settings.venue, "days": settings.days, "symbols": ",".join(report.symbols)},
-        metrics=report.metrics,
+        metrics=report.metrics | {f"rows/{name}": float(count) for name, count in report.rows.items()},
         tags={"bundle_digest": report.bundle_digest, "feature_fingerprint": report.feature_fingerprint}
         | locked_tags(report.windows.shadow),
         texts={
@@ -171,16 +177,15 @@ def log_training(settings: FlowSettings, run_id: str, config: TrainingConfig, re
 
 
 @task(task_run_name="register-challenger", **ASKING_REGISTRY)
-def register(
-    settings: FlowSettings, run_id: str, bundle: Path, report: TrainingReport, *, again: bool = False
-) -> Candidate:
-    """Register the bundle as the next version and point the alias `challenger` at it; `again` looks for it first."""
+def register(settings: FlowSettings, run_id: str, bundle: Path, report: TrainingReport) -> Candidate:
+    """Register the bundle as the next version, once however often it is tried, and point `challenger` at it."""
     registry, manifest = Registry(settings.registry_address), read_manifest(bundle)
-    known = [one for one in registry.versions() if one.run_id == run_id] if again else []
-    if known and known[0].bundle_digest == report.bundle_digest:
-        if CHALLENGER not in known[0].aliases:
-            registry.set_alias(CHALLENGER, known[0].version)
-        return Candidate(version=known[0].version, run_id=run_id, bundle_digest=report.bundle_digest)
+    # Whoever tried before, this task or a process that died, may have come that far and not have heard of it.
+    known = registry.of_run(run_id)
+    if known is not None and known.bundle_digest == report.bundle_digest:
+        if CHALLENGER not in known.aliases:
+            registry.set_alias(CHALLENGER, known.version)
+        return Candidate(version=known.version, run_id=run_id, bundle_digest=report.bundle_digest)
     card = model_card(manifest, report.bundle_digest)
     registry.log(run_id, RunLog(texts={MODEL_CARD: card}))
     version = registry.register(
@@ -291,7 +296,7 @@ def train(
             page = once(steps, "log-training", str, lambda: log_training(settings, run_id, config, report))
 
             def registered() -> Candidate:
-                return register(settings, run_id, folder / "bundle", report, again=opened is not None)
+                return register(settings, run_id, folder / "bundle", report)
 
             candidate = once(steps, "register-challenger", Candidate, registered)
     except TripwireError as error:
@@ -303,7 +308,11 @@ def train(
         raise
     Registry(settings.registry_address).finish_run(run_id)
 
-    markdown("training-report", training_markdown(report, page), "Members and baselines, out of sample")
+    markdown(
+        "training-report",
+        training_markdown(report, page),
+        "Members and baselines, on candles that no member was fitted on",
+    )
     say("Version %s is registered as challenger: %s", candidate.version, page)
     return candidate
 
@@ -347,10 +356,13 @@ def _bundle(
         steps.note("kept-members", tuple(kept))
         members |= kept
     absent = tuple(name for name in config.members if name not in members)
-    for name, content in fit_members(settings, absent, frames, config, bar):
-        steps.keep(f"fit-{name}", content)
-        members[name] = content
+    took = {name: told for name in config.members if (told := steps.found(f"seconds-{name}", float)) is not None}
+    for name, fitted in fit_members(settings, absent, frames, config, bar):
+        steps.keep(f"fit-{name}", fitted.content)
+        steps.note(f"seconds-{name}", fitted.seconds)
+        members[name], took[name] = fitted
     report = pack_members(settings, frames, config, bundle, {name: stored(one) for name, one in members.items()}, bar)
+    report = with_times(report, took)
     steps.note("train-members", report)
     return report
 

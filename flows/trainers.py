@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 from prefect import Task, task
@@ -12,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner
 
+from feature_store.clock import monotonic
 from feature_store.errors import BadInputError
 from flows.orchestration import ProgressBar, say
 from flows.settings import FlowSettings
@@ -22,19 +23,29 @@ from flows.training.members.base import Progress
 from flows.training.members.catalogue import spec
 from flows.training.progress import overall
 
+T = TypeVar("T")
 MEMORY_PER_PROCESS_MB = 1500
 """What a process that fits a net needs at most beside its frames: torch and neuralforecast alone are 600 MB."""
 
 
+class Fitted(NamedTuple):
+    """A member's file, and how many seconds fitting it took, wherever that was done."""
+
+    content: bytes
+    seconds: float
+
+
 @task(task_run_name="fit-{name}", cache_policy=NO_CACHE, timeout_seconds=3 * 3600)
-def fit_one(name: str, frames: FrameSet, config: TrainingConfig, progress: Progress | None = None) -> bytes:
+def fit_one(name: str, frames: FrameSet, config: TrainingConfig, progress: Progress | None = None) -> Fitted:
     """Fit one member; what comes back is its file, so that it may be done anywhere."""
-    return encode_member(fit_member(name, frames, config, progress or _unseen))
+    began = monotonic()
+    content = encode_member(fit_member(name, frames, config, progress or _unseen))
+    return Fitted(content, monotonic() - began)
 
 
 def fitted_here(
     names: tuple[str, ...], frames: FrameSet, config: TrainingConfig, bar: ProgressBar
-) -> Iterator[tuple[str, bytes]]:
+) -> Iterator[tuple[str, Fitted]]:
     """Fit members one after the other, and hand each over as it is done."""
     progress = overall({name: spec(name).seconds for name in names}, bar.callback())
     for name in names:
@@ -47,11 +58,11 @@ def fitted_beside_each_other(
     frames: FrameSet,
     config: TrainingConfig,
     runner: TaskRunner[Any],
-    fit: Task[..., bytes] = fit_one,
-) -> Iterator[tuple[str, bytes]]:
+    fit: Task[..., T],
+) -> Iterator[tuple[str, T]]:
     """Fit members through one of Prefect's task runners, and hand them over in their order."""
     with runner as started:
-        running: dict[str, PrefectFuture[bytes]] = {
+        running: dict[str, PrefectFuture[T]] = {
             name: started.submit(fit, {"name": name, "frames": frames, "config": config}) for name in names
         }
         for name, future in running.items():
@@ -60,7 +71,7 @@ def fitted_beside_each_other(
 
 def fit_members(
     settings: FlowSettings, names: tuple[str, ...], frames: FrameSet, config: TrainingConfig, bar: ProgressBar
-) -> Iterator[tuple[str, bytes]]:
+) -> Iterator[tuple[str, Fitted]]:
     """
     Fit members where QT_TRAINER says, each as a task of the running flow, and hand over each one's file.
 
@@ -70,7 +81,7 @@ def fit_members(
     runner = runner_of(settings, len(names)) if len(names) > 1 else None
     if runner is None:
         return fitted_here(names, frames, config, bar)
-    return fitted_beside_each_other(names, frames, config, runner)
+    return fitted_beside_each_other(names, frames, config, runner, fit_one)
 
 
 def stored(content: bytes) -> StoredMember:

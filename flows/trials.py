@@ -20,6 +20,8 @@ TUNED_FROM, TUNED_UNTIL = "tuning_from_ms", "tuning_until_ms"
 """Tags of a tuning's own run: the candles it looked at. A candidate has none."""
 LOOK_TAG = "locked_look."
 """Tags of a run that begin with this: one for each look at its locked window, with its moment."""
+SETS_TAG = "locked_sets."
+"""Tags of a run that begin with this: how many sets of trading rules such a look tried, by the look's name."""
 
 
 def locked_tags(window: TimeWindow) -> dict[str, str]:
@@ -30,6 +32,11 @@ def locked_tags(window: TimeWindow) -> dict[str, str]:
 def looks_at(tags: Mapping[str, str]) -> tuple[str, ...]:
     """Return the moments of all looks that a run's tags tell of, oldest first."""
     return tuple(sorted(value for key, value in tags.items() if key.startswith(LOOK_TAG)))
+
+
+def sets_at(tags: Mapping[str, str]) -> int:
+    """Return how many sets of trading rules were tried in all looks that a run's tags tell of."""
+    return sum(_whole(value) for key, value in tags.items() if key.startswith(SETS_TAG))
 
 
 def study_tags(study: str, *, venue: str, timeframe: str, trials: int, looked_at: TimeWindow) -> dict[str, str]:
@@ -48,7 +55,9 @@ def trials_on(window: TimeWindow, runs: Iterable[RunSummary], *, ours: str, sinc
     """
     Count what was tried on a locked window: candidates that were scored on any of it, and the tunings behind them.
 
-    Each look at a window after the first counts as one more: what came between two looks knew the first one.
+    A candidate was scored there if it has a shadow report, or if anybody looked at its window, be it by a backtest
+    alone. Each look after the first counts as one more: what came between two looks knew the first one. So does each
+    set of trading rules that a backtest swept there.
 
     Candidates whose windows ended before this one began chose nothing on these candles and do not count. A run that
     does not say which window it was scored on counts: what is not known must not make a result look better.
@@ -75,10 +84,12 @@ def trials_on(window: TimeWindow, runs: Iterable[RunSummary], *, ours: str, sinc
                 own_runs[study] += _tuning_trials(run)
             continue
         own = run.run_id == ours
-        if not own and not ("shadow/days" in run.metrics and _overlaps(run, window, LOCKED_FROM, LOCKED_UNTIL)):
+        looks = len(looks_at(run.tags))
+        was_scored = looks > 0 or "shadow/days" in run.metrics
+        if not own and not (was_scored and _overlaps(run, window, LOCKED_FROM, LOCKED_UNTIL)):
             continue
         taken[study] = max(taken.get(study, 0), _tuning_trials(run))
-        count += (0 if own else 1) + max(len(looks_at(run.tags)) - 1, 0)
+        count += (0 if own else 1) + max(looks - 1, 0) + sets_at(run.tags)
         sharpe = run.metrics.get("shadow/ensemble/sharpe_per_period", math.nan)
         if math.isfinite(sharpe):
             sharpes.append(sharpe)
@@ -98,5 +109,8 @@ def _overlaps(run: RunSummary, window: TimeWindow, start: str, end: str) -> bool
 
 
 def _tuning_trials(run: RunSummary) -> int:
-    told = run.tags.get(TUNING_TRIALS, "0")
+    return _whole(run.tags.get(TUNING_TRIALS, "0"))
+
+
+def _whole(told: str) -> int:
     return int(told) if told.isdecimal() else 0

@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 from feature_store.clock import utc_now
 from feature_store.errors import BadInputError, QuantumError
 from flows.backtest_inputs import stored_market
-from flows.frames import lake_as_of, recent_frames, stored_series
+from flows.frames import lake_as_of, newest_close_ms, recent_frames, stored_series
 from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, named_by_series, say, table
 from flows.registry import Registry, RunLog
 from flows.settings import FOLLOW_UNIVERSE, FlowSettings, TimeframeName, TrainingSize, VenueName
@@ -29,7 +29,19 @@ from flows.tuning.objective import fit_window, scores
 from flows.tuning.pictures import study_plots
 from flows.tuning.search import Task, search, variant_of, variants
 from flows.tuning.space import Space, chosen, parse_space
-from flows.tuning.studies import Aim, Place, best, looked_at, open_study, parse_place, tried
+from flows.tuning.studies import (
+    Aim,
+    Candles,
+    Place,
+    best,
+    candles_of,
+    keep_to_candles,
+    looked_at,
+    open_study,
+    parse_place,
+    tried,
+)
+from flows.wording import moment
 from inference.domain.errors import RegistryUnavailableError
 from inference.domain.policy import Policy
 from inference.policy.policy_file import policy_text
@@ -39,10 +51,19 @@ _PARENT, _CHILD, _STANDARD = "mlflow/study", "mlflow/trial", "standard"
 
 
 @task(task_run_name="load-candles-and-features", cache_policy=NO_CACHE, timeout_seconds=1800)
-def load_variants(settings: FlowSettings, base: TrainingConfig, space: Space) -> dict[str, FrameSet]:
-    """Read the lake once for each thing that may be learned."""
+def load_variants(
+    settings: FlowSettings, base: TrainingConfig, space: Space, *, end_ms: int, symbols: tuple[str, ...] | None
+) -> dict[str, FrameSet]:
+    """Read the lake once for each thing that may be learned, up to one moment."""
     return {
-        name: recent_frames(settings, config.horizon, lambda sentence: say("%s", sentence), learns=config)
+        name: recent_frames(
+            settings,
+            config.horizon,
+            lambda sentence: say("%s", sentence),
+            end_ms=end_ms,
+            symbols=symbols,
+            learns=config,
+        )
         for name, config in variants(base, space).items()
     }
 
@@ -93,7 +114,7 @@ def log_study(settings: FlowSettings, place: Place, tuned: Tuned, policy: str | 
                 "tuning/net_per_slot_bps": tuned.net_per_slot_bps,
                 "tuning/standard_net_per_slot_bps": tuned.standard_net_per_slot_bps,
             },
-            # Once more with each run: a study that goes on has looked at newer candles, and tried more.
+            # Once more with each run: a study that goes on has tried more.
             tags=study_tags(
                 tuned.study,
                 venue=tuned.venue,
@@ -142,7 +163,7 @@ def tune(
     calibrates and judges a candidate is never looked at. The best choice is kept in the home, and `train` takes it
     with parameter `tuned`; the gates then ask more of the candidate, the more choices were tried, in this study or in
     others on its candles. Run again, a study goes on where it was, also after a crash; it keeps to the candles and
-    sizes that it was begun with.
+    sizes that it was begun with, however many newer candles there are by then.
 
     Args:
         study: Name of the study; small letters, digits, dots and dashes.
@@ -151,23 +172,24 @@ def tune(
         aim: `net`: net return alone, poor choices are given up early. `net-and-drawdown`: both, evolved by NSGA-II.
         parts: What to search, with commas. `members`: the settings of each; `features`: which families of inputs are
             read; `labels`: what trees learn; `exits`: stop, target and longest holding of the worker's policy, traded
-            by the compiled backtest; `ensemble`: how much is taken back and shrunk; `choice`: who of the members votes;
-            `weights`: fixed ones, instead of those learned.
+            by the compiled backtest; `ensemble`: how much is taken back and shrunk; `thresholds`: the least and the
+            most confidence that it may trade from; `choice`: who of the members votes; `weights`: fixed ones, instead
+            of those learned.
         members: Who is trained in each trial, with commas; nets too, which make it much longer. Left empty: the trees
             among QT_MEMBERS.
         policy: TOML file of the rules that part `exits` does not search. Left empty: the built-in ones.
         venue: Whose candles. Left empty: QT_VENUE, by default the sandbox exchange.
         symbols: Unified names separated by commas, or `all` that are stored. Left empty: QT_SYMBOLS.
         timeframe: Duration of a candle. Left empty: QT_TIMEFRAME, by default 5m.
-        days: How many days, counted back from the newest stored candle. Left empty: QT_DAYS, by default 30.
+        days: How many days, counted back from the newest candle that was stored when the study began. Left empty:
+            QT_DAYS, by default 30.
         size: Where the search begins: the settings of `full`, `quick` or `tiny`. Left empty: QT_SIZE.
     """
     settings = FlowSettings.of(venue=venue, symbols=symbols, timeframe=timeframe, days=days, size=size)
     space, rules = parse_space(parts, members), base_policy(parts, policy)
     place = parse_place(study, aim, tuning_folder(settings), settings.tuning_storage)
     base = training_config(settings, utc_now())
-    stored_series(lake_as_of(settings, None), settings)
-    frames = load_variants(settings, base, space)
+    frames = _load(settings, place, base, space)
     traded = None if rules is None else load_traded(settings, base, next(iter(frames.values())), rules)
     work = Task(base=base, space=space, frames=frames, traded=traded, market=market_of(settings))
     count = try_choices(place, work, trials, processes, ProgressBar("tune", "Tuning"))
@@ -180,6 +202,19 @@ def tune(
         say("Study %s: %s", study, page)
     _publish(open_study(place), tuned)
     return tuned
+
+
+def _load(settings: FlowSettings, place: Place, base: TrainingConfig, space: Space) -> dict[str, FrameSet]:
+    """Read the candles that a study was begun with, or begin it with the newest."""
+    lake, study = lake_as_of(settings, None), open_study(place)
+    newest_ms = newest_close_ms(lake, stored_series(lake, settings))
+    known = candles_of(study, place, market_of(settings), newest_ms)
+    end_ms = newest_ms if known is None else known.end_ms
+    if known is not None:
+        say("Study %s goes on with candles up to %s UTC, as it was begun", place.name, moment(end_ms))
+    frames = load_variants(settings, base, space, end_ms=end_ms, symbols=None if known is None else known.symbols)
+    keep_to_candles(study, place, Candles(end_ms=end_ms, symbols=next(iter(frames.values())).symbols))
+    return frames
 
 
 def _policy_text(work: Task, tuned: Tuned) -> str | None:

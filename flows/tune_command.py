@@ -50,8 +50,9 @@ def _tune(
     called again. Trials are kept in the home, or in the database that QT_TUNING_STORAGE names
     (postgresql+psycopg://user@host/tuning), where several machines that call it with the same study share them. The
     gates count the trials of all studies that looked at a candidate's candles: the best of many has to show more. A
-    study keeps to the venue, timeframe, symbols, days and size that it was begun with. Search over as many days as you
-    train on: a training refuses settings that were chosen by candles that judge it.
+    study keeps to the venue, timeframe, symbols, days and size that it was begun with, and to the candles that were
+    stored then. Search over as many days as you train on: a training refuses settings that were chosen by candles that
+    judge it.
 
     A trial costs one training and one trading of its members on each of three folds. What parts search:
 
@@ -67,6 +68,8 @@ def _tune(
     ensemble: how much of the market's move and of learned weights is taken back, and on how many trades a threshold is
     chosen; costs nothing more.
 
+    thresholds: the least and the most confidence that the ensemble may trade from; costs nothing more.
+
     choice: who of the members votes; costs less, where members are left out.
 
     weights: fixed shares instead of learned ones; costs nothing more, and fits chance easily.
@@ -76,14 +79,15 @@ def _tune(
         trials: How many choices to try in all; those of earlier runs of the study count.
         processes: How many at the same time, of one core each.
         aim: net, where poor choices are given up early, or net-and-drawdown, evolved by NSGA-II.
-        parts: What to search, with commas: members, features, labels, exits, ensemble, choice, weights.
+        parts: Of members, features, labels, exits, ensemble, thresholds, choice, weights, with commas: what to search.
         members: Who is trained in each trial, with commas; by default the trees among QT_MEMBERS. Nets (nhits,
             patchtst) make it much longer.
         policy: TOML file of the rules that exits leaves as they are; by default the built-in ones.
         venue: sandbox, binanceusdm, binance or bitfinex; by default QT_VENUE, else sandbox.
         symbols: Unified names separated by commas, or all that are stored; by default QT_SYMBOLS, else all.
         timeframe: Duration of a candle; by default QT_TIMEFRAME, else 5m.
-        days: How many days, counted back from the newest stored candle; by default QT_DAYS, else 30.
+        days: How many days, counted back from the newest candle that was stored when the study began; by default
+            QT_DAYS, else 30.
         size: Settings to begin from: full, quick or tiny; by default QT_SIZE, else full.
         json: Print the result, or the error, as one JSON document and nothing else.
     """

@@ -10,6 +10,7 @@ import msgspec
 
 from feature_store.errors import BadInputError
 from flows.settings import FlowSettings
+from flows.training.calibrate import thresholds_within
 from flows.training.config import BarrierSizes, TrainingConfig
 from flows.training.dataset import Dataset, FrameSet
 from flows.training.members.catalogue import checked
@@ -152,6 +153,7 @@ def _require_sound(tuned: Tuned) -> None:
     if tuned.trials < 1:
         raise BadInputError(f"trials must be at least 1, was {tuned.trials}")
     checked(config.members)
+    thresholds_within(config.threshold_bounds)
     for name in ("barriers", "traded_exits"):
         sizes: BarrierSizes | None = getattr(config, name)
         if sizes is not None:

@@ -31,10 +31,11 @@ universe = App(
     name="universe",
     help=(
         "Choose the symbols to trade week by week from what was known then, and say why each is in or out.\n\n"
-        "The rules are in the TOML file that QT_UNIVERSE names; without it, layer-1 and layer-2 coins and megacaps "
-        "that trade enough, 100 at most. A file changes what it names: in its table [universe] mode (l1l2-top, all or "
-        "list), symbols, max_symbols and lists (a file of lists beside it); in [universe.filters] min_volume_24h, "
-        "min_liquidity (the quote that changes hands in the week's median hour), min_age_days, max_silence_minutes, "
+        "The rules are in the TOML file that QT_UNIVERSE names; without it, those of the policy (`qtctl policy show "
+        "--section universe`), by default layer-1 and layer-2 coins and megacaps that trade enough, 100 at most. A "
+        "file changes what it names: in its table [universe] mode (l1l2-top, all or list), symbols, max_symbols and "
+        "lists (a file of lists beside it); in [universe.filters] min_volume_24h, min_liquidity (the quote that "
+        "changes hands in the week's median hour), min_age_days, max_silence_minutes, "
         "blacklist, whitelist and quotes."
     ),
     help_format="plaintext",

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from feature_store.candle import Series, Timeframe
+from feature_store.clock import utc_now_ms
 from feature_store.errors import QuantumError
 from feature_store.joins import listings_of
 from feature_store.lake import CandleLake
@@ -17,10 +18,12 @@ from feature_store.universe.building import build_weeks, members_between, seen_m
 from feature_store.universe.candle_filters import CandleFilters
 from feature_store.universe.facts import Listing
 from feature_store.universe.policy import Rules, read_rules
-from feature_store.universe.selection import DAY_MS, considered
+from feature_store.universe.selection import DAY_MS, Mode, UniversePolicy, considered
 from flows.known_markets import known_markets
 from flows.settings import FlowSettings
 from flows.wording import moment
+from inference.domain.policy import Policy, UniverseMode
+from inference.policy.store import PolicyStore
 
 
 class NoUniverseError(QuantumError):
@@ -80,12 +83,30 @@ class Members:
 
 def rules_of(settings: FlowSettings) -> Rules:
     """
-    Return the rules that the settings name, or the defaults.
+    Return the rules of the file that the settings name, else those of the policy in force, else the defaults.
 
     Raises:
         BadInputError: The file of rules cannot be used.
+        PolicyStoreError: What is in force cannot be known.
     """
-    return read_rules(settings.universe)
+    if settings.universe is not None:
+        return read_rules(settings.universe)
+    found = PolicyStore(settings.home / "policy", now_ms=utc_now_ms).newest()
+    rules = read_rules()
+    return rules if found is None else Rules(universe_of(found.policy), rules.lists)
+
+
+def universe_of(policy: Policy) -> UniversePolicy:
+    """Return what a policy's section universe says of the candidates of each week."""
+    is_list = policy.universe_mode is UniverseMode.LIST
+    return UniversePolicy(
+        mode=Mode(policy.universe_mode.value),
+        symbols=policy.allowed_symbols if is_list else (),
+        blacklist=policy.denied_symbols,
+        min_volume_24h=float(policy.min_volume_24h),
+        min_liquidity=float(policy.min_liquidity),
+        max_symbols=policy.max_symbols,
+    )
 
 
 def members_of(settings: FlowSettings, rules: str | None = None, filters: CandleFilters | None = None) -> Members:

@@ -18,7 +18,15 @@ DISTRIBUTION = "quantum-trader"
 _FROM_SOURCE = {
     "worker": "inference.commands:worker",
     "audit": "inference.commands:audit",
+    "backup": "inference.backup_commands:backup",
+    "restore": "inference.backup_commands:restore",
+    "db": "inference.storage_commands:db",
+    "events": "inference.event_commands:events",
     "models": "inference.commands:models",
+    "stop": "inference.emergency_commands:stop",
+    "resume": "inference.emergency_commands:resume",
+    "flatten": "inference.emergency_commands:flatten",
+    "policy": "inference.policy_commands:policy",
 }
 _HELP = """Operate Quantum Trader: data, training, models, the trading worker and its record.
 
@@ -39,7 +47,8 @@ _HELP_END = terminal.help_end(
 def command_paths() -> dict[str, str]:
     """Return where each command lives, as `module:object`, by its name."""
     installed = {point.name: point.value for point in metadata.entry_points(group=GROUP)}
-    return installed or dict(_FROM_SOURCE)
+    # Those of the worker are offered by every install, also by one that was made before they were there.
+    return dict(_FROM_SOURCE) | installed
 
 
 def load_command(path: str) -> App | None:

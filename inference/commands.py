@@ -26,20 +26,29 @@ worker = App(
 Reads QT_VENUE_URL, QT_MLFLOW_URL, QT_API_KEY and QT_API_SECRET from the environment; options win over it.
 QT_BIAS_MODE=enforce refuses entries on a side to which more than QT_BIAS_SHARE (0.7) of the signals of the newest
 QT_BIAS_WINDOW (20) candles lean; by default that is observed only.
+A model whose live opinions turn out to be poor is shrunk, stopped and left for the one before; QT_FALLBACK_MODE=observe
+only tells of it, as in the sandbox, QT_FALLBACK_MODE=enforce does it there too.
+Its rules come from the policy store of the home folder (`qtctl policy`). --policy, QT_POLICY_PROFILE and QT_BIAS_*
+make the first version; after that a new version is taken at the next candle, and those are told of, not followed.
 One worker trades an account: a second one ends with the name of the first, or waits with QT_LEASE_WAIT=true. Workers of
 several homes share the lease that QT_LEASE_URL names; a worker that cannot renew it for QT_LEASE_SECONDS (10) sends
 nothing more.
+What it journals it tells on the event bus that QT_BUS names (redis://host:6379/0), by default a file of the home; with
+QT_BUS_REQUIRED=true entries wait while that takes nothing for QT_BUS_LATE_SECONDS (10).
+With --mode paper it takes the prices of a real venue (binanceusdm, bitfinex) and fills orders itself, for an account in
+the home folder that begins with QT_PAPER_BALANCE (10000) USDT; it needs no keys and sends none.
 Stops cleanly on SIGTERM and Ctrl-C, leaving every stop at the venue.""",
     help_format="plaintext",
     help_epilogue=help_end(
         "qtctl worker --venue-url http://127.0.0.1:9100 --bundle var/bundles/3f9a1c02",
         "qtctl worker --symbols BTC/USDT:USDT,ETH/USDT:USDT --policy policy.toml",
+        "qtctl worker --mode paper --venue binanceusdm --symbols BTC/USDT:USDT,ETH/USDT:USDT",
         "qtctl worker --shadow --mlflow-url http://127.0.0.1:5000",
         "qtctl worker --log-format json --log-level warning",
         statuses={
             0: "stopped as asked, by SIGTERM or Ctrl-C",
             1: "failed: the venue, the journal, the clock or another worker of the account keeps it from trading",
-            2: "bad usage: an unknown option, or settings that are unknown or contradict",
+            2: "bad usage: an unknown option, settings that contradict, or a policy that is unfit for --mode live",
             130: "interrupted by Ctrl-C before it had begun",
         },
     ),
@@ -101,7 +110,8 @@ def run(
     ] = None,
     timeframe: Annotated[str | None, Parameter(help="Duration of a candle; by default QT_TIMEFRAME, else 5m.")] = None,
     policy: Annotated[
-        Path | None, Parameter(help="TOML file with trading rules; by default the built-in ones.")
+        Path | None,
+        Parameter(help="TOML file whose rules a new policy store begins with; by default the built-in ones."),
     ] = None,
     bundle: Annotated[Path | None, Parameter(help="Folder of a bundle to trade; by default the champion.")] = None,
     shadow: Annotated[
@@ -116,8 +126,8 @@ def run(
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Parameter(help="Least level shown.")] = "info",
 ) -> int:
     """Run the worker until it is stopped."""
+    from inference.bootstrap.policy_parts import seed_of  # noqa: PLC0415 - only who runs it pays for its imports
     from inference.bootstrap.wiring import Order, run_worker  # noqa: PLC0415 - as above
-    from inference.policy.policy_file import read_policy  # noqa: PLC0415 - only who runs it pays for its imports
 
     logs.configure(as_json=log_format == "json", level=log_level)
     chosen: dict[str, object] = {
@@ -132,20 +142,22 @@ def run(
     if shadow:
         return _shadow(chosen, policy, bundle=bundle, journal=journal)
     settings = load_settings(**chosen)
-    order = Order(settings=settings, policy=read_policy(policy), environment=os.environ, bundle=bundle, journal=journal)
+    order = Order(
+        settings=settings, seed=seed_of(settings, policy), environment=os.environ, bundle=bundle, journal=journal
+    )
     return asyncio.run(run_worker(order))
 
 
 def _shadow(chosen: dict[str, object], policy: Path | None, *, bundle: Path | None, journal: Path | None) -> int:
+    from inference.bootstrap.policy_parts import policy_beside  # noqa: PLC0415 - as above
     from inference.bootstrap.shadow_process import ShadowOrder, run_shadow  # noqa: PLC0415 - as above
-    from inference.policy.policy_file import read_policy  # noqa: PLC0415 - as above
 
     if bundle is not None or journal is not None:
         raise SettingsError(
             "--shadow follows the challenger in MLflow and keeps a journal of its own: leave out --bundle and --journal"
         )
     settings = load_shadow_settings(**chosen)
-    order = ShadowOrder(settings=settings, policy=read_policy(policy), environment=os.environ)
+    order = ShadowOrder(settings=settings, policy=policy_beside(settings, policy), environment=os.environ)
     return asyncio.run(run_shadow(order))
 
 
@@ -153,15 +165,32 @@ def _shadow(chosen: dict[str, object], policy: Path | None, *, bundle: Path | No
     help_epilogue=help_end(
         "qtctl audit verify",
         "qtctl audit verify --journal /backup/journal.jsonl --json",
-        statuses={0: "whole", 1: "damaged, or there is no journal"},
+        "qtctl audit verify --anchor /mnt/safe/journal.anchor",
+        statuses={0: "whole", 1: "damaged, or an anchor vouches for more; or there is no journal, or no such anchor"},
         as_json=True,
     )
 )
-def verify(*, journal: Journal = None, home: Home = None, json: Json = False) -> int:
-    """Check that no entry of the journal was changed, removed, reordered or cut off."""
-    from inference.telemetry import audit_commands  # noqa: PLC0415 - as above
+def verify(
+    *,
+    journal: Journal = None,
+    home: Home = None,
+    anchor: Annotated[
+        Path | None, Parameter(help="An anchor to compare with; by default QT_JOURNAL_ANCHOR for the home's own.")
+    ] = None,
+    mlflow_url: Mlflow = None,
+    json: Json = False,
+) -> int:
+    """
+    Check that no entry of the journal was changed, removed, reordered or cut off.
 
-    return audit_commands.verify(_journal(journal, home), as_json=json)
+    The home's own journal is also held against its anchors: the file that QT_JOURNAL_ANCHOR names, and what the flow
+    anchor keeps in MLflow, where that answers. What was cut off below one is found, whatever the home says; where the
+    home says that it was put back from a backup, what the file vouched for before is named until somebody deletes it.
+    """
+    from inference.telemetry import anchors, audit_commands  # noqa: PLC0415 - as above
+
+    places = anchors.places_of(anchor, own=journal is None, home=home_of(home), mlflow_url=mlflow_url)
+    return audit_commands.verify(journal_of(journal, home), as_json=json, places=places)
 
 
 @audit.command(
@@ -176,7 +205,7 @@ def tail(*, journal: Journal = None, home: Home = None, lines: Lines = 20, json:
     """Print the newest entries of the journal."""
     from inference.telemetry import audit_commands  # noqa: PLC0415 - as above
 
-    return audit_commands.tail(_journal(journal, home), lines=lines, as_json=json)
+    return audit_commands.tail(journal_of(journal, home), lines=lines, as_json=json)
 
 
 @audit.command(
@@ -191,7 +220,7 @@ def trades(*, journal: Journal = None, home: Home = None, json: Json = False) ->
     """Print every trade with its result, and what they came to."""
     from inference.telemetry import audit_commands  # noqa: PLC0415 - as above
 
-    return audit_commands.trades(_journal(journal, home), as_json=json)
+    return audit_commands.trades(journal_of(journal, home), as_json=json)
 
 
 @audit.command(
@@ -206,9 +235,38 @@ def slippage(*, journal: Journal = None, home: Home = None, json: Json = False) 
     """Print what executions cost against the price known when their order was sent, by purpose and type."""
     from inference.telemetry import audit_commands, slippage_command  # noqa: PLC0415 - as above
 
-    path = _journal(journal, home)
+    path = journal_of(journal, home)
     audit_commands.require(path)
     return slippage_command.slippage(path, as_json=json)
+
+
+@audit.command(
+    help_epilogue=help_end(
+        "qtctl audit compliance --since 2026-03-01T00:00",
+        "qtctl audit compliance --json | jq .refusals",
+        statuses={
+            0: "printed",
+            1: "there is no journal, or it is damaged, which the report says",
+            2: "bad usage, no such moment",
+        },
+        as_json=True,
+    )
+)
+def compliance(
+    *,
+    since: Annotated[
+        str | None, Parameter(help="Of entries at or after this moment (UTC, 2026-03-01T12:00); by default all.")
+    ] = None,
+    journal: Journal = None,
+    home: Home = None,
+    json: Json = False,
+) -> int:
+    """Report who allowed what, by which rules, what lists and limits refused, stops, corrections and anchors."""
+    from inference.telemetry import audit_commands, compliance_command  # noqa: PLC0415 - as above
+
+    path = journal_of(journal, home)
+    audit_commands.require(path)
+    return compliance_command.compliance(path, since=since, as_json=json)
 
 
 @audit.command(
@@ -223,7 +281,7 @@ def why(subject: Subject, /, *, journal: Journal = None, home: Home = None, json
     """Tell the story of the newest decision on a symbol, or of one trace, in words."""
     from inference.telemetry import audit_commands  # noqa: PLC0415 - as above
 
-    return audit_commands.why(_journal(journal, home), subject, as_json=json)
+    return audit_commands.why(journal_of(journal, home), subject, as_json=json)
 
 
 @models.command(
@@ -239,7 +297,7 @@ def list_models(*, home: Home = None, json: Json = False) -> int:
     """List the verified bundles that are kept, the one that traded last marked."""
     from inference.telemetry import model_commands  # noqa: PLC0415 - as above
 
-    return model_commands.list_bundles(_home(home) / "bundles", as_json=json)
+    return model_commands.list_bundles(home_of(home) / "bundles", as_json=json)
 
 
 @models.command(
@@ -273,7 +331,7 @@ def show(digest: Digest, /, *, home: Home = None, json: Json = False) -> int:
     """Show what a kept bundle says of itself."""
     from inference.telemetry import model_commands  # noqa: PLC0415 - as above
 
-    return model_commands.show(_home(home) / "bundles", digest, as_json=json)
+    return model_commands.show(home_of(home) / "bundles", digest, as_json=json)
 
 
 @models.command(
@@ -331,10 +389,12 @@ def _places(mlflow_url: str | None, home: Path | None) -> Places:
     return Places.of(home=home, mlflow_url=mlflow_url)
 
 
-def _home(given: Path | None) -> Path:
+def home_of(given: Path | None) -> Path:
+    """Return the home that was named, or else the environment's."""
     # Reading needs no venue, so the settings' rules about modes do not apply.
     return given or Path(os.environ.get("QUANTUM_HOME") or str(Settings.model_fields["home"].default))
 
 
-def _journal(given: Path | None, home: Path | None) -> Path:
-    return given or _home(home) / "journal" / "journal.jsonl"
+def journal_of(given: Path | None, home: Path | None) -> Path:
+    """Return the journal that was named, else that of the home."""
+    return given or home_of(home) / "journal" / "journal.jsonl"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self, TypeVar
@@ -12,12 +13,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from feature_store.candle import Timeframe
 from feature_store.errors import UnknownTimeframeError, UnknownVenueError
-from inference.domain.bias import CANDLES_KEPT, BiasMode, BiasRules
+from inference.domain.bias import CANDLES_KEPT, BiasMode
 from inference.domain.errors import SettingsError
+from inference.domain.fallback import FallbackMode
 from inference.domain.mode import OFFERED_MODES, not_offered
 
-VENUES = ("sandbox", "binanceusdm", "binance", "bitfinex", "sandbox-bitfinex")
+VENUES = ("sandbox", "binanceusdm", "bitfinex", "sandbox-bitfinex")
 _SANDBOXES = ("sandbox", "sandbox-bitfinex")
+_SPOT = ("binance", "sandbox-spot")
 SANDBOX_KEY = "sandbox-key"
 SANDBOX_SECRET = "sandbox-secret"  # noqa: S105 - the local exchange's public default, worth nothing elsewhere
 
@@ -49,6 +52,8 @@ class Settings(BaseSettings):
     venue_url: str | None = None
     api_key: SecretStr = SecretStr(SANDBOX_KEY)
     api_secret: SecretStr = SecretStr(SANDBOX_SECRET)
+    # What a new paper account holds, in quote currency; one that exists keeps what it has.
+    paper_balance: Decimal = Field(default=Decimal(10_000), gt=0, le=Decimal(10) ** 12)
     timeframe: Timeframe = Timeframe.M5
     symbols: Annotated[tuple[str, ...], NoDecode] = ()
     mlflow_url: str | None = None
@@ -63,12 +68,51 @@ class Settings(BaseSettings):
     bias_mode: BiasMode = BiasMode.OBSERVE
     bias_window: int = Field(default=20, ge=1, le=CANDLES_KEPT)
     bias_share: float = Field(default=0.7, ge=0.5, lt=1)
+    # What follows where live opinions turn out to be poor; by default it is done, but in sandbox mode only told.
+    fallback_mode: FallbackMode | None = None
+    # The rules that a new policy store begins with; afterwards the store is in force.
+    policy_profile: str | None = None
     approval_file: Path | None = None
     # One worker trades an account: where its lease is kept, how long it lasts, and whether a second worker waits.
     lease_url: SecretStr | None = None
     lease_seconds: float = Field(default=10, ge=2, le=300)
     lease_wait: bool = False
+    # Where events are told, by default a file in the home; whether entries need it, and after how long it is down.
+    bus: SecretStr | None = None
+    bus_required: bool = False
+    bus_late_seconds: float = Field(default=10, ge=1, le=600)
+    # What the bus keeps, beyond what a group of consumers still needs.
+    bus_keep_events: int = Field(default=100_000, ge=1)
+    bus_keep_days: float = Field(default=7, gt=0)
+    # A file outside the home that is kept at the journal's head; what the journal is called among others in MLflow.
+    journal_anchor: Path | None = None
+    journal_name: str | None = None
+    # Numbers by which the committee's roles vote, as TOML; read at the start.
+    charter: Path | None = None
+    # Workers of one desk: the folder of their views, this one's name, all names, and how old a view may be that counts.
+    federation: Path | None = None
+    federation_name: str = Field(default="", pattern=r"^([a-z0-9][a-z0-9-]{0,39})?$")
+    federation_members: Annotated[tuple[str, ...], NoDecode] = ()
+    federation_seconds: float = Field(default=120, ge=5, le=86_400)
+    # Where Prometheus may read what the worker does; without a port nowhere, with 0 at a port that is free.
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    metrics_address: str = "127.0.0.1"
     home: Path = Field(default=Path("var"), validation_alias="QUANTUM_HOME")
+
+    @property
+    def is_accelerated(self) -> bool:
+        """Whether the venue's clock may run at another pace than ours, as only the local exchange's does."""
+        return self.venue in _SANDBOXES
+
+    @property
+    def paper_file(self) -> Path:
+        """Where the paper account of the venue is kept."""
+        return self.home / "paper" / f"{self.venue}.json"
+
+    @property
+    def fallback(self) -> FallbackMode:
+        """Whether a model whose live opinions are poor is shrunk, stopped and left, or only told of."""
+        return self.fallback_mode or (FallbackMode.OBSERVE if self.mode is Mode.SANDBOX else FallbackMode.ENFORCE)
 
     @field_validator("symbols", mode="before")
     @classmethod
@@ -83,9 +127,23 @@ class Settings(BaseSettings):
             return () if names == ["all"] else tuple(names)
         return value
 
+    @field_validator("federation_members", mode="before")
+    @classmethod
+    def _split_members(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(dict.fromkeys(name.strip() for name in value.split(",") if name.strip()))
+        return value
+
     @field_validator("venue")
     @classmethod
     def _known_venue(cls, value: str) -> str:
+        if value in _SPOT:
+            raise ValueError(
+                f"A worker does not trade spot, QT_VENUE was {value!r}: a spot account cannot go short, and has no"
+                " order that only reduces, so that a stop beside an exit could sell what is not held;"
+                " choose QT_VENUE=sandbox (or sandbox-bitfinex) for the local exchange,"
+                " or QT_VENUE=binanceusdm with QT_MODE=live"
+            )
         if value not in VENUES:
             raise ValueError(str(UnknownVenueError(value, VENUES)))
         return value
@@ -127,6 +185,7 @@ class Settings(BaseSettings):
                 self.mode in OFFERED_MODES,
                 not_offered(self.mode),
             ),
+            *self._rules_about_paper(),
             (
                 not real_money or self.venue not in _SANDBOXES,
                 (
@@ -142,7 +201,51 @@ class Settings(BaseSettings):
                 self.mode is not Mode.LIVE or self.venue_url is None,
                 "QT_MODE=live contradicts QT_VENUE_URL: real money goes to the venue's own address; unset QT_VENUE_URL",
             ),
+            *self._rules_about_anchor(),
+            (
+                self.federation is None or self.federation_name in self.federation_members,
+                (
+                    "QT_FEDERATION needs QT_FEDERATION_NAME, this worker's, and QT_FEDERATION_MEMBERS, all of them,"
+                    f" separated by commas; were {self.federation_name!r} and {','.join(self.federation_members)!r}"
+                ),
+            ),
             *self._rules_about_money(),
+        ]
+
+    def _rules_about_paper(self) -> list[tuple[bool, str]]:
+        if self.mode is not Mode.PAPER:
+            return []
+        return [
+            (
+                (self.venue in _SANDBOXES) == (self.venue_url is not None),
+                (
+                    f"QT_MODE=paper takes the market from QT_VENUE={self.venue}: unset QT_VENUE_URL"
+                    if self.venue_url is not None
+                    else f"QT_MODE=paper with QT_VENUE={self.venue} needs QT_VENUE_URL, the local exchange's address;"
+                    " or name a venue with a real market, for example QT_VENUE=binanceusdm"
+                ),
+            ),
+        ]
+
+    def _rules_about_anchor(self) -> list[tuple[bool, str]]:
+        if self.journal_anchor is None:
+            return []
+        anchor, home = self.journal_anchor.resolve(), self.home.resolve()
+        return [
+            (
+                home not in anchor.parents,
+                (
+                    f"QT_JOURNAL_ANCHOR must lie outside QUANTUM_HOME ({home}), was {str(anchor)!r};"
+                    " what loses the home would lose it too"
+                ),
+            ),
+            (
+                anchor.parent.is_dir() and not anchor.is_dir(),
+                (
+                    "QT_JOURNAL_ANCHOR must name a file in a folder that exists (is its disk mounted?),"
+                    f" was {str(anchor)!r}"
+                ),
+            ),
         ]
 
     def _rules_about_money(self) -> list[tuple[bool, str]]:
@@ -168,11 +271,6 @@ class Settings(BaseSettings):
         return self.shadow or (ShadowPlace.BESIDE if self.mode is Mode.LIVE else ShadowPlace.INSIDE)
 
     @property
-    def bias_rules(self) -> BiasRules:
-        """By which rules signals are watched for a bias."""
-        return BiasRules(mode=self.bias_mode, window=self.bias_window, share=self.bias_share)
-
-    @property
     def bundles(self) -> Path:
         """Folder of verified bundles."""
         return self.home / "bundles"
@@ -186,6 +284,11 @@ class Settings(BaseSettings):
     def journal(self) -> Path:
         """The journal's file."""
         return self.home / "journal" / "journal.jsonl"
+
+    @property
+    def policy_folder(self) -> Path:
+        """Home of the policy's versions."""
+        return self.home / "policy"
 
     @property
     def status_file(self) -> Path:

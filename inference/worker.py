@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 
+from msgspec import UNSET, UnsetType
+
 from feature_store.candle import Timeframe
 from feature_store.errors import QuantumError
-from feature_store.extensions.live import ViewedFeatures
-from feature_store.features import native
 from feature_store.features.live import LiveFeatures
-from feature_store.venue.errors import VenueError
-from inference.decision import decide, due_exits
+from inference.decision import decide, due_exits, ranking_of
 from inference.domain.bias import BiasRules
 from inference.domain.decision import Approved, Candidate, Decision, Denied, Snapshot, TradingState
 from inference.domain.errors import JournalError
 from inference.domain.events import AccountMarked, CandlesDecided, Event, FeaturesUsed, Noted
+from inference.domain.exit_profile import ExitProfile
+from inference.domain.fallback import FallbackMode
+from inference.domain.governance import Resolution
 from inference.domain.market import Instrument, Quote
 from inference.domain.policy import Policy
 from inference.domain.position import Account
@@ -26,20 +29,32 @@ from inference.domain.trade import ExitReason
 from inference.exchange.venue_clock import VenueClock
 from inference.execution.executor import Executor
 from inference.feed.batches import CandleBatch
-from inference.feed.followed import FollowedFeatures, Known
-from inference.feed.rebuilding import Behind, History, Rebuilds
+from inference.feed.candles_closed import candles_closed
+from inference.feed.rebuilding import History, Rebuilds
+from inference.feed.seen_closes import seen_closes
+from inference.governance.charter import Charter
 from inference.journal.writer import JournalWriter
-from inference.signals.used_features import UsedFeatures
-from inference.supervision.account_marks import marked
+from inference.models.opinions import model_name
+from inference.opinions import Opinion, Opinions
+from inference.policy.watch import PolicyWatch
+from inference.supervision.committee_watch import CommitteeWatch, briefing_of, seen_of
 from inference.supervision.counters import Counters
+from inference.supervision.explaining import Explainer
+from inference.supervision.fallback import FallbackWatch
+from inference.supervision.federation_watch import FederationWatch
+from inference.supervision.followed_exits import FollowedExits, built_in
+from inference.supervision.followed_policy import FollowedPolicy
 from inference.supervision.latency import Latencies
 from inference.supervision.member_counts import MemberCounts
 from inference.supervision.model_supervisor import ModelSupervisor
-from inference.supervision.model_watch import ActiveModel, ModelWatch
+from inference.supervision.model_watch import LOCAL, ActiveModel, ModelWatch
 from inference.supervision.remembered import Remembered
-from inference.supervision.scored_candle import ScoredCandle, Scoring
+from inference.supervision.reproducing import Reproducer
+from inference.supervision.risk_watch import RiskWatch
 from inference.supervision.shadow import Shadow, ShadowScene
+from inference.supervision.signal_quality import SignalQuality
 from inference.supervision.standing import Standing
+from inference.supervision.venue_answers import VenueAnswers
 from inference.telemetry.logs import logger
 
 _log = logger("worker")
@@ -58,28 +73,8 @@ class WorkerPlan:
     policy: Policy
     status_file: Path
     bias: BiasRules = field(default_factory=BiasRules)
-
-
-@dataclass(frozen=True, slots=True)
-class _Opinion:
-    known: Known
-    scored: ScoredCandle = field(default_factory=ScoredCandle)
-    used: FeaturesUsed | None = None
-
-    @property
-    def candidates(self) -> tuple[Candidate, ...]:
-        return self.scored.candidates
-
-    @property
-    def incomplete(self) -> Mapping[str, str]:
-        return self.known.incomplete
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    close_time_ms: int
-    quotes: asyncio.Task[dict[str, Quote]]
-    account: asyncio.Task[Account]
+    fallback: FallbackMode = FallbackMode.OBSERVE
+    charter: Charter = field(default_factory=Charter)
 
 
 class Worker:
@@ -106,7 +101,17 @@ class Worker:
         monotonic: Callable[[], float],
         shadow: Shadow | None = None,
         remembered: Remembered | None = None,
+        risk: RiskWatch | None = None,
+        policies: PolicyWatch | None = None,
+        on_policy: Callable[[Policy], None] = lambda _: None,
+        exit_profiles: Callable[[], Mapping[str, ExitProfile]] = built_in,
+        no_exit_profiles: str = "",
     ) -> None:
+        self.risk = risk
+        # The others of its desk, where it has any; set before candles are followed.
+        self.federation: FederationWatch | None = None
+        # When the next candle is due; None before candles are followed.
+        self.next_close_ms: int | None = None
         self.plan = plan
         self.executor = executor
         self.models = models
@@ -114,10 +119,8 @@ class Worker:
         self.standing = Standing()
         self.counters = Counters()
         self.latencies = Latencies()
-        self.account, self._account_at_ms = last_mark
         self.shadow = shadow
         self.members = MemberCounts()
-        self._scoring: Scoring | None = None
         self.supervisor = ModelSupervisor(
             plan.bias,
             plan.policy,
@@ -126,31 +129,45 @@ class Worker:
             on_fact=lambda kind, detail: self._record(Noted(event_type=kind, detail=detail)),
             remembered=remembered,
         )
-        self._features = features
-        self._equity = equity
-        self._quotes = quotes
+        self.fallback = FallbackWatch(
+            plan.fallback,
+            note=self.note,
+            leave=lambda name: None if (model := self._known_as(name)) is None else self.models.leave(model),
+            is_aside=lambda name: (model := self._known_as(name)) is not None and self.models.is_left(model),
+            left=remembered.left if remembered else (),
+        )
+        self.policies = FollowedPolicy(policies, self.standing, note=self.note, real_money=plan.mode == "live")
+        self.exits = FollowedExits(self.standing, note=self.note, read=exit_profiles, unsupported=no_exit_profiles)
+        self._on_policy = on_policy
+        self.committee = CommitteeWatch(self.note, plan.charter)
+        self.explainer = Explainer(lambda event: self._record(event, event.trace_id))
+        self.reproducer = Reproducer(self.note)
+        self.opinions = Opinions(
+            features, symbols=plan.symbols, venue=plan.venue, timeframe=plan.timeframe, monotonic=monotonic
+        )
+        self._quality = SignalQuality(timeframe_ms=plan.timeframe.milliseconds)
         self._journal = journal
         self._clock = clock
         self._instruments = instruments
         self._monotonic = monotonic
-        self._used = UsedFeatures(
-            plan.symbols,
-            venue=plan.venue,
-            timeframe=plan.timeframe.value,
-            code=native.made_from()[:16],
-            viewed=features if isinstance(features, ViewedFeatures) else None,
-        )
-        self._followed = FollowedFeatures(features, keep=self._used.keep)
         self._rebuilds = Rebuilds(history, note=self.note)
         self._entries: set[asyncio.Task[None]] = set()
-        self._asked: _Asked | None = None
-        self._computing: asyncio.Task[_Opinion] | None = None
+        self._computing: asyncio.Task[Opinion] | None = None
         self._entering = asyncio.Semaphore(_ENTRIES_AT_ONCE)
+        self.answers = VenueAnswers(
+            equity=equity, quotes=quotes, know=executor.know, standing=self.standing, record=self._record,
+            now_ms=lambda: self.now_ms, last_mark=last_mark,
+        )  # fmt: skip
 
     @property
     def now_ms(self) -> int:
         """The venue's time."""
         return self._clock.now_ms(self._monotonic())
+
+    @property
+    def account(self) -> AccountMarked | None:
+        """The account's newest marks."""
+        return self.answers.account
 
     @property
     def stale(self) -> Mapping[str, str]:
@@ -175,35 +192,55 @@ class Worker:
 
     def on_close(self, close_time_ms: int) -> None:
         """Ask the venue for prices and equity while the closed candles are still on their way."""
-        if self._asked is not None:
-            self._asked.quotes.cancel()
-            self._asked.account.cancel()
-        self._asked = self._ask(close_time_ms)
+        if self.risk is not None:
+            self.risk.prepare(close_time_ms)
+        self.answers.ask(close_time_ms)
 
     async def on_batch(self, batch: CandleBatch) -> None:
         """Take one close time through features, ensemble and decision chain."""
         started = self._monotonic()
-        asked = self._answers(batch.close_time_ms)
+        if batch.blocks:
+            self.next_close_ms = batch.close_time_ms + self.plan.timeframe.milliseconds
+        asked = self.answers.of(batch.close_time_ms)
+        self.follow_policy()
         self._swap_model()
         model = self.model
         behind = self._rebuilds.behind(batch.changed)
         # In a thread, so that stops and fills are attended to meanwhile.
-        self._computing = asyncio.create_task(asyncio.to_thread(self._opinion, batch, model, behind))
+        self._computing = asyncio.create_task(asyncio.to_thread(self.opinions.of, batch, model, behind))
         opinion = await asyncio.shield(self._computing)
         self._rebuilds.settle(behind)
+        self.counters.candles += opinion.known.candles
+        self.counters.batches += 1
         self.members.add(opinion.scored.answers, opinion.scored.seconds)
         horizon = 1 if model is None else model.bundle.horizon
         self.supervisor.watch(opinion.candidates, close_ms=batch.close_time_ms, horizon=horizon)
+        if opinion.candidates:
+            self.fallback.look(self.supervisor.watched, self.supervisor.evidence)
         snapshot = self._snapshot(batch, opinion, account=await asked.account, quotes=await asked.quotes)
         now_ms = self.now_ms
         decisions = () if model is None else decide(snapshot, self.plan.policy, now_ms)
         self.latencies.add(self._monotonic() - started)
 
+        self._record(candles_closed(batch, self.plan.timeframe.value))
         if model is not None:
             self._carry_out(snapshot, decisions, now_ms=now_ms, used=opinion.used)
+            entered = (one for one in decisions if isinstance(one, Approved))
+            self.explainer.explain(model, opinion.known.latest, entered)
         self._journal.sync()
         if self.shadow is not None:
             self.shadow.offer(self._scene(snapshot, opinion, model, now_ms=now_ms))
+
+    def follow_policy(self) -> None:
+        """Go by the newest version of the policy from here on; what is already decided stays as it was decided."""
+        policy = self.policies.take(self.plan.policy)
+        if policy is not None:
+            self.plan = replace(self.plan, policy=policy, bias=policy.bias_rules)
+            self.supervisor.follow(policy.bias_rules, policy)
+            if self.shadow is not None:
+                self.shadow.follow(policy)
+            self._on_policy(policy)
+        self.exits.follow(self.plan.policy)
 
     def note(self, event_type: str, detail: Mapping[str, str]) -> None:
         """Journal what the shell did or saw, and log it; a journal that cannot be written halts trading."""
@@ -224,21 +261,12 @@ class Worker:
     async def stop(self) -> None:
         """Let entries that are under way end, and the thread that advances features: they are saved next."""
         await self._rebuilds.stop()
+        await self.explainer.stop()
+        await self.reproducer.stop()
         if self._entries:
             await asyncio.wait(self._entries, timeout=5.0)
         if self._computing is not None:
             await asyncio.wait({self._computing}, timeout=5.0)
-
-    def _answers(self, close_time_ms: int) -> _Asked:
-        asked, self._asked = self._asked, None
-        if asked is not None and asked.close_time_ms == close_time_ms:
-            return asked
-        self._asked = asked
-        return self._ask(close_time_ms)
-
-    def _ask(self, close_time_ms: int) -> _Asked:
-        quotes = asyncio.create_task(self._read_quotes())
-        return _Asked(close_time_ms, quotes, asyncio.create_task(self._read_account()))
 
     def _swap_model(self) -> None:
         offered = self.models.take()
@@ -250,31 +278,25 @@ class Worker:
                 "horizon": str(offered.bundle.horizon),
                 "verdict": offered.label,
                 "source": offered.source,
+                "trained_at": offered.bundle.manifest.created_at[:40],
+                "params": json.dumps(offered.bundle.parameters),
             }
+            if (promised := offered.bundle.manifest.promised_hit_rate) is not None:
+                detail["promised"] = repr(promised)
+            self.supervisor.hold_to(model_name(offered.version, offered.bundle.digest), promised)
             self.note("model.loaded", detail)
         elif not self.models.wanted and self.model is not None:
             self.note("model.unloaded", {"version": self.model.version, "reason": self.models.reason[:300]})
             self.model = None
 
-    def _opinion(self, batch: CandleBatch, model: ActiveModel | None, behind: Behind) -> _Opinion:
-        known = self._followed.advance(batch, behind)
-        self.counters.candles += known.candles
-        self.counters.batches += 1
-        if model is None or not known.ready:
-            return _Opinion(known)
-        scored = self._scoring_of(model).score(known.latest, known.ready, self._followed.rows)
-        used = self._used.record(
-            known.latest, known.ready, continuity=self._features.continuity, candle_close_ms=batch.close_time_ms
-        )
-        return _Opinion(known, scored, used)
+    def _known_as(self, name: str) -> ActiveModel | None:
+        """Return the model that trades if that is its name; a folder's has no registry behind it, and no other."""
+        model = self.model
+        if model is None or model.version == LOCAL or model_name(model.version, model.bundle.digest) != name:
+            return None
+        return model
 
-    def _scoring_of(self, model: ActiveModel) -> Scoring:
-        if self._scoring is None or self._scoring.model is not model:
-            length_ms = self.plan.timeframe.milliseconds
-            self._scoring = Scoring(model, venue=self.plan.venue, timeframe_ms=length_ms, monotonic=self._monotonic)
-        return self._scoring
-
-    def _scene(self, snapshot: Snapshot, opinion: _Opinion, model: ActiveModel | None, *, now_ms: int) -> ShadowScene:
+    def _scene(self, snapshot: Snapshot, opinion: Opinion, model: ActiveModel | None, *, now_ms: int) -> ShadowScene:
         signals = tuple(candidate.signal for candidate in opinion.candidates)
         return ShadowScene(
             candle_close_ms=snapshot.candle_close_ms,
@@ -286,7 +308,7 @@ class Worker:
         )
 
     def _snapshot(
-        self, batch: CandleBatch, opinion: _Opinion, *, account: Account, quotes: Mapping[str, Quote]
+        self, batch: CandleBatch, opinion: Opinion, *, account: Account, quotes: Mapping[str, Quote]
     ) -> Snapshot:
         book = self.executor.book
         self._judge_standing()
@@ -294,17 +316,52 @@ class Worker:
             candle_close_ms=batch.close_time_ms,
             trading_state=self.standing.trading_state,
             account=account,
-            candidates=opinion.candidates,
-            positions=book.positions(),
-            in_flight=book.in_flight(),
-            heat=book.heat(),
+            candidates=self._looked_at(opinion, quotes),
+            # In the order that the journal's text has: sums of decimals depend on it to the last digit.
+            positions=dict(sorted(book.positions().items())),
+            in_flight=dict(sorted(book.in_flight().items())),
+            heat=dict(sorted(book.heat().items())),
             instruments=self._instruments,
             quotes={symbol: quotes[symbol] for symbol in self.plan.symbols if symbol in quotes},
             last_entry_ms=dict(book.last_entry_ms),
             incomplete=opinion.incomplete,
             timeframe_ms=self.plan.timeframe.milliseconds,
             bias=self.supervisor.enforced,
+            risk=UNSET if self.risk is None else self.risk.view(batch.close_time_ms, self.now_ms),
+            recent=book.recent(self.now_ms) if self.plan.policy.counts_trades else UNSET,
+            resolution=self._resolution(opinion, account),
+            exits=self.exits.profile,
         )
+
+    def _looked_at(self, opinion: Opinion, quotes: Mapping[str, Quote]) -> tuple[Candidate, ...]:
+        if self.model is None:
+            return opinion.candidates
+        return self._quality.looked_at(
+            opinion.candidates,
+            self.model.bundle,
+            latest=opinion.known.latest,
+            rows=self.opinions.rows,
+            quotes=quotes,
+            policy=self.plan.policy,
+            now_ms=self.now_ms,
+        )
+
+    def _resolution(self, opinion: Opinion, account: Account) -> Resolution | UnsetType:
+        model = self.model
+        briefing = briefing_of(
+            self.plan.policy,
+            account=account,
+            book=self.executor.book,
+            candidates=opinion.candidates,
+            real_money=self.plan.mode == "live",
+            # The writer verified it at its start; what broke it since may have left anything behind.
+            is_whole=not self._journal.is_broken,
+            unsynced=self._journal.unsynced,
+            reproduced=self.reproducer.answer,
+            model=None if model is None else seen_of(self.supervisor, gated=model.gated),
+            others=None if self.federation is None else self.federation.others,
+        )
+        return self.fallback.heeded(self.committee.attend(briefing), self.plan.policy.fingerprint)
 
     def _judge_standing(self) -> None:
         if trouble := self.executor.trouble:
@@ -314,33 +371,10 @@ class Worker:
         else:
             self.standing.object("reconcile", TradingState.REDUCING, "journal and venue do not agree yet")
 
-    async def _read_quotes(self) -> dict[str, Quote]:
-        try:
-            return self.executor.know(await self._quotes())
-        except VenueError as error:
-            # Without a quote every candidate is denied, with its code.
-            _log.warning("quotes_not_read", error=str(error)[:200])
-            return {}
-
-    async def _read_account(self) -> Account:
-        try:
-            equity = await self._equity()
-        except VenueError as error:
-            self.standing.object("account", TradingState.REDUCING, f"equity is not known: {error}"[:300])
-        else:
-            self.standing.lift("account")
-            now_ms = self.now_ms
-            self.account = marked(self.account, self._account_at_ms, equity=equity, now_ms=now_ms)
-            self._account_at_ms = now_ms
-            self._record(self.account)
-        known = self.account
-        if known is None:
-            return Account(equity=Decimal(0), day_start_equity=Decimal(0), peak_equity=Decimal(0))
-        return Account(equity=known.equity, day_start_equity=known.day_start_equity, peak_equity=known.peak_equity)
-
     def _leave_overdue(self, batch: CandleBatch) -> None:
+        self.executor.observe(seen_closes(batch, self.executor.book.positions(), timeframe=self.plan.timeframe))
         due = due_exits(
-            self.executor.book.positions(),
+            self.executor.book.timed(),
             candle_close_ms=batch.close_time_ms,
             policy=self.plan.policy,
             timeframe_ms=self.plan.timeframe.milliseconds,
@@ -353,28 +387,30 @@ class Worker:
     ) -> None:
         approved = tuple(one for one in decisions if isinstance(one, Approved))
         denied = tuple(one for one in decisions if isinstance(one, Denied))
+        version, fingerprint = self.policies.stamp
         event = CandlesDecided(
-            now_ms=now_ms, policy=self.plan.policy, snapshot=snapshot, approved=approved, denied=denied
+            now_ms=now_ms,
+            policy=self.plan.policy,
+            snapshot=snapshot,
+            approved=approved,
+            denied=denied,
+            policy_version=version,
+            policy_fingerprint=fingerprint,
+            ranking=ranking_of(snapshot, self.plan.policy),
         )
         if used is not None:
             self._journal.record(used, timestamp_ms=now_ms)
-        self._journal.record(event, timestamp_ms=now_ms)
-        self._remember(decisions)
+        self.reproducer.look(self._journal.record(event, timestamp_ms=now_ms))
+        self.counters.decided(decisions)
         for approval in approved:
             self._in_background("enter", self._enter(approval, candle_close_ms=snapshot.candle_close_ms))
 
-    def _remember(self, decisions: tuple[Decision, ...]) -> None:
-        for decision in decisions:
-            outcome = "APPROVED" if isinstance(decision, Approved) else decision.code.value
-            if isinstance(decision, Denied):
-                self.counters.refusals[decision.code.value] += 1
-            else:
-                self.counters.orders["approved"] += 1
-            if decision.signal is not None:
-                self.counters.last_signals[decision.symbol] = (decision.signal, outcome)
-
     async def _enter(self, approval: Approved, *, candle_close_ms: int) -> None:
         async with self._entering:
+            # What was decided may have had to wait while trading was stopped.
+            if self.standing.trading_state is not TradingState.ACTIVE:
+                self.counters.orders["not_opened"] += 1
+                return
             opened = await self.executor.enter(approval, candle_close_ms=candle_close_ms)
         self.counters.orders["opened" if opened else "not_opened"] += 1
         _log.info("entry_finished", symbol=approval.symbol, direction=approval.direction.value, opened=opened)
@@ -384,11 +420,13 @@ class Worker:
         self._entries.add(task)
         task.add_done_callback(self._entries.discard)
 
-    def _record(self, event: Event) -> None:
+    def _record(self, event: Event, trace_id: str = "") -> None:
         try:
-            self._journal.record(event, timestamp_ms=self.now_ms)
+            self._journal.record(event, timestamp_ms=self.now_ms, trace_id=trace_id)
         except JournalError as error:
             self.standing.object("journal", TradingState.HALTED, str(error))
             _log.error("journal_not_written", error=str(error))
         except (QuantumError, ValueError) as error:
             _log.error("event_not_recorded", error=str(error))
+        if self.risk is not None and isinstance(event, AccountMarked):
+            self.risk.hear(event, self.now_ms)

@@ -31,7 +31,9 @@ BTC = Series("sandbox", "BTC/USDT:USDT", Timeframe.M5)
 ETH = Series("sandbox", "ETH/USDT:USDT", Timeframe.M5)
 
 
-def python(code: str, *arguments: str, interpreter: str = sys.executable, **environment: str) -> str:
+def python(
+    code: str, *arguments: str, interpreter: str = sys.executable, patience_s: float = 120, **environment: str
+) -> str:
     """Run code in a fresh interpreter and return what it printed."""
     result = subprocess.run(
         [interpreter, "-c", code, *arguments],
@@ -39,7 +41,7 @@ def python(code: str, *arguments: str, interpreter: str = sys.executable, **envi
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), **environment},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=patience_s,
         check=False,
     )
     assert result.returncode == 0, result.stderr

@@ -16,6 +16,7 @@ from feature_store.candle import CandleBlock, Series, Timeframe
 from feature_store.features.definition import INDEX
 from feature_store.features.engine import FeatureEngine, model_inputs
 from feature_store.store import TrainingFrame as StoreFrame
+from feature_store.ticks import suspect_marks
 from flows.training.config import FoldConfig, NetConfig, TrainingConfig, TreeConfig
 from flows.training.dataset import FrameSet, TrainingFrame
 from flows.training.pipeline import train_candidate
@@ -78,7 +79,8 @@ def _series(symbol: str, common: np.ndarray, edge: float, rng: np.random.Generat
     ).astype(np.float32)
     inputs[:48] = np.nan
     times = START_MS + FIVE_MINUTES_MS * np.arange(candles, dtype=np.int64)
-    return TrainingFrame(symbol, times, inputs, returns, close, traded=priced(times, close))
+    nothing = np.zeros(candles, bool)
+    return TrainingFrame(symbol, times, inputs, returns, close, traded=priced(times, close), suspect=nothing)
 
 
 def priced(times: np.ndarray, close: np.ndarray) -> TradedCandles:
@@ -96,7 +98,7 @@ def make_candle_frames(*, series: int = 20, candles: int = 8640, edge: float = 1
     """
     rng = np.random.default_rng(seed)
     market = rng.standard_normal(candles) * np.exp(0.4 * _autoregression(rng.standard_normal(candles), 0.99))
-    frames = {}
+    frames, suspect = {}, {}
     for number in range(series):
         one = Series("sandbox", f"S{number:02d}/USDT:USDT", Timeframe.M5)
         block = _candles(market, edge, np.random.default_rng([seed, number]))
@@ -110,7 +112,8 @@ def make_candle_frames(*, series: int = 20, candles: int = 8640, edge: float = 1
             close=block.close,
             forward_log_return=np.full(len(block), np.nan),
         )
-    return FrameSet.of_store(frames)
+        suspect[one] = suspect_marks(block, one.timeframe)
+    return FrameSet.of_store(frames, suspect=suspect)
 
 
 def _candles(market: np.ndarray, edge: float, rng: np.random.Generator) -> CandleBlock:

@@ -25,12 +25,22 @@ from inference.models.manifest import (
     TimeWindow,
     TrainingWindows,
 )
+from inference.regime.detector import RegimeModel
 from inference.regime.market import RegimeThresholds
+from inference.signals.trained_inputs import TrainedInputs
 
 _DAY_MS = 86_400_000
 
 
-def make_bundle(folder: Path, *, seed: int = 1, threshold: float = 0.51, view: FeatureView | None = None) -> Path:
+def make_bundle(
+    folder: Path,
+    *,
+    seed: int = 1,
+    threshold: float = 0.51,
+    view: FeatureView | None = None,
+    regime_model: RegimeModel | None = None,
+    trained_inputs: TrainedInputs | None = None,
+) -> Path:
     """Write a bundle whose opinions differ from candle to candle, and return its folder."""
     folder.mkdir(parents=True)
     read = view or FeatureView()
@@ -90,6 +100,8 @@ def make_bundle(folder: Path, *, seed: int = 1, threshold: float = 0.51, view: F
         golden=golden,
         metrics={},
         regime=RegimeThresholds(efficiency=0.3, volatility=(0.0005, 0.002), by_symbol={}),
+        regime_model=regime_model,
+        trained_inputs=trained_inputs,
     )
     (folder / MANIFEST_NAME).write_bytes(manifests.encode(manifest))
     return folder

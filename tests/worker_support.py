@@ -18,6 +18,7 @@ from feature_store.venue.errors import (
 )
 from inference.domain.market import Quote
 from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, OrderType, Side
+from inference.domain.policy import EntryStyle
 from inference.execution.book import Book
 from inference.execution.executor import Executor
 from inference.execution.ports import Recorder, VenuePosition
@@ -74,6 +75,8 @@ class FakeGateway:
         self.query_faults: list[str] = []
         self.refusals: dict[str, list[int]] = {}
         self.submitted: list[OrderIntent] = []
+        # Refuse a second stop while one rests.
+        self.one_stop = False
         self.late: list[tuple[float, OrderIntent]] = []
         self.stream: Callable[[OrderReport | Fill], None] | None = None
         self.undelivered: list[OrderReport | Fill] = []
@@ -253,6 +256,8 @@ class FakeGateway:
                 raise OrderRefusedError(f"refused with {code}", code=code)
         if intent.client_order_id in self.orders:
             raise OutcomeUnknownError("duplicate id", code=-4116)
+        if self.one_stop and intent.order_type is OrderType.STOP_MARKET and self._rests_beside(intent):
+            raise OrderRefusedError("An open stop order is existing in the direction", code=-4130)
         if intent.is_conditional and self._crossed(intent):
             raise OrderRefusedError("would immediately trigger", code=-2021)
         signed = self.held.get(intent.symbol, Decimal(0))
@@ -265,6 +270,10 @@ class FakeGateway:
         if not intent.is_conditional:
             self._fill(order, half=partial)
         return order
+
+    def _rests_beside(self, intent: OrderIntent) -> bool:
+        likes = (one.intent for one in self.orders.values())
+        return any(one.symbol == intent.symbol and one.order_type is intent.order_type for one in likes)
 
     def _fire(self, order: VenueOrder) -> None:
         order.child_id = self._next()
@@ -345,7 +354,18 @@ class FakeGateway:
         return str(self._ids)
 
 
-def make_executor(gateway: FakeGateway, journal: Recorder, *, book: Book | None = None, **settings: float) -> Executor:
+def make_executor(
+    gateway: FakeGateway,
+    journal: Recorder,
+    *,
+    book: Book | None = None,
+    may_double: bool = True,
+    entry_style: EntryStyle = EntryStyle.MARKET,
+    traded: Callable[[str], Decimal | None] = lambda _: None,
+    order_took: Callable[[float], None] = lambda _: None,
+    is_followed: Callable[[str], bool] = lambda _: True,
+    **settings: float,
+) -> Executor:
     clock = gateway.clock
     executor = Executor(
         gateway=gateway,
@@ -356,6 +376,11 @@ def make_executor(gateway: FakeGateway, journal: Recorder, *, book: Book | None 
         sleep=clock.sleep,
         taker_fee=FEE,
         settings=ExecutionSettings(**settings),
+        entry_style=entry_style,
+        may_double=may_double,
+        traded=traded,
+        order_took=order_took,
+        is_followed=is_followed,
     )
 
     def stream(event: OrderReport | Fill) -> None:

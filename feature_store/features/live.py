@@ -195,6 +195,17 @@ class LiveFeatures:
         """What is known about the candles of a symbol so far."""
         return self._engine(symbol).continuity
 
+    def newest_candles(self, symbol: str) -> npt.NDArray[np.float64]:
+        """
+        Return the newest candles that a symbol's features are made of [n, 5], oldest first, 64 at most; a copy.
+
+        Raises:
+            UnknownSymbolError: The symbol is not among ours.
+        """
+        engine = self._engine(symbol)
+        count = min(engine.continuity.candles, TAIL)
+        return engine.state.tail[:, TAIL - count :].T.copy()
+
     def last_open_time_ms(self, symbol: str) -> int | None:
         """Open time of the newest candle of a symbol, or None."""
         return self._engine(symbol).last_open_time_ms

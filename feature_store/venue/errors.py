@@ -51,6 +51,10 @@ class RetryableError(VenueError):
     """Nothing happened; asking again is safe."""
 
 
+class WithheldError(RetryableError):
+    """It was kept back before it left us; the venue knows nothing of it and had no part in it."""
+
+
 class RateLimitedError(RetryableError):
     """We asked too often: no request at all before `retry_after_seconds` have passed."""
 

@@ -21,7 +21,7 @@ _KEEP_ALIVE_MS = 15_000  # ccxt's 180 s would notice a dead connection after min
 _CANDLES_KEPT = 64
 
 
-_BITFINEX_FRONT = "/bitfinex"
+_BITFINEX_FRONT, _SPOT = "/bitfinex", "binance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,9 @@ VENUES: dict[str, Venue] = {
     "binanceusdm": Venue("binanceusdm"),
     "binance": Venue("binance"),
     "bitfinex": Venue("bitfinex"),
-    # The local exchange's other front.
+    # The local exchange's other fronts.
     "sandbox-bitfinex": Venue("bitfinex", is_sandbox=True),
+    "sandbox-spot": Venue("binance", is_sandbox=True),
 }
 
 
@@ -88,6 +89,9 @@ def create_exchange(
             "OHLCVLimit": _CANDLES_KEPT,
         },
     }
+    if known == Venue(_SPOT, is_sandbox=True):
+        # Contracts on the same assets would be markets of the same names.
+        config["options"]["fetchMarkets"] = {"types": ["spot"]}
     if api_key and api_secret:
         config |= {"apiKey": api_key, "secret": api_secret}
     exchange = _client(known.ccxt_id, config, pro=pro)
@@ -132,5 +136,6 @@ def _point(exchange: Any, url: str) -> None:
                 "inverse": f"{socket}/ws-dapi/v1",
             },
         }
-    # ccxt picks the futures' error classes by the host's name; ours has another.
-    exchange.exceptions["exact"] = {**exchange.exceptions["exact"], **exchange.exceptions["linear"]["exact"]}
+    # ccxt picks the error classes of spot and of futures by the host's name; ours has another.
+    kind = "spot" if exchange.id == _SPOT else "linear"
+    exchange.exceptions["exact"] = {**exchange.exceptions["exact"], **exchange.exceptions[kind]["exact"]}

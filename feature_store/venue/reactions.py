@@ -117,7 +117,12 @@ _BY_CODE: dict[int, Reaction | str] = {
     20060: _DOWN,
 }
 _DUPLICATE_ID = frozenset({-4116})
-_REDUCE_ONLY_MODE = frozenset({-4400, -4401, -4402, -4403})
+ACCOUNT_NUMBERS = frozenset(code for code, found in _BY_CODE.items() if found is Reaction.ACCOUNT)
+"""The venues' numbers that are always of the account: the key, its rights, our address."""
+
+REDUCE_ONLY_NUMBERS = frozenset({-4400, -4401, -4402, -4403})
+"""The venue's numbers for an account that may only reduce."""
+
 _SERVER_ERROR, _REQUEST_TIMEOUT = 500, 408
 
 
@@ -136,7 +141,7 @@ def _by_status(status: int | None) -> Reaction | None:
 
 
 def _by_code(failure: Failure) -> Reaction | str | None:
-    if failure.code in _REDUCE_ONLY_MODE:
+    if failure.code in REDUCE_ONLY_NUMBERS:
         # Of an account that may only reduce, entries are refused, and reading is a matter of its rights.
         return Reaction.REFUSED if failure.sending else Reaction.ACCOUNT
     if failure.is_duplicate or failure.code in _DUPLICATE_ID:

@@ -37,7 +37,7 @@ class Kind:
     orders: int = 0
 
 
-_PRIVATE_WORDS = ("private", "sapi", "papi")
+_PRIVATE_WORDS, _SPOT = ("private", "sapi", "papi"), "private"
 # Binance's paths, as ccxt names them.
 _ORDERS = frozenset({"order", "algoOrder", "batchOrders"})
 _CANCELS = frozenset({"order", "algoOrder", "batchOrders", "allOpenOrders", "algoOpenOrders", "openOrders"})
@@ -61,7 +61,9 @@ def kind_of(path: str, api: object, method: str, params: object) -> Kind:
     if method == "DELETE" and path in _CANCELS:
         return Kind(Endpoint.CANCEL, Urgency.URGENT)
     if method in ("POST", "PUT") and path in _ORDERS:
-        return Kind(Endpoint.ORDER, Urgency.URGENT if _reduces(said) else Urgency.USUAL, _count(said))
+        # On spot what sells gives up something that is held.
+        urgent = _reduces(said) or (api in (_SPOT, [_SPOT]) and said.get("side") == "SELL")
+        return Kind(Endpoint.ORDER, Urgency.URGENT if urgent else Urgency.USUAL, _count(said))
     asks = method == "GET" and path in _QUESTIONS
     return Kind(Endpoint.ACCOUNT, Urgency.URGENT if asks or path in _KEPT_ALIVE else Urgency.USUAL)
 

@@ -37,6 +37,7 @@ MEASURES = (
     Measure(name="net_per_slot_bps", kept=KEPT, margin=0.0, unit="bps"),
     Measure(name="net_below_flat_bps", kept=0.0, margin=0.0, unit="bps"),
     Measure(name="ic", kept=KEPT, margin=0.0, unit=""),
+    Measure(name="rmse_skill", kept=KEPT, margin=0.0, unit=""),
     Measure(name="hit_rate_above_half", kept=KEPT, margin=0.0, unit=""),
     Measure(name="brier_gain", kept=KEPT, margin=0.0, unit=""),
     # Hits less the probability that was stated for them: below zero a model is surer than it may be.

@@ -33,6 +33,7 @@ class LiveQuality:
     brier: float = 0.0
     base_brier: float = 0.0
     evidence: float = 0.0
+    promised: float = 0.0
 
     def after(self, event_type: str, detail: Mapping[str, str]) -> LiveQuality:
         """Return what is known after a further event of the journal."""
@@ -48,6 +49,7 @@ class LiveQuality:
             brier=float(detail["brier"]),
             base_brier=float(detail["base_brier"]),
             evidence=float(detail["evidence"]),
+            promised=float(detail.get("promised", "0")),
         )
 
 
@@ -68,7 +70,11 @@ def with_live_quality(report: DriftReport, found: LiveQuality | None) -> DriftRe
         return msgspec.structs.replace(report, performance=over, false_alarm_rate=rate)
     if not found.poor:
         return msgspec.structs.replace(report, false_alarm_rate=rate)
-    by = "hit rate" if found.measure == Measure.HIT_RATE else "Brier score"
+    by = {
+        Measure.HIT_RATE.value: "hit rate",
+        Measure.BRIER.value: "Brier score",
+        Measure.PROMISED.value: f"hit rate, where training promised {found.promised:.1%}",
+    }[found.measure]
     note = (
         f"the worker found live opinions poor by their {by}: {found.right:.1%} right, Brier score {found.brier:.4f} "
         f"where always saying the share of rises scores {found.base_brier:.4f}, over {found.outcomes} independent "
@@ -85,12 +91,16 @@ def with_live_quality(report: DriftReport, found: LiveQuality | None) -> DriftRe
 
 
 def _row(found: LiveQuality, limit: float) -> MeasureFound:
-    by_hits = found.measure == Measure.HIT_RATE
+    name, observed = {
+        Measure.HIT_RATE.value: ("live_hit_rate_above_half", found.right - 0.5),
+        Measure.BRIER.value: ("live_brier_gain", found.base_brier - found.brier),
+        Measure.PROMISED.value: ("live_hit_rate_above_halfway", found.right - (0.5 + found.promised) / 2),
+    }[found.measure]
     return MeasureFound(
-        name="live_hit_rate_above_half" if by_hits else "live_brier_gain",
+        name=name,
         unit="",
         expected=0.0,
-        observed=found.right - 0.5 if by_hits else found.base_brier - found.brier,
+        observed=observed,
         held_to=0.0,
         blocks_before=0,
         blocks_now=found.outcomes,

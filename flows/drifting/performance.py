@@ -32,7 +32,9 @@ def block_measures(
     Return each measure of `degrading.MEASURES` for every whole block in `[start_ms, end_ms)`, oldest first.
 
     All series of a block count together: what moved everything at once is one event. A block with too few outcomes, or
-    none that moved, has NaN; one in which nothing was traded earned 0.
+    none that moved, has NaN; one in which nothing was traded earned 0. `rmse_skill` is by how much the root of the mean
+    squared error is smaller than that of expecting nothing, as a share: errors themselves follow the volatility of
+    the block, and would call a lively day a bad model.
 
     Args:
         rows: Matured rows with their forward log returns.
@@ -68,6 +70,7 @@ def block_measures(
         "net_per_slot_bps": net,
         "net_below_flat_bps": net,
         "ic": _correlation(mean, expected, label),
+        "rmse_skill": 1 - np.sqrt(mean((label - expected) ** 2) / mean(label**2)),
         "hit_rate_above_half": mean(hit) - 0.5,
         "brier_gain": mean(0.25 - (up - rose) ** 2),
         "calibration": mean(np.where(up > 0.5, rose, ~rose) - np.maximum(up, 1 - up)),

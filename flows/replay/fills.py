@@ -16,7 +16,11 @@ OPEN, HIGH, LOW, CLOSE = range(4)
 SYMBOL, DIRECTION, REASON, QUANTITY, ENTRY, EXIT, FEES, FUNDING, OPENED, CLOSED = range(10)
 TRADE_COLUMNS: Final = 10
 # Reasons of an exit.
-STOP, TARGET, TIME, END = range(4)
+STOP, TARGET, TIME, END, EMERGENCY, BREAK_EVEN, TRAILING_STOP, LIQUIDATION_BUFFER = range(8)
+# Columns of a position beyond symbol, side, steps that are left, worth of the entry, cost of what is left, fees,
+# funding, stop, nearest target, and when it was opened and decided: steps that left and what they brought.
+OUT_STEPS, OUT_WORTH = 11, 12
+BOOK_COLUMNS: Final = 13
 # How prices run inside a candle.
 PATH, PESSIMISTIC, OPTIMISTIC = range(3)
 
@@ -35,6 +39,26 @@ class Rules(NamedTuple):
     max_exposure: float
     max_heat: float
     max_drawdown: float
+    max_weekly_drawdown: float
+    # Where the emergency stop begins, and how much of what gains it closes.
+    daily_wall: float
+    weekly_wall: float
+    peak_wall: float
+    reduce_share: float
+    # What a size is made of beside the risk per trade; a Kelly fraction below 0 is none, infinity no limit.
+    min_risk: float
+    max_risk: float
+    min_multiplier: float
+    max_multiplier: float
+    target_volatility: float
+    unknown_size: float
+    kelly_fraction: float
+    max_concentration: float
+    min_liquidation_stops: float
+    maintenance_margin: float
+    governor_confidence: float
+    governor_volatility: float
+    governor_drawdown: float
     # Fee and slippage of one side as the policy counts on them, and slippage alone.
     side_costs: float
     slippage: float
@@ -43,8 +67,12 @@ class Rules(NamedTuple):
     holding_ms: int
     max_positions: int
     intrabar: int
+    # How entries are worked, and for how long one may rest.
+    style: int
+    patience_ms: int
     # In 1e-8 of notional, in 1e-4 of a basis point, and in 1e-8 of the quote currency.
     fee_e8: int
+    maker_e8: int
     spread_e4: int
     gap_e4: int
     balance_e8: int
@@ -123,12 +151,31 @@ def leave(
     trades: Ints,
     count: int,
 ) -> int:
-    """Close a position at market around a reference price, write its trade, and return what it brings the wallet."""
-    place, direction, held = book[slot, 0], book[slot, 1], book[slot, 2]
+    """
+    Close a position at market around a reference price, write its trade, and return what it brings the wallet.
+
+    Where its targets had taken more than leaves now, they are why it ended.
+    """
+    held, earlier = book[slot, 2], book[slot, OUT_STEPS]
+    wallet = leave_part(slot, reference, held, book, rules, instruments, fills)
+    row = trades[count]
+    row[SYMBOL], row[DIRECTION], row[QUANTITY] = book[slot, 0], book[slot, 1], book[slot, OUT_STEPS]
+    row[REASON] = TARGET if earlier > held and reason != END else reason
+    row[ENTRY], row[EXIT], row[FEES], row[FUNDING] = (
+        book[slot, 3], book[slot, OUT_WORTH], book[slot, 5], book[slot, 6],
+    )  # fmt: skip
+    row[OPENED], row[CLOSED] = book[slot, 9], now_ms
+    return wallet
+
+
+@njit(cache=True, error_model="numpy")
+def leave_part(slot: int, reference: int, steps: int, book: Ints, rules: Rules, instruments: Ints, fills: Ints) -> int:
+    """Let some of a position leave at market around a reference price; return what it brings the wallet."""
+    place, direction = book[slot, 0], book[slot, 1]
     value = instruments[place, VALUE_E8]
-    filled = walk(reference, -direction, held, place, rules, instruments, fills)
+    filled = walk(reference, -direction, steps, place, rules, instruments, fills)
     cost, fees, notional, wallet = book[slot, 4], book[slot, 5], 0, 0
-    left = held
+    left = book[slot, 2]
     for fill in range(filled):
         price, taken = fills[fill, 0], fills[fill, 1]
         released = cost if taken == left else _share(cost, taken, left)
@@ -138,10 +185,11 @@ def leave(
         fees += fee
         notional += price * taken
         left -= taken
-    row = trades[count]
-    row[SYMBOL], row[DIRECTION], row[REASON], row[QUANTITY] = place, direction, reason, held
-    row[ENTRY], row[EXIT], row[FEES], row[FUNDING] = book[slot, 3], notional, fees, book[slot, 6]
-    row[OPENED], row[CLOSED] = book[slot, 9], now_ms
+    # What the book could not fill is forgotten, as it always was.
+    book[slot, OUT_STEPS] += steps
+    book[slot, OUT_WORTH] += notional
+    book[slot, 2] -= steps
+    book[slot, 4], book[slot, 5] = cost, fees
     return wallet
 
 
@@ -181,9 +229,9 @@ def exit_inside(
 @njit(inline="always", error_model="numpy")
 def last_price(prices: Ints, row: int, place: int) -> int:
     """Return the price in force as a candle opens: its own, or the newest close where it is missing; 0 for none."""
-    if prices[row, place, OPEN] > 0:
-        return prices[row, place, OPEN]
+    if prices[place, row, OPEN] > 0:
+        return prices[place, row, OPEN]
     for earlier in range(row - 1, -1, -1):
-        if prices[earlier, place, CLOSE] > 0:
-            return prices[earlier, place, CLOSE]
+        if prices[place, earlier, CLOSE] > 0:
+            return prices[place, earlier, CLOSE]
     return 0

@@ -3,27 +3,47 @@ The rules of `replay.word` compiled: one account, all symbols, candle by candle,
 
 What the venue rounds is integer arithmetic here and equal to the last digit. What the worker decides on real numbers is
 float64; it differs from the worker's decimals only where two sides of a comparison agree to some fourteen digits. Numba
-keeps what it compiled by the date of this file: where `fills` changed, empty `__pycache__`.
+keeps what it compiled by the date of this file: where the modules it imports changed, empty `__pycache__`.
 """
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 from numba import njit
 
+from flows.replay.compiled_entry import (
+    CONCENTRATION,
+    CONFIDENCE,
+    COOLDOWN,
+    DRAWDOWN,
+    EDGE,
+    EXPOSURE,
+    HEAT,
+    HELD,
+    SLOTS,
+    STOPPED,
+    WEEKLY,
+    plan_entry,
+)
+from flows.replay.compiled_exits import EXIT_COLUMNS, FILL_COLUMNS, MOST_FILLS, ExitRules, shown_price
+from flows.replay.compiled_profiles import enter_profiled, inside_profiled, take_parts
+from flows.replay.compiled_risk import (
+    choose_to_close,
+    close_chosen,
+    day_of,
+    fall,
+    is_walled,
+    week_of,
+)
 from flows.replay.fills import (
+    BOOK_COLUMNS,
     CLOSE,
     END,
     HIGH,
     LEVELS,
     LOW,
-    MAX_STEPS,
     MIN_NOTIONAL_E8,
     OPEN,
-    PRICE_UNITS,
-    QUANTITY_UNITS,
     STOP,
     TARGET,
     TIME,
@@ -38,15 +58,18 @@ from flows.replay.fills import (
     leave,
     walk,
 )
+from flows.replay.resting import (
+    MARKET,
+    R_DIRECTION,
+    R_LIMIT,
+    R_STEPS,
+    R_STOP,
+    R_SYMBOL,
+    R_TARGET,
+    REST_COLUMNS,
+    work,
+)
 from infra.sandbox.engine import path
-
-# Codes of denials, as counted.
-(
-    DRAWDOWN, CONFIDENCE, EDGE, HELD, COOLDOWN, SLOTS, EXPOSURE, HEAT, STOP_UNUSABLE, BELOW_STEP, BELOW_NOTIONAL,
-) = range(11)  # fmt: skip
-DENIALS: Final = 11
-
-_DAY_MS: Final = 86_400_000
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -64,17 +87,28 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
     equity: Ints,
     exposure: Floats,
     denied: Ints,
-) -> tuple[int, int, int, int]:
+    profiled: bool,  # noqa: FBT001 - as above
+    exit_rules: ExitRules,
+) -> tuple[int, int, int, int, int]:
     """
     Walk through a market once.
 
-    Writes trades [n, 10], `equity` (1e-8) and `exposure` [candles + 1] and `denied` [11] where they are given to it.
+    `prices` holds ticks [symbols, candles, 4]; other tables are [candles, symbols].
+
+    With `profiled`, positions end by `exit_rules`: their exits are kept in further columns of the book, so that they
+    move with it, and stop and nearest target where those of the barriers are.
+
+    Writes trades [n, 10], `equity` (1e-8) and `exposure` [candles + 1] and `denied` [19] where they are given to it.
 
     Returns:
-        How many trades there are, -1 where `trades` is too short; rows walked; approvals; when it was liquidated, or 0.
+        How many trades there are, -1 where `trades` is too short; rows walked; approvals; when it was liquidated, and
+        when its emergency stop was set off, or 0.
     """
-    symbols = prices.shape[1]
-    book = np.zeros((rules.max_positions, 11), np.int64)
+    symbols = prices.shape[0]
+    book = np.zeros((rules.max_positions, BOOK_COLUMNS + (1 + EXIT_COLUMNS if profiled else 0)), np.int64)
+    exits = book[:, BOOK_COLUMNS + 1 :]
+    planned_exits = np.zeros((1, EXIT_COLUMNS), np.int64)
+    parts = np.zeros((MOST_FILLS, FILL_COLUMNS), np.int64)
     risk = np.zeros(rules.max_positions)
     carried = np.zeros(rules.max_positions)
     held = np.zeros(symbols, np.bool_)
@@ -84,9 +118,13 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
     edges = np.zeros(symbols)
     plans = np.zeros((rules.max_positions, 5), np.int64)
     plan_risk = np.zeros(rules.max_positions)
+    rest = np.zeros((rules.max_positions, REST_COLUMNS), np.int64)
+    rest_risk = np.zeros(rules.max_positions)
     open_count, count, approved, boundary = 0, 0, 0, 0
     wallet = rules.balance_e8
-    balance, day_start, previous, previous_ms = rules.balance_e8, 0, 0, -1
+    balance, day_start, week_start, peak, previous, previous_ms = rules.balance_e8, 0, 0, 0, 0, -1
+    stopped_ms = 0
+    chosen = np.zeros(rules.max_positions, np.bool_)
     equity[0] = wallet
     exposure[0] = 0.0
     round_trip = 2 * rules.side_costs
@@ -97,12 +135,25 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
         slot = 0
         while slot < open_count:
             place, direction = book[slot, 0], book[slot, 1]
-            price = prices[row, place, OPEN]
+            price = prices[place, row, OPEN]
             if price > 0:
                 stopped = direction * price <= direction * book[slot, 7]
                 if stopped or direction * price >= direction * book[slot, 8]:
                     if count == len(trades):
-                        return -1, row, approved, 0
+                        return -1, row, approved, 0, 0
+                    if profiled:
+                        brought, count, is_over = take_parts(
+                            slot, shown_price(slot, exits, price, 0, parts, 0, exit_rules), parts, now_ms,
+                            book, exits, risk, carried, rules, instruments, fills, trades, count,
+                        )  # fmt: skip
+                        wallet += brought
+                        if not is_over:
+                            slot += 1
+                            continue
+                        held[place] = False
+                        open_count -= 1
+                        book[slot], risk[slot], carried[slot] = book[open_count], risk[open_count], carried[open_count]
+                        continue
                     reference = price if stopped else book[slot, 8]
                     wallet += leave(
                         slot, reference, STOP if stopped else TARGET, now_ms,
@@ -138,7 +189,7 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
             # The venue closes everything; what it would have left is not worth modelling.
             for slot in range(open_count):
                 if count == len(trades):
-                    return -1, row, approved, 0
+                    return -1, row, approved, 0, 0
                 place = book[slot, 0]
                 wallet += leave(
                     slot, last_price(prices, row, place), END, now_ms,
@@ -147,16 +198,37 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
                 count += 1
             equity[row] = wallet
             exposure[row] = 0.0
-            return count, row, approved, now_ms
+            return count, row, approved, now_ms, stopped_ms
         if previous_ms < 0:
-            day_start = balance
-        elif previous_ms // _DAY_MS != now_ms // _DAY_MS:
-            day_start = previous
+            day_start, week_start, peak = balance, balance, balance
+        else:
+            if day_of(previous_ms) != day_of(now_ms):
+                day_start = previous
+            if week_of(previous_ms) != week_of(now_ms):
+                week_start = previous
+            peak = max(peak, balance)
         previous, previous_ms = balance, now_ms
         equity[row] = balance
         exposure[row] = at_risk
         money = balance * 1e-8
-        refused = balance <= 0 or 1.0 - balance / day_start >= rules.max_drawdown
+        if stopped_ms == 0 and is_walled(balance, day_start, week_start, peak, rules):
+            stopped_ms = now_ms
+            choose_to_close(book, risk, open_count, prices, row, rules, instruments, chosen)
+            wallet, open_count, count = close_chosen(
+                chosen, row, now_ms, wallet, prices, book, risk, carried, held, open_count,
+                rules, instruments, fills, trades, count,
+            )  # fmt: skip
+            if count < 0:
+                return -1, row, approved, 0, 0
+        lost, lost_week = fall(balance, day_start), fall(balance, week_start)
+        refusal = -1
+        if stopped_ms > 0:
+            refusal = STOPPED
+        elif lost >= rules.max_drawdown:
+            refusal = DRAWDOWN
+        elif lost_week >= rules.max_weekly_drawdown:
+            refusal = WEEKLY
+        fallen = max(lost / rules.max_drawdown, lost_week / rules.max_weekly_drawdown) >= rules.governor_drawdown
         # Candidates that are confident, worth their costs and free.
         found = 0
         before = row - 1
@@ -167,8 +239,8 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
             confidence = rises if rises >= 0.5 else 1.0 - rises
             scored += confidence >= 0.0
             confident += confidence >= threshold
-        if refused:
-            denied[DRAWDOWN] += scored
+        if refusal >= 0:
+            denied[refusal] += scored
             confident = 0
         else:
             denied[CONFIDENCE] += scored - confident
@@ -208,41 +280,15 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
             if heat > rules.max_heat * money:
                 denied[HEAT] += 1
                 continue
-            units = instruments[place, PRICE_UNITS]
-            last = last_price(prices, row, place)
-            direction = 1 if probability[before, place] > 0.5 else -1
-            crossed = last + direction * half_spread(last, rules.spread_e4)
-            price = crossed / units
-            reference = price * (1.0 + rules.slippage) if direction > 0 else price
-            reach = atr[before, place] * units
-            stop = int(np.rint(crossed - direction * rules.stop_multiple * reach))
-            target = int(np.rint(crossed + direction * rules.target_multiple * reach))
-            if min(stop, target) <= 0 or not (direction * stop < direction * crossed < direction * target):
-                denied[STOP_UNUSABLE] += 1
+            if smallest > rules.max_concentration * money:
+                denied[CONCENTRATION] += 1
                 continue
-            stop_price = stop / units
-            unit_loss = abs(reference - stop_price) + (reference + stop_price) * rules.side_costs
-            size = min(money * rules.risk_per_trade / unit_loss, rules.max_notional / reference)
-            size *= instruments[place, QUANTITY_UNITS]
-            steps = int(np.floor(size))
-            # A whole number of steps may come out a hair below.
-            if size - steps > 1.0 - (4e-15 * size + 1e-12):
-                steps += 1
-            steps = min(steps, instruments[place, MAX_STEPS])
-            if steps < 1:
-                denied[BELOW_STEP] += 1
-                continue
-            quantity = steps / instruments[place, QUANTITY_UNITS]
-            notional = quantity * reference
-            if notional < smallest:
-                denied[BELOW_NOTIONAL] += 1
-                continue
-            loss = quantity * unit_loss
-            if gross + notional > rules.max_exposure * money:
-                denied[EXPOSURE] += 1
-                continue
-            if heat + loss > rules.max_heat * money:
-                denied[HEAT] += 1
+            code, direction, steps, stop, target, notional, loss = plan_entry(
+                place, row, money, gross, heat, smallest, fallen, prices, atr, probability, instruments, rules,
+                profiled, now_ms, planned_exits, exit_rules,
+            )  # fmt: skip
+            if code >= 0:
+                denied[code] += 1
                 continue
             gross += notional
             heat += loss
@@ -251,6 +297,7 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
             plan_risk[planned] = loss
             planned += 1
         approved += planned
+        resting = 0
         # Entries, as far as the venue takes them.
         for plan in range(planned):
             place, direction, steps = plans[plan, 0], plans[plan, 1], plans[plan, 2]
@@ -258,17 +305,31 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
             last_entry[place] = now_ms
             last = last_price(prices, row, place)
             value = instruments[place, VALUE_E8]
-            asked = steps * last * value * 1e-8
+            ordered = last
+            if rules.style != MARKET:
+                ordered = last - direction * half_spread(last, rules.spread_e4)
+            asked = steps * ordered * value * 1e-8
             free = max(0.0, money - initial)
             if asked < (instruments[place, MIN_NOTIONAL_E8] * 1e-8) or (
                 asked / rules.leverage + asked * rules.fee_e8 * 1e-8 > free
             ):
                 continue
+            if rules.style != MARKET:
+                initial += asked / rules.leverage
+                at = resting
+                while at > 0 and rest[at - 1, R_SYMBOL] > place:
+                    rest[at], rest_risk[at] = rest[at - 1], rest_risk[at - 1]
+                    at -= 1
+                rest[at, R_SYMBOL], rest[at, R_DIRECTION], rest[at, R_STEPS] = place, direction, steps
+                rest[at, R_LIMIT], rest[at, R_STOP], rest[at, R_TARGET] = ordered, stop, target
+                rest_risk[at] = plan_risk[plan]
+                resting += 1
+                continue
             filled = walk(last, direction, steps, place, rules, instruments, fills)
             slot = open_count
             book[slot] = 0
             book[slot, 0], book[slot, 1], book[slot, 2] = place, direction, steps
-            book[slot, 7], book[slot, 8], book[slot, 9] = stop, target, now_ms
+            book[slot, 7], book[slot, 8], book[slot, 9], book[slot, 10] = stop, target, now_ms, now_ms
             notional, fees = 0, 0
             for fill in range(filled):
                 worth = fills[fill, 0] * fills[fill, 1]
@@ -276,14 +337,19 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
                 fees += half_even(worth * value * rules.fee_e8, 100_000_000)
             book[slot, 3], book[slot, 4], book[slot, 5] = notional, direction * notional * value, fees
             risk[slot], carried[slot] = plan_risk[plan], notional * value * 1e-8
+            reason = STOP
+            if profiled:
+                stop, reason = enter_profiled(
+                    slot, row, now_ms, notional, prices, atr, book, exits, rules, instruments, exit_rules
+                )
             wallet -= fees
             money += (direction * steps * last * value - direction * notional * value - fees) * 1e-8
             initial += asked / rules.leverage
             if direction * last <= direction * stop:
                 # Already through the stop: the venue takes none, and the worker leaves.
                 if count == len(trades):
-                    return -1, row, approved, 0
-                brought = leave(slot, last, STOP, now_ms, book, rules, instruments, fills, trades, count)
+                    return -1, row, approved, 0, 0
+                brought = leave(slot, last, reason, now_ms, book, rules, instruments, fills, trades, count)
                 wallet += brought
                 count += 1
                 money = money - (direction * steps * last * value - direction * notional * value - brought) * 1e-8
@@ -292,23 +358,39 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
             held[place] = True
             open_count += 1
         # What was held long enough, then what the candle's further prices end.
+        if resting > 0:
+            wallet, open_count, count = work(
+                row, now_ms, wallet, prices, rest, rest_risk, resting, book, risk, carried, held, open_count,
+                rules, instruments, fills, trades, count,
+            )  # fmt: skip
+            if count < 0:
+                return -1, row, approved, 0, 0
+            continue
+        if profiled:
+            wallet, open_count, count = inside_profiled(
+                row, now_ms, wallet, prices, atr, book, exits, risk, carried, held, open_count,
+                rules, instruments, fills, trades, count, parts, exit_rules,
+            )  # fmt: skip
+            if count < 0:
+                return -1, row, approved, 0, 0
+            continue
         slot = 0
         while slot < open_count:
             place, direction = book[slot, 0], book[slot, 1]
             step, reason, reference = 0, TIME, 0
-            if now_ms >= book[slot, 9] + rules.holding_ms:
+            if now_ms >= book[slot, 10] + rules.holding_ms:
                 reference = last_price(prices, row, place)
-            elif prices[row, place, OPEN] > 0:
+            elif prices[place, row, OPEN] > 0:
                 step, reason, reference = exit_inside(
                     direction, book[slot, 7], book[slot, 8],
-                    prices[row, place, OPEN], prices[row, place, HIGH], prices[row, place, LOW],
-                    prices[row, place, CLOSE], rules,
+                    prices[place, row, OPEN], prices[place, row, HIGH], prices[place, row, LOW],
+                    prices[place, row, CLOSE], rules,
                 )  # fmt: skip
             if reference == 0:
                 slot += 1
                 continue
             if count == len(trades):
-                return -1, row, approved, 0
+                return -1, row, approved, 0, 0
             wallet += leave(
                 slot, reference, reason, now_ms + step * path.STEP_MS,
                 book, rules, instruments, fills, trades, count,
@@ -320,9 +402,9 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
     end = len(times)
     for slot in range(open_count):
         if count == len(trades):
-            return -1, end, approved, 0
+            return -1, end, approved, 0, 0
         place = book[slot, 0]
-        reference = prices[end - 1, place, CLOSE]
+        reference = prices[place, end - 1, CLOSE]
         if reference == 0:
             reference = last_price(prices, end - 1, place)
         wallet += leave(
@@ -332,4 +414,4 @@ def simulate(  # noqa: C901, PLR0911, PLR0912, PLR0915, PLR0917 - one pass over 
         count += 1
     equity[end] = wallet
     exposure[end] = 0.0
-    return count, end, approved, 0
+    return count, end, approved, 0, stopped_ms

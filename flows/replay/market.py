@@ -31,7 +31,8 @@ class Intrabar(StrEnum):
     `path`: straight lines over the extreme nearer to the open first, as the sandbox exchange replays candles.
     `pessimistic`: what hurts the position came first, and a stop that was reached filled at the worst price of its
     candle. `optimistic`: what helps it came first, and a stop filled at its own price. The truth of each trade lies
-    between the two.
+    between the two, once it is entered: an entry that rests meets the prices of `path` in all three, and what bounds
+    its trade is the whole candle, as if all of it came after the entry.
     """
 
     PATH = "path"
@@ -44,17 +45,19 @@ class VenueCosts:
     """
     What trading costs at the venue, as the sandbox's book and fees charge it.
 
-    `taker_fee` is a fraction of notional, `spread_bps` the whole spread. Whoever takes more than a level of the book
-    holds pays `gap_bps` more for each further one.
+    `taker_fee` and `maker_fee` are fractions of notional, the latter of what rested before it filled; `spread_bps` is
+    the whole spread. Whoever takes more than a level of the book holds pays `gap_bps` more for each further one.
     """
 
     taker_fee: Decimal = Decimal("0.0005")
+    maker_fee: Decimal = Decimal("0.0002")
     spread_bps: Decimal = Decimal(1)
     gap_bps: Decimal = Decimal("0.5")
 
     def __post_init__(self) -> None:
         """Refuse costs that no venue has."""
-        for name, limit in (("taker_fee", Decimal("0.1")), ("spread_bps", Decimal(1000)), ("gap_bps", Decimal(1000))):
+        fee, bps = Decimal("0.1"), Decimal(1000)
+        for name, limit in (("taker_fee", fee), ("maker_fee", fee), ("spread_bps", bps), ("gap_bps", bps)):
             if not 0 <= getattr(self, name) <= limit:
                 raise BadInputError(f"{name} must lie in [0, {limit}], was {getattr(self, name)}")
 
@@ -70,6 +73,8 @@ class Opinions:
     open_time_ms: Ints
     expected_return: Floats
     probability_up: Floats
+    # Which regime it told, by name; None where it tells none.
+    regime: npt.NDArray[np.str_] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -95,6 +100,8 @@ class ScoredMarket:
     funding_rate: Ints
     threshold: float
     model_version: str
+    # The regime of each opinion by name [candles, symbols], `unknown` where there is none; None where nobody tells any.
+    regimes: npt.NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         """Refuse what cannot be walked through candle by candle."""
@@ -155,7 +162,8 @@ class ScoredMarket:
         first, last = np.searchsorted(self.open_time_ms, [start_ms, end_ms])
         cut = slice(int(first), int(last))
         names = ("open_time_ms", "prices", "atr", "expected_return", "probability_up")
-        return replace(self, **{name: getattr(self, name)[cut] for name in names})
+        regimes = None if self.regimes is None else self.regimes[cut]
+        return replace(self, **{name: getattr(self, name)[cut] for name in names}, regimes=regimes)
 
     def with_opinions(self, opinions: Mapping[str, Opinions], *, threshold: float) -> Self:
         """
@@ -164,6 +172,8 @@ class ScoredMarket:
         A symbol without opinions is silent; opinions of candles that are not in the market are left out.
         """
         expected, rising = np.full((2, len(self), len(self.symbols)), np.nan)
+        told = any(one.regime is not None for one in opinions.values())
+        regimes = np.full(expected.shape, "unknown", "<U18") if told else None
         first, last = self.open_time_ms[0], self.open_time_ms[-1]
         for place, symbol in enumerate(self.symbols):
             if symbol in opinions:
@@ -172,9 +182,11 @@ class ScoredMarket:
                 rows = (said.open_time_ms[there] - first) // self.timeframe_ms
                 expected[rows, place] = said.expected_return[there]
                 rising[rows, place] = said.probability_up[there]
+                if regimes is not None and said.regime is not None:
+                    regimes[rows, place] = said.regime[there]
         # Where there is no range no stop can be placed, and the worker has no candidate.
         rising[~(np.isfinite(self.atr) & np.isfinite(expected) & (self.close > 0))] = np.nan
-        return replace(self, expected_return=expected, probability_up=rising, threshold=threshold)
+        return replace(self, expected_return=expected, probability_up=rising, threshold=threshold, regimes=regimes)
 
     @classmethod
     def of(

@@ -54,7 +54,8 @@ class BacktestRun:
 
     `equity` is the account at the open of each candle, as the decision there saw it, and last when all was closed;
     `exposure` the gross notional that was carried there. `denied` counts candidates by the code of their denial.
-    `liquidated_ms` is when the venue closed everything, None as a rule; nothing is traded after it.
+    `liquidated_ms` is when the venue closed everything, None as a rule; nothing is traded after it. `stopped_ms` is
+    when a wall of drawdown set off the emergency stop, None as a rule; nothing is entered after it.
     """
 
     trades: tuple[BacktestTrade, ...]
@@ -64,3 +65,4 @@ class BacktestRun:
     denied: Mapping[str, int]
     approved: int
     liquidated_ms: int | None = None
+    stopped_ms: int | None = None

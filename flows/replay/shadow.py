@@ -12,88 +12,27 @@ import numpy as np
 from feature_store.errors import BadInputError
 from flows.drifting.cycles import InputDrift, input_drift
 from flows.replay.report import NetCurve, ShadowReport, WorkerReplay
+from flows.replay.scene import Judged, Scene
+from flows.replay.told_regimes import told_regimes
 from flows.replay.worker_account import Terms, opinions_of, traded_market, worker_account
 from flows.training.baselines import Ridge, baseline_scores
-from flows.training.calibrate import THRESHOLDS, fit_rule, probabilities
+from flows.training.calibrate import THRESHOLDS, probabilities
+from flows.training.candle_quality import quality_metrics
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset, Floats, FrameSet, Inputs, Rows, joined, thinned
-from flows.training.evaluate import (
-    CalibrationCurve,
-    calibration_metrics,
-    independent_outcomes,
-    prediction_metrics,
-    prefixed,
-    size_curve,
-    spread,
-)
+from flows.training.evaluate import independent_outcomes, prefixed, reliability, size_curve
 from flows.training.heads import head_metrics
-from flows.training.moments import Interval, Sampling
+from flows.training.moments import Sampling
 from flows.training.pack import predict_members
-from flows.training.performance import (
-    Account,
-    DailyIC,
-    capacity,
-    performance_difference,
-    performance_metrics,
-    score_difference,
-    steadiness,
-)
+from flows.training.performance import DailyIC
+from flows.training.report import ReliabilityCurve
 from flows.training.selection import probability_of_overfitting
 from flows.training.splits import Splits
-from flows.training.trading import Trades, net_difference, simulate, trade_metrics
+from flows.training.trading import Trades
 from inference.domain.errors import BundleError
 from inference.models.bundle import Bundle, load_bundle, open_compared
 from inference.models.ensemble import Member
 from inference.models.manifest import Manifest, TimeWindow
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Scene:
-    """What all rules of one shadow run share."""
-
-    dataset: Dataset
-    splits: Splits
-    rows: Rows
-    window: TimeWindow
-    sampling: Sampling
-    cost: float
-
-    def trade(self, expected: Floats, probability_up: Floats, threshold: float) -> Trades:
-        return simulate(
-            self.rows, expected, probability_up,
-            threshold=threshold, cost=self.cost, horizon_ms=self.splits.horizon_ms,
-        )  # fmt: skip
-
-    @property
-    def account(self) -> Account:
-        """Return the capital and the time that every rule is measured on."""
-        return Account(
-            start_ms=self.window.start_ms,
-            end_ms=self.window.end_ms,
-            symbols=len(self.dataset.symbols),
-            horizon_ms=self.splits.horizon_ms,
-        )
-
-    def earned(self, trades: Trades) -> dict[str, float]:
-        """Return what a rule's trades earned, each by itself and together as an account, and how large they may be."""
-        held = performance_metrics(trades, self.account, self.sampling)
-        return trade_metrics(trades, self.sampling) | held | {"capacity_per_trade": self._capacity(trades)}
-
-    def _capacity(self, trades: Trades) -> float:
-        # Rows lie series by series, oldest first; no open time needs more than 44 bits.
-        keys = (self.rows.series << 44) | self.rows.open_time_ms
-        entered = self.rows.index[np.searchsorted(keys, (trades.series << 44) | trades.entry_ms)]
-        return capacity(trades, self.dataset.quote_volume[entered])
-
-    def compare(self, ours: Trades, theirs: Trades, share: float = 1.0) -> dict[str, float]:
-        """Return how much more a rule earned than a share of another, in bps of notional per slot."""
-        start, end = self.window.start_ms, self.window.end_ms
-        slots = (end - start) / self.splits.horizon_ms * len(self.dataset.symbols)
-        found = net_difference(
-            ours, theirs, start_ms=start, end_ms=end, slots=slots, sampling=self.sampling, share=share
-        )
-        in_bps = Interval(value=found.value * 1e4, low=found.low * 1e4, high=found.high * 1e4)
-        return spread("net_per_slot_bps", in_bps)
 
 
 def shadow_candidate(
@@ -126,6 +65,7 @@ def shadow_candidate(
     scene = _scene(bundle.manifest, frames, window, config)
     predicted = score_rows(bundle, scene.dataset, scene.rows)
     trades = scene.trade(predicted.expected, predicted.probability_up, bundle.threshold)
+    ours = Judged(predicted.expected, predicted.probability_up, trades)
 
     metrics = {
         "shadow/coverage": scene.dataset.coverage(window),
@@ -133,28 +73,30 @@ def shadow_candidate(
         "shadow/days": (window.end_ms - window.start_ms) / 86_400_000,
         "shadow/abstained_share": float((~predicted.believed).mean()),
     }
-    sizes: dict[str, tuple[tuple[float, float], ...]] = {}
-    for name, values in (predicted.members | {"ensemble": predicted.expected}).items():
-        metrics |= prefixed(f"shadow/{name}", prediction_metrics(scene.rows, values, scene.sampling))
-        metrics |= prefixed(f"shadow/{name}", steadiness(scene.rows, values))
-        sizes[name] = size_curve(scene.rows, values)
-    metrics |= prefixed("shadow/ensemble", calibration_metrics(scene.rows, predicted.probability_up, scene.sampling))
-    metrics |= prefixed("shadow/ensemble", scene.earned(trades))
+    metrics |= prefixed("shadow", quality_metrics(scene.dataset, window))
+    metrics |= prefixed("shadow/ensemble", scene.scores(ours))
     metrics |= prefixed("shadow/ensemble_minus_flat", scene.compare(trades, _no_trades()))
     metrics |= prefixed("shadow", head_metrics(bundle.manifest.heads, predicted.heads, scene.rows, scene.sampling))
     daily = DailyIC.of(scene.rows, predicted.expected)
 
-    compared = open_compared(bundle_path, bundle.manifest)
-    rules = {"ensemble": trades} | _naive_rules(scene, config, metrics, predicted, trades, compared)
+    members, naive = _others(scene, bundle, open_compared(bundle_path, bundle.manifest), predicted, config)
+    for name, one in (members | naive).items():
+        metrics |= prefixed(f"shadow/{name}", scene.scores(one))
+        metrics |= prefixed(f"shadow/ensemble_minus_{name}", scene.difference(ours, one))
+    half = scene.compare(trades, naive["ridge"].trades, share=0.5)
+    metrics |= prefixed("shadow/ensemble_minus_half_ridge", half)
+    rules = {"ensemble": trades} | {name: one.trades for name, one in naive.items()}
     metrics |= prefixed("shadow", {"probability_of_overfitting": _overfitting(scene, bundle, predicted, rules)})
     drift = _input_drift(scene, bundle.manifest)
     metrics |= prefixed("shadow", dict(drift.metrics()))
     notes: list[str] = list(drift.notes())
-    champion = None if champion_path is None else (champion_path, champion_digest)
-    compared_digest = _against_champion(scene, champion, frames, predicted, trades, metrics, notes, rules)
+    found = None if champion_path is None else (champion_path, champion_digest)
+    compared_digest, champion = _against_champion(scene, found, frames, ours, metrics, notes)
+    beside = members | naive
+    if champion is not None:
+        beside["champion"], rules["champion"] = champion, champion.trades
     worker = _as_worker(scene, bundle, frames, predicted, terms or Terms(), metrics, notes)
-    moved = scene.rows.label != 0
-    curve = CalibrationCurve(predicted.probability_up[moved], scene.rows.label[moved] > 0)
+    curve = reliability(scene.rows, predicted.probability_up)
     return ShadowReport(
         bundle_digest=bundle.digest,
         champion_digest=compared_digest,
@@ -170,8 +112,14 @@ def shadow_candidate(
         count=tuple(curve.count),
         notes=tuple(notes),
         daily_ic=tuple(zip(daily.day_ms.tolist(), daily.ic.tolist(), strict=True)),
-        size_curves=sizes,
+        size_curves={
+            name: size_curve(scene.rows, values)
+            for name, values in (predicted.members | {"ensemble": predicted.expected}).items()
+        },
         worker=worker,
+        reliability={
+            name: ReliabilityCurve.of(reliability(scene.rows, one.probability_up)) for name, one in beside.items()
+        },
     )
 
 
@@ -218,7 +166,7 @@ def _check_unseen(manifest: Manifest, window: TimeWindow, timeframe_ms: int) -> 
         )
 
 
-def _scene(manifest: Manifest, frames: FrameSet, window: TimeWindow, config: TrainingConfig) -> _Scene:
+def _scene(manifest: Manifest, frames: FrameSet, window: TimeWindow, config: TrainingConfig) -> Scene:
     dataset = Dataset(frames, horizon=manifest.horizon, window=manifest.window)
     horizon_ms = manifest.horizon * frames.timeframe_ms
     trained = manifest.training
@@ -235,10 +183,10 @@ def _scene(manifest: Manifest, frames: FrameSet, window: TimeWindow, config: Tra
             f"The shadow window has {len(rows)} matured rows, at least 50 are needed; wait, or load more"
         )
     sampling = Sampling(block_ms=2 * horizon_ms, samples=config.bootstrap_samples, seed=config.seed)
-    return _Scene(dataset, splits, rows, window, sampling, config.round_trip_cost)
+    return Scene(dataset, splits, rows, window, sampling, config.round_trip_cost)
 
 
-def _input_drift(scene: _Scene, manifest: Manifest) -> InputDrift:
+def _input_drift(scene: Scene, manifest: Manifest) -> InputDrift:
     dataset = scene.dataset
     there = ~dataset.excluded
     return input_drift(
@@ -247,81 +195,73 @@ def _input_drift(scene: _Scene, manifest: Manifest) -> InputDrift:
     )  # fmt: skip
 
 
-def _naive_rules(
-    scene: _Scene,
-    config: TrainingConfig,
-    metrics: dict[str, float],
-    ours: Predicted,
-    ensemble: Trades,
-    compared: Mapping[str, Member],
-) -> dict[str, Trades]:
+def _others(
+    scene: Scene, bundle: Bundle, compared: Mapping[str, Member], predicted: Predicted, config: TrainingConfig
+) -> tuple[dict[str, Judged], dict[str, Judged]]:
     """
-    Make each naive score, and each member without a vote, tradable as the ensemble was, and trade it.
+    Make each member, each naive score, and each member without a vote, tradable as the ensemble was, and trade it.
 
-    No rule sees the shadow window's labels.
+    The members that vote come first, then the others. No rule sees the shadow window's labels.
     """
     dataset, splits = scene.dataset, scene.splits
-    validation = dataset.rows(splits.validation, splits, stride=config.evaluation_stride)
-    calibration = dataset.rows(splits.calibration, splits, stride=config.evaluation_stride)
+    before = tuple(
+        dataset.rows(window, splits, stride=config.evaluation_stride)
+        for window in (splits.validation, splits.calibration)
+    )
     ridge = Ridge.fit(dataset, thinned(dataset.learned_rows(splits), 3, dataset.timeframe_ms), config)
 
-    def scores(rows: Rows) -> dict[str, Floats]:
+    def naive(rows: Rows) -> dict[str, Floats]:
         return baseline_scores(dataset, ridge, rows) | predict_members(
             compared, dataset, rows, config.market_share_removed
         )
 
-    learned = scores(validation), scores(calibration)
-    rules = {}
-    for name, raw in scores(scene.rows).items():
-        metrics |= prefixed(f"shadow/{name}", prediction_metrics(scene.rows, raw, scene.sampling))
-        rule = fit_rule(((validation, learned[0][name]), (calibration, learned[1][name])), config, splits.horizon_ms)
-        expected = raw * rule.scale
-        rules[name] = scene.trade(expected, probabilities(rule.calibration, expected), rule.threshold)
-        metrics |= prefixed(f"shadow/{name}", scene.earned(rules[name]))
-        metrics |= _minus(scene, name, (ours.expected, raw), (ensemble, rules[name]))
-    metrics |= prefixed("shadow/ensemble_minus_half_ridge", scene.compare(ensemble, rules["ridge"], share=0.5))
-    return rules
+    def judged(now: Mapping[str, Floats], *learned: Mapping[str, Floats]) -> dict[str, Judged]:
+        first, second = learned
+        return {
+            name: scene.made_tradable(raw, ((before[0], first[name]), (before[1], second[name])), config)
+            for name, raw in now.items()
+        }
+
+    said = [score_rows(bundle, dataset, rows).members for rows in before]
+    return judged(predicted.members, *said), judged(naive(scene.rows), *map(naive, before))
 
 
 def _against_champion(
-    scene: _Scene,
+    scene: Scene,
     found: tuple[Path, str | None] | None,
     frames: FrameSet,
-    ours: Predicted,
-    our_trades: Trades,
+    ours: Judged,
     metrics: dict[str, float],
     notes: list[str],
-    rules: dict[str, Trades],
-) -> str | None:
+) -> tuple[str | None, Judged | None]:
     if found is None:
         notes.append("There is no champion yet: compared with naive rules and with staying flat.")
-        return None
+        return None, None
     try:
         path, digest = found
         champion = load_bundle(path, expected_fingerprint=frames.feature_fingerprint, expected_digest=digest)
     except BundleError as error:
         notes.append(f"The champion could not be compared: {error}")
         metrics["shadow/champion_unusable"] = 1.0
-        return None
+        return None, None
     seen_ms = champion.manifest.training.seen_until_ms + scene.splits.horizon_ms
     if seen_ms > scene.window.start_ms:
         notes.append("The champion has seen part of this window, so the comparison favours it.")
         metrics["shadow/champion_saw_share"] = min(
             (seen_ms - scene.window.start_ms) / (scene.window.end_ms - scene.window.start_ms), 1.0
         )
-    theirs = score_rows(champion, scene.dataset, scene.rows)
-    trades = scene.trade(theirs.expected, theirs.probability_up, champion.threshold)
-    rules["champion"] = trades
-    metrics |= prefixed("shadow/champion", prediction_metrics(scene.rows, theirs.expected, scene.sampling))
-    metrics |= prefixed("shadow/champion", scene.earned(trades))
+    said = score_rows(champion, scene.dataset, scene.rows)
+    trades = scene.trade(said.expected, said.probability_up, champion.threshold)
+    theirs = Judged(said.expected, said.probability_up, trades)
+    metrics |= prefixed("shadow/champion", scene.scores(theirs))
     metrics |= prefixed("shadow/champion_minus_flat", scene.compare(trades, _no_trades()))
-    metrics |= _minus(scene, "champion", (ours.expected, theirs.expected), (our_trades, trades))
-    metrics["shadow/agreement_with_champion"] = float((np.sign(ours.expected) == np.sign(theirs.expected)).mean())
-    return champion.digest
+    metrics |= prefixed("shadow/ensemble_minus_champion", scene.difference(ours, theirs))
+    metrics["shadow/agreement_with_champion"] = float((np.sign(ours.predicted) == np.sign(said.expected)).mean())
+    return champion.digest, theirs
 
 
 def _as_worker(
-    scene: _Scene,
+    scene: Scene,
     bundle: Bundle,
     frames: FrameSet,
     predicted: Predicted,
@@ -340,11 +280,13 @@ def _as_worker(
         said.append((others, score_rows(bundle, dataset, others)))
     heard = [(np.where(one.believed, one.expected, np.nan), np.where(one.believed, one.probability_up, np.nan))
              for _, one in said]  # fmt: skip
+    everything = functools.reduce(joined, (some for some, _ in said))
     opinions = opinions_of(
         dataset,
-        functools.reduce(joined, (some for some, _ in said)),
+        everything,
         np.concatenate([expected for expected, _ in heard]),
         np.concatenate([rising for _, rising in heard]),
+        told_regimes(bundle, dataset, everything),
     )
     try:
         market = traded_market(
@@ -358,19 +300,7 @@ def _as_worker(
     return account
 
 
-def _minus(
-    scene: _Scene, name: str, predicted: tuple[Floats, Floats], trades: tuple[Trades, Trades]
-) -> dict[str, float]:
-    """Return how much better the ensemble was than another: money, Sharpe ratio and scores, paired in time."""
-    return prefixed(
-        f"shadow/ensemble_minus_{name}",
-        scene.compare(*trades)
-        | performance_difference(*trades, scene.account, scene.sampling)
-        | score_difference(scene.rows, *predicted, scene.sampling),
-    )
-
-
-def _overfitting(scene: _Scene, bundle: Bundle, predicted: Predicted, rules: dict[str, Trades]) -> float:
+def _overfitting(scene: Scene, bundle: Bundle, predicted: Predicted, rules: dict[str, Trades]) -> float:
     """Return the probability that the best of all that could have been chosen was chosen by luck."""
     account = scene.account
     returns = [account.returns(one) for name, one in rules.items() if name not in ("ensemble", "zero")]

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from flows.replay import fills, kernel
+from flows.replay import compiled_entry, fills, kernel
+from flows.replay.fast import exit_rules_of
 from flows.replay.fills import Rules
+from inference.domain.policy import Policy
 
 
 def main() -> int:
@@ -20,10 +22,10 @@ def main() -> int:
     }
     rules = Rules(**chosen)
     kernel.simulate(
-        np.array([0, 300_000], np.int64), np.ones((*shape, 4), np.int64), real, real, real,
+        np.array([0, 300_000], np.int64), np.ones((1, 2, 4), np.int64), real, real, real,
         np.empty(0, np.int64), np.empty((0, 1), np.int64), np.ones((1, 6), np.int64), rules,
         np.empty((1, fills.TRADE_COLUMNS), np.int64), whole[:, 0].repeat(2)[:3].copy(), real[:, 0].repeat(2)[:3].copy(),
-        np.zeros(kernel.DENIALS, np.int64),
+        np.zeros(compiled_entry.DENIALS, np.int64), False, exit_rules_of(None, Policy(), 300_000),
     )  # fmt: skip
     return 0
 

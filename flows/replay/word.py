@@ -4,30 +4,37 @@ The final word of a backtest: the worker's own decisions, candle by candle, at t
 Decisions are `inference.decision.decide`, exits `due_exits`, orders the worker's own book and next step, fills and fees
 the engine's; only the clock is virtual. At each close the order of events is that of the wire: the first price of the
 new candle, funding, then the decision on what closed, entries and exits at that price, and the candle's further prices.
+An entry that rests fills at its own price once a price lies beyond it, never at the touch, and is looked at by the
+worker at each price of the candle.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
 import numpy as np
+from msgspec import UNSET
 
 from flows.replay.execution import InstantExecution
 from flows.replay.market import RATE_UNIT, Floats, Intrabar, ScoredMarket, VenueCosts
 from flows.replay.outcome import END_OF_DATA, BacktestRun, BacktestTrade
+from flows.replay.risk import ReplayedRisk
+from flows.replay.ways import Way, holding_way, resting_way
 from inference.decision import decide, due_exits
 from inference.domain.decision import Approved, Candidate, Decision, Snapshot, TradingState
 from inference.domain.events import AccountMarked
+from inference.domain.exit_profile import BUILT_IN, ExitProfile
 from inference.domain.market import Instrument, Quote
 from inference.domain.policy import Policy
-from inference.domain.position import Account
 from inference.domain.signal import Direction
 from inference.domain.trade import ExitReason, TradeResult
+from inference.policy.exit_profiles import usable_exit_profile
+from inference.risk.emergency import Trip, positions_to_close
 from inference.signals.scoring import signals
-from inference.supervision.account_marks import marked
+from inference.supervision.account_marks import account_of, marked
 from infra.sandbox.engine import path
 from infra.sandbox.engine.book import BookModel
 from infra.sandbox.engine.exchange import Exchange
@@ -47,6 +54,7 @@ def replay(
     balance: Decimal,
     costs: VenueCosts | None = None,
     intrabar: Intrabar = Intrabar.PATH,
+    exits: Mapping[str, ExitProfile] = BUILT_IN,
     progress: Callable[[float], None] = lambda _: None,
 ) -> BacktestRun:
     """
@@ -58,9 +66,13 @@ def replay(
         balance: What the account holds at the start, in quote currency.
         costs: What the venue charges.
         intrabar: In which order a candle's extremes came.
+        exits: The exit profiles that the policy may name.
         progress: Told the fraction done.
+
+    Raises:
+        PolicyError: The policy names an exit profile that there is not, or that has no target.
     """
-    walk = _Walk(market, policy, balance=balance, costs=costs or VenueCosts(), intrabar=intrabar)
+    walk = _Walk(market, policy, balance=balance, costs=costs or VenueCosts(), intrabar=intrabar, exits=exits)
     for row in range(1, len(market)):
         if not walk.candle(row):
             break
@@ -87,18 +99,29 @@ class _Scores:
 
 class _Walk:
     def __init__(
-        self, market: ScoredMarket, policy: Policy, *, balance: Decimal, costs: VenueCosts, intrabar: Intrabar
+        self,
+        market: ScoredMarket,
+        policy: Policy,
+        *,
+        balance: Decimal,
+        costs: VenueCosts,
+        intrabar: Intrabar,
+        exits: Mapping[str, ExitProfile] = BUILT_IN,
     ) -> None:
         self._market, self._policy, self._intrabar = market, policy, intrabar
+        self._exits = usable_exit_profile(policy, exits)
         state = new_state(balance)
         state.leverage = dict.fromkeys(market.symbols, policy.leverage)
         self._exchange = Exchange(
             market.instruments,
             state,
-            fees=Fees(taker=costs.taker_fee),
+            fees=Fees(maker=costs.maker_fee, taker=costs.taker_fee),
             book=BookModel(spread_bps=costs.spread_bps, gap_bps=costs.gap_bps),
         )
-        self._execution = InstantExecution(self._exchange, taker_fee=policy.taker_fee)
+        self._risk = ReplayedRisk(market, policy)
+        self._execution = InstantExecution(
+            self._exchange, policy, quote=self._quote, valid_ms=market.timeframe_ms, told=self._risk.hear
+        )
         self._instruments = {one.symbol: _instrument(one) for one in market.instruments}
         self._scored = np.isfinite(market.probability_up)
         self._account: AccountMarked | None = None
@@ -121,20 +144,26 @@ class _Walk:
             self._execution.hear(now_ms=now_ms)
             self._liquidated_ms = now_ms
             return False
-        snapshot = self._snapshot(row, now_ms)
+        mark = self._mark(row, now_ms)
+        trip = self._risk.trip(mark, now_ms)
+        if trip is not None:
+            self._act(trip, now_ms)
+        snapshot = self._snapshot(row, now_ms, mark)
         decisions = decide(snapshot, self._policy, now_ms)
         self._count(decisions)
         for decision in decisions:
             if isinstance(decision, Approved):
                 self._execution.enter(decision, now_ms=now_ms)
         due = due_exits(
-            self._execution.book.positions(),
+            self._execution.book.timed(),
             candle_close_ms=now_ms,
             policy=self._policy,
             timeframe_ms=self._market.timeframe_ms,
         )
         for symbol in due:
             self._execution.leave(symbol, ExitReason.TIME_BARRIER, now_ms=now_ms)
+        if self._exits is not None:
+            self._execution.observe(self._closes(row - 1), now_ms=now_ms)
         self._further_prices(row, now_ms)
         self._set_prices(self._market.close[row])
         self._rows = row + 1
@@ -144,6 +173,7 @@ class _Walk:
         """Close what is open, and say what came of it all."""
         market = self._market
         end_ms = int(market.open_time_ms[self._rows - 1]) + market.timeframe_ms
+        self._execution.give_up(now_ms=end_ms)
         closed_before = len(self._execution.results)
         if self._liquidated_ms is None:
             for symbol in sorted(self._execution.book.positions()):
@@ -167,6 +197,7 @@ class _Walk:
             denied=dict(self._denied),
             approved=self._approved,
             liquidated_ms=self._liquidated_ms,
+            stopped_ms=self._risk.stopped_ms,
         )
 
     def _first_price(self, row: int, now_ms: int) -> None:
@@ -180,6 +211,7 @@ class _Walk:
         self._exchange.state.last_prices.update(prices)
         self._exchange.tick({one: price for one, price in prices.items() if one in active}, now_ms=now_ms)
         self._execution.hear(now_ms=now_ms)
+        self._execution.watch(now_ms=now_ms)
         boundary = self._funding.get(now_ms)
         if boundary is not None:
             rates = self._market.funding_rate[boundary]
@@ -198,25 +230,45 @@ class _Walk:
             if price > 0:
                 last[instrument.symbol] = instrument.price(price)
 
-    def _snapshot(self, row: int, now_ms: int) -> Snapshot:
-        exchange, book, market = self._exchange, self._execution.book, self._market
+    def _closes(self, row: int) -> dict[str, Decimal]:
+        prices = zip(self._market.instruments, self._market.close[row].tolist(), strict=True)
+        return {instrument.symbol: instrument.price(ticks) for instrument, ticks in prices if ticks > 0}
+
+    def _mark(self, row: int, now_ms: int) -> AccountMarked:
+        exchange = self._exchange
         equity = exchange.margin().balance
         self._account = marked(self._account, self._account_ms, equity=equity, now_ms=now_ms)
         self._account_ms = now_ms
+        self._risk.hear(self._account, now_ms)
         self._equity[row] = float(equity)
         last = exchange.state.last_prices
         self._exposure[row] = float(
             sum(abs(one.quantity) * last[one.symbol] for one in exchange.state.open_positions())
         )
+        return self._account
+
+    def _act(self, trip: Trip, now_ms: int) -> None:
+        """Do what an emergency stop does: end entries, and close what it closes at the price in force."""
+        self._execution.give_up(now_ms=now_ms)
+        book = self._execution.book
+        positions = book.positions()
+        closing = positions_to_close(
+            trip.actions,
+            positions=positions,
+            quotes={symbol: self._quote(symbol, now_ms) for symbol in positions},
+            heat=book.heat(),
+            reduce_share=self._policy.emergency_reduce_share,
+        )
+        for symbol in sorted(closing):
+            self._execution.leave(symbol, ExitReason.EMERGENCY, now_ms=now_ms)
+
+    def _snapshot(self, row: int, now_ms: int, mark: AccountMarked) -> Snapshot:
+        book, market = self._execution.book, self._market
         candidates = self._candidates(row - 1, now_ms)
         return Snapshot(
             candle_close_ms=now_ms,
             trading_state=TradingState.ACTIVE,
-            account=Account(
-                equity=self._account.equity,
-                day_start_equity=self._account.day_start_equity,
-                peak_equity=self._account.peak_equity,
-            ),
+            account=account_of(mark),
             candidates=candidates,
             positions=book.positions(),
             in_flight=book.in_flight(),
@@ -225,6 +277,9 @@ class _Walk:
             quotes={one.signal.symbol: self._quote(one.signal.symbol, now_ms) for one in candidates},
             last_entry_ms=dict(book.last_entry_ms),
             timeframe_ms=market.timeframe_ms,
+            risk=self._risk.view(row, now_ms),
+            recent=book.recent(now_ms) if self._policy.counts_trades else UNSET,
+            exits=UNSET if self._exits is None else self._exits,
         )
 
     def _candidates(self, row: int, now_ms: int) -> tuple[Candidate, ...]:
@@ -237,6 +292,7 @@ class _Walk:
             venue=VENUE,
             model_version=market.model_version,
             weights={},
+            regimes=None if market.regimes is None else market.regimes[row, places].tolist(),
         )
         return tuple(
             Candidate(
@@ -268,47 +324,61 @@ class _Walk:
 
     def _further_prices(self, row: int, now_ms: int) -> None:
         """Show the engine the prices inside a candle, of those symbols whose stop or target lies within it."""
+        ways = self._while_entries_rest(row, now_ms) if self._execution.resting else {}
         market = self._market
         for symbol, position in sorted(self._execution.book.positions().items()):
             place = market.symbols.index(symbol)
             if not market.open[row, place] or not self._reaches(symbol, row, place):
                 continue
-            for step, ticks in self._path(row, place, position.direction):
+            for step, ticks in ways[symbol] if symbol in ways else self._way(row, place, position.direction):
                 at_ms = now_ms + step * path.STEP_MS
                 self._exchange.tick({symbol: market.instruments[place].price(ticks)}, now_ms=at_ms)
                 if self._execution.hear(now_ms=at_ms) and not self._exchange.open_algos(symbol):
                     break
 
+    def _while_entries_rest(self, row: int, now_ms: int) -> dict[str, deque[tuple[int, int]]]:
+        """
+        Show the engine all prices that the account depends on, one by one, until no entry rests any more.
+
+        Returns those that are still to come, by symbol.
+        """
+        market, execution = self._market, self._execution
+        directions = {trade.symbol: trade.plan.direction for trade in execution.book.active()}
+        places = {symbol: place for place, symbol in enumerate(market.symbols) if symbol in directions}
+        ways = {
+            symbol: deque(
+                resting_way(market, row, place)
+                if symbol in execution.resting
+                else self._way(row, place, directions[symbol])
+            )
+            for symbol, place in places.items()
+        }
+        for step in range(1, market.timeframe_ms // path.STEP_MS):
+            resting = execution.resting
+            if not resting:
+                break
+            at_ms = now_ms + step * path.STEP_MS
+            for symbol, way in ways.items():
+                while way and way[0][0] <= step:
+                    price = market.instruments[places[symbol]].price(way.popleft()[1])
+                    self._exchange.tick({symbol: price}, now_ms=at_ms)
+                    execution.hear(now_ms=at_ms)
+            execution.watch(now_ms=at_ms)
+            held = execution.book.positions()
+            for symbol in set(resting).difference(execution.resting):
+                ways[symbol] = deque(
+                    self._way(row, places[symbol], directions[symbol], after=step) if symbol in held else ()
+                )
+        return ways
+
+    def _way(self, row: int, place: int, direction: Direction, *, after: int = 0) -> Way:
+        stop = self._stop_ticks
+        return holding_way(self._market, row, place, direction, self._intrabar, stop_ticks=stop, after=after)
+
     def _reaches(self, symbol: str, row: int, place: int) -> bool:
         instrument = self._market.instruments[place]
         low, high = (instrument.price(int(side[row, place])) for side in (self._market.low, self._market.high))
         return any(low <= algo.trigger_price <= high for algo in self._exchange.open_algos(symbol))
-
-    def _path(self, row: int, place: int, direction: Direction) -> list[tuple[int, int]]:
-        market = self._market
-        opened, high, low, close = (
-            int(side[row, place]) for side in (market.open, market.high, market.low, market.close)
-        )
-        reached = path.corners(market.timeframe_ms // path.STEP_MS)
-        adverse, favourable = (low, high) if direction is Direction.LONG else (high, low)
-        match self._intrabar:
-            case Intrabar.PESSIMISTIC:
-                return list(zip(reached, (adverse, favourable, close), strict=True))
-            case Intrabar.OPTIMISTIC:
-                stop = self._stop_ticks(place)
-                reaches = adverse <= stop if direction is Direction.LONG else adverse >= stop
-                return list(zip(reached, (favourable, stop if reaches else adverse, close), strict=True))
-            case Intrabar.PATH:
-                rises_first = bool(path.up_first(opened, high, low))
-                prices = (opened, high, low, close) if rises_first else (opened, low, high, close)
-        steps, begins = [], 0
-        for part, ends in enumerate(reached):
-            steps += [
-                (step, path.between(prices[part], prices[part + 1], step - begins, ends - begins))
-                for step in range(begins + 1, ends + 1)
-            ]
-            begins = ends
-        return steps
 
     def _stop_ticks(self, place: int) -> int:
         instrument = self._market.instruments[place]

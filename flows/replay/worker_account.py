@@ -14,6 +14,7 @@ from flows.replay.fast import FastEngine
 from flows.replay.market import Floats, Opinions, ScoredMarket, VenueCosts
 from flows.replay.metrics import DAYS_PER_YEAR, TradeTable, figures
 from flows.replay.outcome import BacktestRun
+from flows.replay.told_regimes import Labels
 from flows.replay.word import replay
 from flows.training.dataset import Dataset, FrameSet, Rows
 from flows.training.evaluate import spread
@@ -41,13 +42,20 @@ class Terms:
         return VenueCosts(taker_fee=self.policy.taker_fee, spread_bps=self.spread_bps)
 
 
-def opinions_of(dataset: Dataset, rows: Rows, expected: Floats, probability_up: Floats) -> dict[str, Opinions]:
+def opinions_of(
+    dataset: Dataset, rows: Rows, expected: Floats, probability_up: Floats, regimes: Labels | None = None
+) -> dict[str, Opinions]:
     """Return what was said of each symbol's rows, oldest first; rows that nothing was said of hold NaN."""
     found = {}
     for number, symbol in enumerate(dataset.symbols):
         mine = np.flatnonzero(rows.series == number)
         mine = mine[np.argsort(rows.open_time_ms[mine], kind="stable")]
-        found[symbol] = Opinions(rows.open_time_ms[mine], expected[mine], probability_up[mine])
+        found[symbol] = Opinions(
+            rows.open_time_ms[mine],
+            expected[mine],
+            probability_up[mine],
+            None if regimes is None else regimes[mine],
+        )
     return found
 
 
@@ -107,12 +115,13 @@ def worker_account(
         "approved": float(run.approved),
         "denied": float(sum(run.denied.values())),
         "liquidated": float(run.liquidated_ms is not None),
+        "stopped": float(run.stopped_ms is not None),
     }
     block_ms = 2 * max(horizon_ms, terms.policy.max_holding_candles * market.timeframe_ms)
     blocks = Sampling(block_ms=block_ms, samples=sampling.samples, seed=sampling.seed)
     net = spread("net_per_day_bps", _net_per_day(market, run, blocks))
     told = WorkerReplay(
-        policy={name: str(value) for name, value in asdict(terms.policy).items()},
+        policy={name: str(value) for name, value in terms.policy.stated().items()},
         policy_fingerprint=terms.policy.fingerprint,
         balance=str(terms.balance),
         costs={name: str(value) for name, value in asdict(terms.costs).items()},

@@ -38,7 +38,7 @@ class Staleness(msgspec.Struct, frozen=True, kw_only=True):
     def sentence(self) -> str:
         """Say it to a person."""
         if self.hours is None:
-            return "Nothing was trained or promoted yet, and no job was ordered: nothing can be stale."
+            return "No job was ordered, and no champion says when it was trained: nothing can be stale."
         if self.first_job is not None:
             stands = (
                 f"No retraining has ever come to its end, {self.hours:.1f} hours after the first was ordered "

@@ -33,7 +33,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     status: JobStatus
     trigger: Trigger
     models: tuple[str, ...]
-    """The members of the ensemble; of an incremental job, `kept` names those that were not fitted again."""
+    """
+    The members of the ensemble; of an incremental job, `kept` names those that were not fitted again. None of a job
+    that left a challenger its turn on live candles: it judged that one again, and trained nobody.
+    """
     kept: tuple[str, ...] = ()
     parameters: dict[str, Any] = {}
     queued_at: datetime
@@ -60,6 +63,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         if self.started_at is None or self.completed_at is None:
             return None
         return (self.completed_at - self.started_at).total_seconds()
+
+    def queue_seconds(self) -> float | None:
+        """Return how long it waited for its turn, from its order to its start; None while it has not started."""
+        return None if self.started_at is None else (self.started_at - self.queued_at).total_seconds()
 
 
 def job_id_of(now: datetime) -> str:

@@ -49,8 +49,8 @@ def kind_of(
     """
     Return whether a job fits all members or takes over the deep ones.
 
-    A schedule alone does not ask for deep members: they are fitted anew by each `every`-th job. Whoever orders a job,
-    and whatever has changed the market or the model's success, asks for all of them.
+    A schedule alone does not ask for deep members: they are fitted anew by each `every`-th job, jobs that failed among
+    them. Whoever orders a job, and whatever has changed the market or the model's success, asks for all of them.
 
     Args:
         asked: What was ordered; it wins.
@@ -71,7 +71,12 @@ def kind_of(
 
 
 def _jobs_since(jobs: Sequence[Job], job_id: str) -> int:
-    return sum(one.status == "succeeded" and one.job_id > job_id for one in jobs)
+    # Also those that failed: what was taken over may be why, and must not be taken over for ever. One that judged a
+    # challenger again trained nobody.
+    return sum(
+        one.started_at is not None and one.job_id > job_id and not (one.status == "succeeded" and not one.models)
+        for one in jobs
+    )
 
 
 def taken_over(

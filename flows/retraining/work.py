@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -172,9 +171,3 @@ def _ended_well_or_not(settings: FlowSettings, table: JobTable, job: Job) -> Ite
         raise
     table.change(job.job_id, status="succeeded", completed_at=utc_now(), error_message=None)
     shutil.rmtree(settings.jobs / job.job_id, ignore_errors=True)
-
-
-def peak_memory_mb() -> float:
-    """Return the most memory that this process, or the largest of its children so far, has had, in MiB."""
-    used = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return round(max(used) / 1024, 1)

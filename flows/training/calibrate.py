@@ -1,4 +1,4 @@
-"""From raw predictions to a calibrated rule: scales, weights, probabilities and the threshold, all out of sample."""
+"""From raw predictions to a calibrated rule: scales, weights, probabilities and threshold, on rows no member saw."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from feature_store.errors import BadInputError
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Floats, Rows, joined
 from flows.training.moments import BlockSums
@@ -16,6 +17,7 @@ from inference.models.manifest import CalibrationTable
 from inference.models.market_move import without_market
 
 THRESHOLDS = tuple(round(0.51 + 0.01 * step, 2) for step in range(25))
+"""Every confidence that is tried; a training's `threshold_bounds` say which of them it may choose."""
 # Thresholds to each side that a threshold is judged with.
 _NEIGHBOURS = 3
 _SCALE_BOUNDS = (0.05, 1.5)
@@ -131,26 +133,54 @@ def _isotonic(x: Floats, rose: np.ndarray[tuple[int], np.dtype[np.bool_]], grid:
     return np.asarray(np.interp(grid, centres, fitted), np.float64)
 
 
+def thresholds_within(bounds: tuple[float, float]) -> tuple[float, ...]:
+    """
+    Return the confidences that are tried within bounds, both included, the least first.
+
+    Raises:
+        BadInputError: None is.
+    """
+    least, most = bounds
+    found = tuple(one for one in THRESHOLDS if least <= one <= most)
+    if not found:
+        raise BadInputError(
+            f"threshold_bounds must hold a confidence from {THRESHOLDS[0]} to {THRESHOLDS[-1]}, in hundredths, was "
+            f"{least} to {most}"
+        )
+    return found
+
+
 def choose_threshold(
-    rows: Rows, expected: Floats, probability_up: Floats, *, cost: float, horizon_ms: int, min_trades: int
+    rows: Rows,
+    expected: Floats,
+    probability_up: Floats,
+    *,
+    cost: float,
+    horizon_ms: int,
+    min_trades: int,
+    bounds: tuple[float, float] = (THRESHOLDS[0], THRESHOLDS[-1]),
 ) -> float:
     """
-    Return the confidence from which trading paid most, net of costs, one standard error deducted.
+    Return the confidence within bounds from which trading paid most, net of costs, one standard error deducted.
 
     The middle of the best stretch of thresholds, not the best one: a peak that its neighbours do not share is chance.
     Where no threshold paid, the most cautious: then the gates have their say, not the threshold.
+
+    Raises:
+        BadInputError: No confidence that is tried lies within the bounds.
     """
-    cautious = np.full(len(THRESHOLDS), np.nan)
-    for place, threshold in enumerate(THRESHOLDS):
+    tried = thresholds_within(bounds)
+    cautious = np.full(len(tried), np.nan)
+    for place, threshold in enumerate(tried):
         trades = simulate(rows, expected, probability_up, threshold=threshold, cost=cost, horizon_ms=horizon_ms)
         if len(trades) >= min_trades:
             blocks = BlockSums.of(trades.entry_ms, 2 * horizon_ms, {"net": trades.net}).sums[:, 0]
             cautious[place] = blocks.sum() - np.sqrt(len(blocks)) * blocks.std()
     paid = np.flatnonzero(cautious > 0)
     if not len(paid):
-        return THRESHOLDS[-1]
+        return tried[-1]
     stretch = [float(np.nanmean(cautious[max(place - _NEIGHBOURS, 0) : place + _NEIGHBOURS + 1])) for place in paid]
-    return THRESHOLDS[int(paid[int(np.argmax(stretch))])]
+    return tried[int(paid[int(np.argmax(stretch))])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,5 +211,6 @@ def fit_rule(windows: tuple[tuple[Rows, Floats], tuple[Rows, Floats]], config: T
         cost=config.round_trip_cost,
         horizon_ms=horizon_ms,
         min_trades=config.min_threshold_trades,
+        bounds=config.threshold_bounds,
     )
     return Rule(scale, table, threshold)

@@ -1,4 +1,4 @@
-"""Members made into one opinion: scales and weights, probability and threshold, all out of sample."""
+"""Members made into one opinion: scales and weights, probability and threshold, on rows no member saw."""
 
 from __future__ import annotations
 

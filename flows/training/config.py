@@ -219,6 +219,8 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     slippage_bps: float = 2.0
     # A threshold on which fewer trades than this were seen is not chosen.
     min_threshold_trades: int = 30
+    # The least and the most confidence that a threshold may ask for; all that are tried, unless a tuning chose fewer.
+    threshold_bounds: tuple[float, float] = (0.51, 0.75)
 
     # Folds by which skill is measured once more, with models that are cheap to fit again; and what fails the run.
     folds: FoldConfig = FoldConfig()
@@ -233,6 +235,12 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True):
     # Where the trades ended by which that choice was scored; None are trades of one horizon. A label `barrier` takes
     # them where nobody names a policy; a worker takes exits from its policy alone.
     traded_exits: BarrierSizes | None = None
+
+    # What the worker tells regimes by is learned on so many stretches of about a day, in so many rounds; ranges of
+    # inputs on so many rows. All of a long training would take minutes and say the same.
+    regime_stretches: int = 160
+    regime_rounds: int = 80
+    range_rows: int = 60_000
 
     golden_rows: int = 16
     parity_rows: int = 256

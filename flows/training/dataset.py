@@ -46,7 +46,8 @@ class TrainingFrame:
     `inputs` are the model inputs of each closed candle, `log_return` its move, `close` its price; a gap is a jump in
     `open_time_ms`. `eligible` marks the candles that may be learned from and judged on, None all of them. `late` marks
     those that came after the next had closed, None none: to whoever decided meanwhile they were missing, so that they
-    break windows as a gap does. `learned` is what members learn, None the forward return.
+    break windows as a gap does. `learned` is what members learn, None the forward return. `suspect` marks the candles
+    whose prices their neighbours do not bear out; None says that nobody looked, which is not the same as none.
     """
 
     symbol: str
@@ -61,6 +62,7 @@ class TrainingFrame:
     quote_volume: Floats | None = None
     # Prices to trade at; None where nothing is to be traded again.
     traded: TradedCandles | None = None
+    suspect: Marks | None = None
 
 
 class StoredFrame(Protocol):
@@ -119,13 +121,15 @@ class FrameSet:
         late: Mapping[Series, Marks] | None = None,
         learned: Mapping[Series, LearnedLabels] | None = None,
         traded: Mapping[Series, TradedCandles] | None = None,
+        suspect: Mapping[Series, Marks] | None = None,
     ) -> FrameSet:
         """
         Return what `FeatureStore.training_set` gave, as training reads it; series without candles are left out.
 
         With a view, `extra` holds the inputs that it adds, row for row. `eligible` marks the candles of each series
         that count; without it all do. `late` marks those that came too late to be decided on.
-        `learned` is what members learn instead of the forward return, `traded` what can be traded again.
+        `learned` is what members learn instead of the forward return, `traded` what can be traded again. `suspect`
+        marks the candles whose prices are suspect; without it nobody knows.
 
         Raises:
             BadInputError: There are no candles at all, or the series have different timeframes.
@@ -146,6 +150,7 @@ class FrameSet:
                 None if learned is None else learned[series],
                 getattr(one, "quote_volume", None),
                 None if traded is None else traded[series],
+                None if suspect is None else suspect[series],
             )
             for series, one in sorted(stored.items())
             if len(one.open_time_ms)
@@ -202,6 +207,9 @@ class Dataset:
         self.complete = np.concatenate([part.complete for part in parts])
         self.excluded = np.concatenate([part.excluded for part in parts])
         self.series = np.repeat(np.arange(len(parts)), [len(part.label) for part in parts])
+        marks = [frame.suspect for frame in frames.frames if frame.suspect is not None]
+        # Of which candles prices are suspect; None where nobody looked at every series.
+        self.suspect: Marks | None = np.concatenate(marks) if len(marks) == len(parts) else None
         self.quote_volume = np.concatenate(
             [np.full(len(f.close), np.nan) if f.quote_volume is None else f.quote_volume for f in frames.frames]
         )

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flows.training.dataset import Floats, Rows
-from flows.training.moments import BlockSums, Interval, Sampling, Statistic, Sums, ratio
+from flows.training.moments import BlockSums, Interval, Sampling, Statistic, Sums, interval_of, ratio
 
 
 def ranks(values: Floats) -> Floats:
@@ -79,20 +79,16 @@ STATISTICS: dict[str, Statistic] = {
     # By how much an outcome rises where one more was expected: 1 says that sizes are right, 0 that they mean nothing.
     "calibration_slope": _slope,
 }
-WITH_INTERVAL = ("rmse_skill", "ic", "rank_ic", "hit_rate")
-_RANGED = (*WITH_INTERVAL, "calibration_slope")
 
 
 def prediction_metrics(rows: Rows, predicted: Floats, sampling: Sampling) -> dict[str, float]:
-    """Return every statistic of one predictor, `_low` and `_high` beside those that are judged."""
-    sums = prediction_sums(rows, predicted, block_ms=sampling.block_ms)
-    found: dict[str, float] = {}
-    for name, statistic in STATISTICS.items():
-        if name in _RANGED:
-            found |= spread(name, sums.interval(statistic, sampling))
-        else:
-            found[name] = sums.total(statistic)
-    return found
+    """Return every statistic of one predictor, each with `_low` and `_high` beside it."""
+    return spreads(prediction_sums(rows, predicted, block_ms=sampling.block_ms).intervals(STATISTICS, sampling))
+
+
+def spreads(intervals: Mapping[str, Interval]) -> dict[str, float]:
+    """Return intervals by name as three figures each."""
+    return {name: value for one, interval in intervals.items() for name, value in spread(one, interval).items()}
 
 
 def spread(name: str, interval: Interval) -> dict[str, float]:
@@ -114,11 +110,11 @@ def size_curve(rows: Rows, predicted: Floats, bins: int = 10) -> tuple[tuple[flo
 
 
 class CalibrationCurve:
-    """Stated against observed probability, in bins of equally many predictions."""
+    """Stated against observed probability, in bins of equally many predictions; `bins` are the places in each."""
 
     def __init__(self, probability_up: Floats, rose: npt.NDArray[np.bool_], bins: int = 10) -> None:
         order = np.argsort(probability_up, kind="stable")
-        parts = [part for part in np.array_split(order, bins) if len(part)]
+        self.bins = parts = [part for part in np.array_split(order, bins) if len(part)]
         self.stated = [float(probability_up[part].mean()) for part in parts]
         self.observed = [float(rose[part].mean()) for part in parts]
         self.count = [len(part) for part in parts]
@@ -132,29 +128,58 @@ class CalibrationCurve:
         return float(np.average(distance, weights=self.count))
 
 
+def reliability(rows: Rows, probability_up: Floats) -> CalibrationCurve:
+    """Return stated against observed probability of a rise, of the rows on which the price moved."""
+    moved = rows.label != 0
+    return CalibrationCurve(probability_up[moved], rows.label[moved] > 0)
+
+
+def calibration_sums(rows: Rows, probability_up: Floats, *, block_ms: int) -> BlockSums:
+    """
+    Return what Brier score and calibration error are computed from, of the rows on which the price moved.
+
+    Bins are those of all rows, whatever blocks are drawn.
+    """
+    moved = rows.label != 0
+    stated, rose = probability_up[moved], rows.label[moved] > 0
+    columns: dict[str, Floats] = {"n": np.ones(len(stated)), "squared": (stated - rose) ** 2}
+    for place, part in enumerate(CalibrationCurve(stated, rose).bins):
+        columns[f"gap{place}"] = gap = np.zeros(len(stated))
+        gap[part] = stated[part] - rose[part]
+    return BlockSums.of(rows.open_time_ms[moved], block_ms, columns)
+
+
+def brier(s: Sums) -> Floats:
+    """Return the mean squared distance of stated probability and what came."""
+    return s["squared"] / s["n"]
+
+
+def calibration_error(s: Sums) -> Floats:
+    """Return the mean distance of stated and observed probability over the bins."""
+    return np.asarray(sum(np.abs(values) for name, values in s.items() if name.startswith("gap")) / s["n"])
+
+
 def calibration_metrics(rows: Rows, probability_up: Floats, sampling: Sampling) -> dict[str, float]:
     """
-    Return Brier score, its skill against a coin, and the calibration error.
+    Return Brier score, its skill against a coin, and the calibration error, each with its interval.
 
     A whole market that drifts for some days moves every bin at once; `calibration_error_centred` measures the bins
     after that common shift is taken off, which is what a model can be held to.
     """
-    moved = rows.label != 0
-    rose = rows.label[moved] > 0
-    stated = probability_up[moved]
-    if not len(stated):
+    curve = reliability(rows, probability_up)
+    if not curve.count:
         return {}
-    sums = BlockSums.of(
-        rows.open_time_ms[moved], sampling.block_ms, {"n": np.ones(len(stated)), "squared": (stated - rose) ** 2}
-    )
-    curve = CalibrationCurve(stated, rose)
+    sums = calibration_sums(rows, probability_up, block_ms=sampling.block_ms)
     gap = np.subtract(curve.observed, curve.stated)
     centred = np.average(np.abs(gap - np.average(gap, weights=curve.count)), weights=curve.count)
-    skill = sums.interval(lambda s: 1 - s["squared"] / s["n"] / 0.25, sampling)
+    drawn = sums.drawn(sampling)
+    error = interval_of(curve.error, None if drawn is None else calibration_error(drawn), is_leaning=True)
     return {
-        "brier": sums.total(lambda s: s["squared"] / s["n"]),
-        **spread("brier_skill", skill),
-        "calibration_error": curve.error,
+        **spreads(sums.intervals({"brier": brier, "brier_skill": lambda s: 1 - brier(s) / 0.25}, sampling)),
+        "calibration_error": error.value,
+        # A distance is never negative.
+        "calibration_error_low": max(error.low, 0.0) if math.isfinite(error.low) else error.low,
+        "calibration_error_high": error.high,
         "calibration_error_centred": float(centred),
     }
 

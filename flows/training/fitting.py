@@ -32,8 +32,9 @@ class MemberFile(msgspec.Struct, frozen=True, kw_only=True):
     """
     A fitted member without the library that fitted it.
 
-    `sample` are the places (into the frames laid end to end) at which `trained` is what the training library itself
-    answered: the exporter is held against them wherever the member is packed. `fit` is the window it learned from.
+    `trained` is what the training library itself answered at the places `sample` (into the frames laid end to end),
+    where it was given what has the digest `asked`: the exporter is held against that wherever the member is packed.
+    `fit` is the window it learned from.
     """
 
     name: str
@@ -41,6 +42,7 @@ class MemberFile(msgspec.Struct, frozen=True, kw_only=True):
     export: Export
     importance: dict[str, float]
     sample: tuple[int, ...]
+    asked: str
     trained: tuple[float, ...]
     fit: TimeWindow
     feature_fingerprint: str
@@ -62,8 +64,9 @@ class StoredMember:
         return self.file.fit
 
     def predict(self, dataset: Dataset, rows: Rows) -> Floats:
-        """Return what the training library answered where it was asked, else what the exported file answers."""
-        if tuple(rows.index.tolist()) == self.file.sample:
+        """Return what the training library answered to just these rows, else what the exported file answers."""
+        # Frames of another day are as long as these were, so that the same places hold other candles.
+        if tuple(rows.index.tolist()) == self.file.sample and _asked(dataset, rows) == self.file.asked:
             return np.array(self.file.trained, np.float64)
         export = self.file.export
         entry = MemberEntry(
@@ -109,6 +112,7 @@ def fit_member(name: str, frames: FrameSet, config: TrainingConfig, progress: Pr
         export=export,
         importance=fitted.importance(),
         sample=tuple(sample.index.tolist()),
+        asked=_asked(dataset, sample),
         trained=tuple(fitted.predict(dataset, sample).tolist()),
         fit=splits.fit,
         feature_fingerprint=frames.feature_fingerprint,
@@ -121,6 +125,15 @@ def fit_member(name: str, frames: FrameSet, config: TrainingConfig, progress: Pr
 def _planned(frames: FrameSet, config: TrainingConfig) -> tuple[Dataset, Splits]:
     dataset = Dataset(frames, horizon=config.horizon, window=config.window)
     return dataset, plan_splits(dataset.start_ms, dataset.end_ms, config, timeframe_ms=frames.timeframe_ms)
+
+
+def _asked(dataset: Dataset, rows: Rows) -> str:
+    """Return the SHA-256 of all that a member is given at some rows: inputs and returns of their windows."""
+    digest = hashlib.sha256()
+    for part in dataset.batches(rows):
+        digest.update(dataset.windows(part).tobytes())
+        digest.update(dataset.returns(part).tobytes())
+    return digest.hexdigest()
 
 
 def encode_member(member: MemberFile) -> bytes:

@@ -13,7 +13,7 @@ from flows.training.dataset import FrameSet, LearnedLabels, TrainingFrame
 
 _HEAD = "head"
 _LEARNED = tuple(field.name for field in fields(LearnedLabels))
-_ARRAYS = ("open_time_ms", "inputs", "log_return", "close", "eligible", "late")
+_ARRAYS = ("open_time_ms", "inputs", "log_return", "close", "eligible", "late", "suspect")
 
 
 class _Head(msgspec.Struct, frozen=True, kw_only=True):

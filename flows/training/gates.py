@@ -12,7 +12,7 @@ import msgspec
 from feature_store.errors import BadInputError
 from flows.training.gate_facts import approval, fact, of_the_past, rolled_back, same_bundle, same_champion
 from flows.training.live_evidence import LiveShadow, Market, facts_of, not_too_early
-from flows.training.report import MOST_CYCLES, ShadowReport, TrainingReport
+from flows.training.report import CANDLE_WINDOWS, MOST_CYCLES, ShadowReport, TrainingReport
 from flows.training.selection import ReturnMoments, Trials, deflated_sharpe
 from flows.training.verdict import Finding, GateCheck, ModeName, Verdict
 
@@ -135,11 +135,15 @@ class _Evidence:
         known = shares and all(map(math.isfinite, shares))
         return float(sum(share > 1 for share in shares)) if known else _MISSING
 
+    def of_windows(self, choose: Callable[[list[float]], float], name: str) -> float:
+        """Return the worst of what each window, the locked one among them, says of its candles."""
+        return _worst(choose, (self.figure(f"{window}/{name}") for window in CANDLE_WINDOWS))
+
     def largest(self, statistic: str) -> float:
         """Return the largest of a statistic over all members, the ensemble, and all windows."""
         whose = [*(member.name for member in self.training.members), "ensemble"]
-        windows = ("validation", "calibration", "shadow")
-        return _worst(max, (self.figure(f"{window}/{who}/{statistic}") for window in windows for who in whose))
+        judged = CANDLE_WINDOWS[1:]
+        return _worst(max, (self.figure(f"{window}/{who}/{statistic}") for window in judged for who in whose))
 
 
 def _worst(choose: Callable[[list[float]], float], figures: Iterable[float]) -> float:
@@ -172,9 +176,9 @@ def _shadow(name: str) -> Callable[[_Evidence], float]:
 
 _GATES: dict[str, _Gate] = {
     # Is there enough to judge by?
-    "coverage": _Gate(
-        lambda e: _worst(min, (e.figure(f"{w}/coverage") for w in ("fit", "validation", "calibration", "shadow"))), True
-    ),
+    "coverage": _Gate(lambda e: e.of_windows(min, "coverage"), at_least=True),
+    "unexplained_candles": _Gate(lambda e: e.of_windows(max, "unexplained_share"), at_least=False),
+    "suspect_candles": _Gate(lambda e: e.of_windows(max, "suspect_share"), at_least=False),
     "shadow_days": _Gate(_shadow("days"), at_least=True, takes_time=True),
     "independent_outcomes": _Gate(_shadow("independent_outcomes"), at_least=True, takes_time=True),
     "shadow_trades": _Gate(_shadow("ensemble/trades"), at_least=True),
@@ -199,6 +203,7 @@ _GATES: dict[str, _Gate] = {
         at_least=False,
     ),
     "deflated_sharpe": _Gate(lambda e: e.deflated_sharpe, at_least=True),
+    "sortino_low": _Gate(_shadow("ensemble/sortino_per_day_low"), at_least=True),
     "drawdown": _Gate(_shadow("ensemble/drawdown_of_capital"), at_least=False),
     "concentration": _Gate(_shadow("ensemble/concentration"), at_least=False),
     # What would the worker have made of it, by its own decisions?

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -64,24 +65,62 @@ class BlockSums:
 
     def interval(self, statistic: Statistic, sampling: Sampling) -> Interval:
         """Return a statistic with its percentile interval over blocks drawn with replacement."""
-        if len(self) < 2:
+        return self.intervals({"": statistic}, sampling)[""]
+
+    def intervals(self, statistics: Mapping[str, Statistic], sampling: Sampling) -> dict[str, Interval]:
+        """Return several statistics by name with their intervals, all of the same draws."""
+        if not len(self):
             nan = float("nan")
-            return Interval(value=self.total(statistic) if len(self) else nan, low=nan, high=nan)
-        draws = statistic(self._named(draw_weights(len(self), sampling.samples, sampling.seed) @ self.sums))
-        draws = draws[np.isfinite(draws)]
-        if len(draws) < sampling.samples / 2:
-            return Interval(value=self.total(statistic), low=float("nan"), high=float("nan"))
-        low, high = np.percentile(draws, [2.5, 97.5])
-        return Interval(value=self.total(statistic), low=float(low), high=float(high))
+            return {name: Interval(value=nan, low=nan, high=nan) for name in statistics}
+        drawn = self.drawn(sampling)
+        return {
+            name: interval_of(self.total(statistic), None if drawn is None else statistic(drawn))
+            for name, statistic in statistics.items()
+        }
+
+    def drawn(self, sampling: Sampling) -> Sums | None:
+        """Return the sums of each sample, by column; None where there are too few blocks to draw from."""
+        if len(self) < 2:
+            return None
+        return self._named(draw_weights(len(self), sampling.samples, sampling.seed) @ self.sums)
 
     def _named(self, sums: Floats) -> Sums:
         return {name: sums[:, place] for place, name in enumerate(self.names)}
 
 
+def interval_of(value: float, draws: Floats | None, *, is_leaning: bool = False) -> Interval:
+    """
+    Return a figure with the percentile interval of its draws; without ends where most samples have no value.
+
+    A figure that is a sum of distances `is_leaning`: each sample adds its own noise to the noise that is in the figure,
+    so that samples lie above it on average. By so much they are taken down.
+    """
+    finite = np.empty(0) if draws is None else draws[np.isfinite(draws)]
+    if draws is None or len(finite) < len(draws) / 2:
+        return Interval(value=value, low=float("nan"), high=float("nan"))
+    low, high = np.percentile(finite, [2.5, 97.5]) - (float(finite.mean()) - value if is_leaning else 0.0)
+    return Interval(value=value, low=float(low), high=float(high))
+
+
+@lru_cache(maxsize=16)
 def draw_weights(blocks: int, samples: int, seed: int) -> npt.NDArray[np.float64]:
-    """Return how often each block is drawn in each sample; equal for equal arguments, so differences are paired."""
+    """
+    Return how often each block is drawn in each sample [samples, blocks]; nobody may write to it.
+
+    Equal for equal arguments, so that differences are paired, and drawn once for all figures of a window.
+    """
     rng = np.random.default_rng(seed)
-    return rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=samples).astype(np.float64)
+    drawn = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=samples).astype(np.float64)
+    drawn.flags.writeable = False
+    return drawn
+
+
+@lru_cache(maxsize=16)
+def draw_orders(blocks: int, samples: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return the same for what depends on the order of blocks: which block stands where [samples, blocks]."""
+    drawn = np.random.default_rng(seed).integers(0, blocks, size=(samples, blocks))
+    drawn.flags.writeable = False
+    return drawn
 
 
 def ratio(top: Floats, bottom: Floats) -> Floats:

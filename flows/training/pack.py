@@ -13,7 +13,7 @@ from feature_store.errors import QuantumError
 from flows.training.dataset import Dataset, Floats, Rows
 from flows.training.members.base import Export, FittedMember, write_file
 from inference.models import manifest as manifests
-from inference.models.bundle import GOLDEN_NAME, golden_outputs
+from inference.models.bundle import GOLDEN_NAME, golden_outputs, this_platform
 from inference.models.ensemble import Ensemble, Member, open_member
 from inference.models.inspection.contents import LEAST_SPREAD, MAX_TOLERANCE
 from inference.models.manifest import (
@@ -92,7 +92,7 @@ def predict_members(
     A share of what a member says of all series of a moment alike is taken off, as the ensemble does.
     """
     parts: dict[str, list[Floats]] = {name: [] for name in members}
-    for part in dataset.batches(rows):
+    for part in dataset.batches(rows) if members else ():
         arrays = (dataset.inputs(part), dataset.windows(part), dataset.returns(part))
         for name, member in members.items():
             parts[name].append(member.predict(*arrays))
@@ -123,6 +123,7 @@ def write_golden(folder: Path, ensemble: Ensemble, dataset: Dataset, rows: Rows)
         tolerance=PARITY,
         # A prediction that never varies still needs room for the last bit.
         prediction_scale={name: float(max(values.std(), LEAST_SPREAD)) for name, values in outputs.items()},
+        made_on=this_platform(),
     )
 
 

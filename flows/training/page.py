@@ -13,9 +13,10 @@ from flows.training.plots import (
     error_correlation,
     expected_and_real,
     information_coefficient_by_day,
+    reliability_of_each,
     worker_equity,
 )
-from flows.training.report import WORKER_FIGURES, ShadowReport, TrainingReport
+from flows.training.report import CANDLE_FIGURES, CANDLE_WINDOWS, WORKER_FIGURES, ShadowReport, TrainingReport
 from flows.training.verdict import Decision, Finding, Verdict
 
 _STYLE = """
@@ -31,6 +32,7 @@ th,td{text-align:left;padding:.25rem .5rem;border-bottom:1px solid #e3e7eb;verti
 td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 tr.failed td:first-child{border-left:.3rem solid #b3261e}tr.missing td:first-child{border-left:.3rem solid #9a6700}
 tr.held td:first-child{border-left:.3rem solid #0a7b50}
+.wide{overflow-x:auto}
 """
 _ORDER = {Finding.FAILED: 0, Finding.MISSING: 1, Finding.HELD: 2}
 _WORDS = {Finding.FAILED: "failed", Finding.MISSING: "missing", Finding.HELD: "held"}
@@ -66,8 +68,13 @@ _FIGURES = (
 _COMPARED = (
     ("net_per_slot_bps", "net bps per slot"),
     ("sharpe_per_day", "Sharpe per day"),
+    ("sortino_per_day", "Sortino per day"),
+    ("drawdown_of_capital", "less drawdown"),
     ("ic_difference", "IC"),
+    ("icir_of_days_difference", "ICIR by day"),
     ("rmse_skill_difference", "skill over zero"),
+    ("brier_difference", "less Brier score"),
+    ("calibration_error_difference", "less calibration error"),
 )
 
 
@@ -119,6 +126,10 @@ def report_page(
         _plain(selection),
         "<h2>Members</h2>",
         _members(training, shadow),
+        "<h2>Members one by one, each made tradable as the ensemble was</h2>",
+        _figures(shadow, [one.name for one in training.members]),
+        "<h2>Candles</h2>",
+        _candles(training, shadow),
         *(f"<p>{escape(note)}</p>" for note in shadow.notes),
         foot,
     ]
@@ -142,6 +153,8 @@ def _pictures(training: TrainingReport, shadow: ShadowReport) -> list[str]:
     if training.error_correlation:
         names = [one.name for one in training.members]
         pictures["Correlation of the members' errors"] = error_correlation(names, training.error_correlation)
+    if shadow.reliability:
+        pictures["Reliability of each member and rule"] = reliability_of_each(shadow.reliability)
     return [
         f'<img alt="{escape(alt)}" src="data:image/png;base64,{b64encode(image).decode()}">'
         for alt, image in pictures.items()
@@ -159,14 +172,28 @@ def _gates(verdict: Verdict) -> str:
 
 
 def _rules(shadow: ShadowReport) -> str:
-    rules = [curve.name for curve in shadow.curves]
+    return _figures(shadow, [curve.name for curve in shadow.curves])
+
+
+def _figures(shadow: ShadowReport, whose: Sequence[str]) -> str:
     rows = [
         f"<tr><td>{text}</td>"
-        + "".join(f'<td class="n">{_ranged(shadow.metrics, f"shadow/{rule}/{name}")}</td>' for rule in rules)
+        + "".join(f'<td class="n">{_ranged(shadow.metrics, f"shadow/{one}/{name}")}</td>' for one in whose)
         + "</tr>"
         for name, text in _FIGURES
     ]
-    return _table(("", *rules), rows)
+    return _table(("", *whose), rows)
+
+
+def _candles(training: TrainingReport, shadow: ShadowReport) -> str:
+    metrics = training.metrics | shadow.metrics
+    rows = [
+        f"<tr><td>{window}</td>"
+        + "".join(f'<td class="n">{_number(metrics.get(f"{window}/{name}"))}</td>' for name, _ in CANDLE_FIGURES)
+        + "</tr>"
+        for window in CANDLE_WINDOWS
+    ]
+    return _table(("window", *(text for _, text in CANDLE_FIGURES)), rows)
 
 
 def _worker(shadow: ShadowReport) -> str:
@@ -248,7 +275,8 @@ def _plain(figures: Mapping[str, float]) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[str]) -> str:
     heads = "".join(f"<th>{escape(one)}</th>" for one in header)
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    body = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<div class="wide">{body}</div>'
 
 
 def _ranged(metrics: Mapping[str, float], name: str) -> str:

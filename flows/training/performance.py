@@ -3,21 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from flows.training.dataset import Floats, Rows, Times
-from flows.training.evaluate import STATISTICS, WITH_INTERVAL, prediction_sums, ranks, spread
-from flows.training.moments import BlockSums, Interval, Sampling, Statistic, Sums, ratio
+from flows.training.evaluate import ranks, spread, spreads
+from flows.training.moments import (
+    BlockSums,
+    Interval,
+    Sampling,
+    Statistic,
+    Sums,
+    draw_orders,
+    draw_weights,
+    interval_of,
+    ratio,
+)
 from flows.training.selection import ReturnMoments, probabilistic_sharpe
 from flows.training.trading import Trades
 
 _DAY_MS = 86_400_000
+FEWEST_DAYS = 3
+"""Of fewer days nothing can be said of how steady a prediction is."""
 DAYS_PER_YEAR = 365
 """These markets trade every day; a Sharpe ratio per year is the one per day times the square root of this."""
-_DIFFERENCES = (*WITH_INTERVAL, "rmse", "mae")
+MOST_SORTINO = 100.0
+"""Per day; beyond it the ratio tells how little was lost by chance, and not how much was gained."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,29 +72,74 @@ class Account:
 
     def returns(self, trades: Trades) -> Floats:
         """Return the net return on capital of each period [periods], zero where nothing was traded."""
+        return self.by_period(trades, trades.net) / max(self.symbols, 1)
+
+    def by_period(self, trades: Trades, values: Floats) -> Floats:
+        """Add up a value of each trade over the period in which it began [periods]."""
         if not len(trades):
             return np.zeros(self.periods)
         place = np.clip((trades.entry_ms - self.start_ms) // self.period_ms, 0, self.periods - 1)
-        return np.bincount(place, weights=trades.net, minlength=self.periods) / max(self.symbols, 1)
+        return np.bincount(place, weights=values, minlength=self.periods).astype(np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Periods:
+class Periods:
+    """
+    What some rules did in each period of an account, period by period, to be drawn together.
+
+    `drawdown_of_capital` depends on the order of periods, and is drawn apart: of histories that are as long, made of
+    the same periods in an order that chance chose.
+    """
+
     sums: BlockSums
-    per_day: float
+    account: Account
+    returns: Mapping[str, Floats]
 
     @classmethod
-    def of(cls, account: Account, **returns: Floats) -> Self:
+    def of(cls, account: Account, **rules: Trades) -> Self:
+        """Add up what each rule traded, under one letter each."""
         columns: dict[str, Floats] = {"n": np.ones(account.periods)}
+        returns = {who: account.returns(trades) for who, trades in rules.items()}
         for who, values in returns.items():
             columns |= {f"{who}1": values, f"{who}2": values**2, f"{who}d": np.minimum(values, 0) ** 2}
-        return cls(BlockSums(tuple(columns), np.stack(list(columns.values()), axis=1)), account.periods_per_day)
+            columns[f"{who}c"] = account.by_period(rules[who], np.ones(len(rules[who])))
+            columns[f"{who}s"] = account.by_period(rules[who], rules[who].direction.astype(np.float64))
+        return cls(BlockSums(tuple(columns), np.stack(list(columns.values()), axis=1)), account, returns)
 
-    def sharpe(self, who: str = "r") -> Statistic:
-        return lambda s: math.sqrt(self.per_day) * _sharpe(s, who)
+    def statistics(self, who: str) -> dict[str, Statistic]:
+        """Return the figures of one rule that do not depend on the order of periods, by name."""
+        account = self.account
+        per_day, slots = math.sqrt(account.periods_per_day), max(account.symbols, 1) * account.days
+        held = account.horizon_ms / _DAY_MS
 
-    def sortino(self, who: str = "r") -> Statistic:
-        return lambda s: math.sqrt(self.per_day) * ratio(s[f"{who}1"] / s["n"], np.sqrt(s[f"{who}d"] / s["n"]))
+        def whole(column: str, share: float) -> Statistic:
+            return lambda s: s[f"{who}{column}"] / s["n"] * account.periods * share
+
+        return {
+            "return_on_capital": whole("1", 1.0),
+            "sharpe_per_day": lambda s: per_day * _sharpe(s, who),
+            "sortino_per_day": lambda s: np.minimum(per_day * _sortino(s, who), MOST_SORTINO),
+            "turnover_per_day": whole("c", 2 / slots),
+            "exposure": whole("c", held / slots),
+            "net_exposure": whole("s", held / slots),
+        }
+
+    def drawdowns(self, who: str, sampling: Sampling) -> tuple[float, Floats | None]:
+        """Return the deepest fall of one rule, and those of drawn histories; None where there is but one period."""
+        returns = self.returns[who]
+        if len(returns) < 2:
+            return drawdown(returns), None
+        curves = np.cumsum(returns[draw_orders(len(returns), sampling.samples, sampling.seed)], axis=1)
+        return drawdown(returns), _deepest(curves)
+
+
+def drawdown(returns: Floats) -> float:
+    """Return the deepest fall of summed returns from their peak so far, the beginning included."""
+    return float(_deepest(np.cumsum(returns)[None])[0])
+
+
+def _deepest(curves: Floats) -> Floats:
+    return np.asarray((np.maximum.accumulate(np.maximum(curves, 0), axis=1) - curves).max(axis=1))
 
 
 def _sharpe(s: Sums, who: str) -> Floats:
@@ -88,50 +148,40 @@ def _sharpe(s: Sums, who: str) -> Floats:
     return ratio(mean, np.where(variance > 1e-12 * s[f"{who}2"] / s["n"], np.sqrt(np.maximum(variance, 0)), 0.0))
 
 
+def _sortino(s: Sums, who: str) -> Floats:
+    mean, falls = s[f"{who}1"] / s["n"], np.sqrt(s[f"{who}d"] / s["n"])
+    # What gained and never fell has no fall to divide by, and is not unknown for that: the caller bounds it.
+    return np.where((falls == 0) & (mean > 0), np.inf, ratio(mean, falls))
+
+
 def performance_metrics(trades: Trades, account: Account, sampling: Sampling) -> dict[str, float]:
     """
     Return what a rule did to the account, after costs; ratios are left out (NaN) where nothing was traded.
 
     Sharpe and Sortino ratios are per day (`_per_day`, with an interval) and per year (`_per_year`), from returns of
     periods taken as independent: √(periods in a day) and √365 times the ratio of one period. No interest is deducted.
-    `drawdown_of_capital` is the deepest fall of the summed returns from their peak so far, `exposure` the share of
-    time and symbols in a trade, `turnover_per_day` what is bought and sold a day as a multiple of capital, and
+    A rule that gained and never lost in a period has a Sortino ratio of `MOST_SORTINO`, the largest that is told.
+    `drawdown_of_capital` is the deepest fall of the summed returns from their peak so far; its interval is of the same
+    periods in any order, so that losses that came in a row may lie above it. `exposure` is the share of time and
+    symbols in a trade, `turnover_per_day` what is bought and sold a day as a multiple of capital, and
     `concentration` how far the most traded symbol is above its equal share: 0 is evenly spread, 1 all in one.
     """
-    returns = account.returns(trades)
-    sampled = _Periods.of(account, r=returns)
+    sampled = Periods.of(account, r=trades)
+    returns = sampled.returns["r"]
     moments = moments_of(returns)
-    curve = np.cumsum(returns)
     figures = {
         "periods": float(len(returns)),
-        "return_on_capital": float(returns.sum()),
+        **spreads(sampled.sums.intervals(sampled.statistics("r"), sampling)),
+        **spread("drawdown_of_capital", interval_of(*sampled.drawdowns("r", sampling))),
         "sharpe_per_period": moments.sharpe,
         "skewness": moments.skewness,
         "kurtosis": moments.kurtosis,
         "probabilistic_sharpe": probabilistic_sharpe(moments),
-        **spread("sharpe_per_day", sampled.sums.interval(sampled.sharpe(), sampling)),
-        **spread("sortino_per_day", sampled.sums.interval(sampled.sortino(), sampling)),
-        "drawdown_of_capital": float((np.maximum.accumulate(np.maximum(curve, 0)) - curve).max()),
-        "turnover_per_day": 2 * len(trades) / max(account.symbols, 1) / account.days,
-        "exposure": len(trades) * account.horizon_ms / max(account.symbols, 1) / (account.end_ms - account.start_ms),
-        "net_exposure": _net_exposure(trades, account),
         "concentration": concentration(trades, account.symbols),
     }
     for name in ("sharpe", "sortino"):
         figures[f"{name}_per_year"] = figures[f"{name}_per_day"] * math.sqrt(DAYS_PER_YEAR)
     return figures
-
-
-def performance_difference(ours: Trades, theirs: Trades, account: Account, sampling: Sampling) -> dict[str, float]:
-    """Return how much larger one rule's Sharpe ratio per day is than another's, both from the same drawn periods."""
-    sampled = _Periods.of(account, a=account.returns(ours), b=account.returns(theirs))
-    a, b = sampled.sharpe("a"), sampled.sharpe("b")
-
-    # A rule that stays flat in all drawn periods has a ratio of nought.
-    def difference(s: Sums) -> Floats:
-        return np.asarray(np.nan_to_num(a(s)) - np.nan_to_num(b(s)))
-
-    return spread("sharpe_per_day", sampled.sums.interval(difference, sampling))
 
 
 def moments_of(returns: Floats) -> ReturnMoments:
@@ -160,11 +210,6 @@ def concentration(trades: Trades, symbols: int) -> float:
     return max((largest - 1 / symbols) / (1 - 1 / symbols), 0.0)
 
 
-def _net_exposure(trades: Trades, account: Account) -> float:
-    held = float(trades.direction.sum()) * account.horizon_ms
-    return held / max(account.symbols, 1) / (account.end_ms - account.start_ms)
-
-
 def capacity(trades: Trades, quote_volume: Floats, *, participation: float = 0.01) -> float:
     """
     Return the notional of one trade that takes no more than a share of what was traded, in the median entry.
@@ -177,37 +222,35 @@ def capacity(trades: Trades, quote_volume: Floats, *, participation: float = 0.0
     Returns:
         Quote currency, NaN without a trade of known volume.
     """
-    known = quote_volume[np.isfinite(quote_volume) & (quote_volume >= 0)]
+    known = quote_volume[_is_known(quote_volume)]
     return float(participation * np.median(known)) if len(trades) and len(known) else float("nan")
 
 
-def score_difference(rows: Rows, ours: Floats, theirs: Floats, sampling: Sampling) -> dict[str, float]:
-    """
-    Return how much better one prediction's scores are than another's, on the same rows and the same drawn blocks.
+def capacity_interval(
+    trades: Trades, quote_volume: Floats, sampling: Sampling, *, participation: float = 0.01
+) -> Interval:
+    """Return the same with its interval, entries of a block of time drawn together."""
+    known = _is_known(quote_volume)
+    value = capacity(trades, quote_volume, participation=participation)
+    if not known.any():
+        return interval_of(value, None)
+    volume, entry_ms = quote_volume[known], trades.entry_ms[known]
+    _, block = np.unique((entry_ms - entry_ms.min()) // sampling.block_ms, return_inverse=True)
+    if block.max() < 1:
+        return interval_of(value, None)
+    order = np.argsort(volume, kind="stable")
+    volume, block = volume[order], block[order]
+    medians = np.full(sampling.samples, np.nan)
+    # A sample holds an entry as often as its block was drawn.
+    for place, times in enumerate(draw_weights(int(block.max()) + 1, sampling.samples, sampling.seed)):
+        until = np.cumsum(times[block])
+        middle = np.searchsorted(until, [(until[-1] - 1) // 2, until[-1] // 2], side="right")
+        medians[place] = volume[middle].mean()
+    return interval_of(value, participation * medians)
 
-    Positive is better for ours: of RMSE and MAE the difference is theirs minus ours.
-    """
-    a = prediction_sums(rows, ours, block_ms=sampling.block_ms)
-    b = prediction_sums(rows, theirs, block_ms=sampling.block_ms)
-    both = BlockSums(
-        (*(f"a.{name}" for name in a.names), *(f"b.{name}" for name in b.names)), np.concatenate([a.sums, b.sums], 1)
-    )
-    found: dict[str, float] = {}
-    for name in _DIFFERENCES:
-        sign = -1.0 if name in ("rmse", "mae") else 1.0
-        # Under names of their own: whoever lists scores by name must not take a difference for a predictor's score.
-        found |= spread(f"{name}_difference", both.interval(_minus(STATISTICS[name], sign), sampling))
-    return found
 
-
-def _minus(statistic: Statistic, sign: float) -> Statistic:
-    def difference(s: Sums) -> Floats:
-        ours, theirs = (
-            statistic({name[2:]: values for name, values in s.items() if name.startswith(who)}) for who in ("a.", "b.")
-        )
-        return sign * (ours - theirs)
-
-    return difference
+def _is_known(quote_volume: Floats) -> npt.NDArray[np.bool_]:
+    return np.isfinite(quote_volume) & (quote_volume >= 0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,15 +276,42 @@ class DailyIC:
     @property
     def icir(self) -> float:
         """Mean of the days' IC over their standard deviation: how steady it is; NaN for fewer than three days."""
-        deviation = float(self.ic.std(ddof=1)) if len(self.ic) >= 3 else 0.0
+        deviation = float(self.ic.std(ddof=1)) if len(self.ic) >= FEWEST_DAYS else 0.0
         return float(self.ic.mean()) / deviation if deviation > 0 else float("nan")
 
+    def steadiness(self, sampling: Sampling) -> Interval:
+        """Return the ICIR with its interval, days drawn with replacement: of few days it is wide, as it should be."""
+        if len(self.ic) < FEWEST_DAYS:
+            return interval_of(float("nan"), None)
+        sums = day_sums(a=self.ic)
+        return interval_of(self.icir, icir("a")(sums.drawn(sampling) or {}))
 
-def steadiness(rows: Rows, predicted: Floats) -> dict[str, float]:
-    """Return the ICIR of a prediction's days, of values and of ranks."""
+
+def day_sums(**correlations: Floats) -> BlockSums:
+    """Return the days' IC of some predictions, under one letter each, as blocks to be drawn."""
+    columns: dict[str, Floats] = {"n": np.ones(len(next(iter(correlations.values()))))}
+    for who, ic in correlations.items():
+        columns |= {f"{who}1": ic, f"{who}2": ic**2}
+    return BlockSums(tuple(columns), np.stack(list(columns.values()), axis=1))
+
+
+def icir(who: str) -> Statistic:
+    """Return the ICIR as a statistic of `day_sums`; NaN where one day was drawn over and over."""
+
+    def of(s: Sums) -> Floats:
+        mean, square = s[f"{who}1"] / s["n"], s[f"{who}2"] / s["n"]
+        variance = square - mean**2
+        deviation = np.sqrt(np.maximum(variance, 0) * s["n"] / np.maximum(s["n"] - 1, 1))
+        return ratio(mean, np.where(variance > 1e-9 * square, deviation, 0.0))
+
+    return of
+
+
+def steadiness(rows: Rows, predicted: Floats, sampling: Sampling) -> dict[str, float]:
+    """Return the ICIR of a prediction's days, of values and of ranks, each with its interval."""
     return {
-        "icir_of_days": DailyIC.of(rows, predicted).icir,
-        "rank_icir_of_days": DailyIC.of(rows, predicted, by_rank=True).icir,
+        **spread("icir_of_days", DailyIC.of(rows, predicted).steadiness(sampling)),
+        **spread("rank_icir_of_days", DailyIC.of(rows, predicted, by_rank=True).steadiness(sampling)),
     }
 
 

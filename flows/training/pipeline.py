@@ -16,6 +16,7 @@ from flows.training.bagging import fit_bag
 from flows.training.baselines import BASELINES, Ridge, baseline_scores
 from flows.training.bundle_manifest import assembled, entries_of, manifest_of
 from flows.training.calibrate import probabilities
+from flows.training.candle_quality import quality_metrics
 from flows.training.checks import after_training, before_training
 from flows.training.combine import Combined, Scored, combine, own_scales
 from flows.training.config import TrainingConfig
@@ -24,15 +25,16 @@ from flows.training.data_fingerprint import data_fingerprint
 from flows.training.dataset import Dataset, FrameSet, Rows, thinned
 from flows.training.device import check_device, trained_on
 from flows.training.evaluate import (
-    CalibrationCurve,
     calibration_metrics,
     independent_outcomes,
     prediction_metrics,
     prefixed,
+    reliability,
 )
 from flows.training.heads import FittedHead, fit_heads, head_metrics
 from flows.training.leakage import shuffled_label_metrics
 from flows.training.learnable import check_window
+from flows.training.live_readings import learn_readings
 from flows.training.members.base import FittedMember, MemberSpec, Progress
 from flows.training.members.catalogue import checked, compared_names, spec
 from flows.training.moments import Sampling
@@ -45,7 +47,7 @@ from flows.training.trading import simulate, trade_metrics
 from flows.training.tripwires import Asked, stop_on
 from inference.models.bundle import load_bundle
 from inference.models.ensemble import Member
-from inference.models.manifest import MANIFEST_NAME, Manifest, MemberEntry, TimeWindow
+from inference.models.manifest import MANIFEST_NAME, HeadEntry, Manifest, MemberEntry, TimeWindow
 from inference.models.market_move import without_market
 
 _FEWEST_AUDITED = 20
@@ -71,7 +73,7 @@ def train_candidate(
     ready: Mapping[str, ReadyMember] | None = None,
 ) -> TrainingReport:
     """
-    Train all members, combine and calibrate them out of sample, and write a verified bundle into `out`.
+    Train all members, combine and calibrate them on rows that none of them saw, and write a verified bundle into `out`.
 
     Members that are `ready` are not fitted; those fitted on another window than this run's are named in the report.
 
@@ -128,6 +130,9 @@ def train_candidate(
     metrics |= prefixed("regime", regime_metrics(dataset, rows.calibration, combined.calibration, regime))
     progress("evaluate", 0.8)
     entries = entries_of(exported, voting, scales, combined.weights)
+    read: tuple[MemberEntry | HeadEntry, ...] = (*entries, *(head.entry for head in heads))
+    readings = learn_readings(dataset, splits.fit, (rows.fit, rows.calibration), read, config)
+    metrics |= readings.metrics
     kept = rows.calibration.take(_spread(len(rows.calibration), config.golden_rows))
     golden = write_golden(out, assembled(out, entries, heads, frames, config, combined), dataset, kept)
     others = entries_of(exported, compared, scales, dict.fromkeys(compared, 0.0))
@@ -136,6 +141,8 @@ def train_candidate(
         manifest_of(frames, config, splits, (entries, others, heads), combined, metrics, golden, older),
         data_fingerprint=data_fingerprint(frames, splits.as_manifest(), config),
         regime=regime,
+        regime_model=readings.regime_model,
+        trained_inputs=readings.trained_inputs,
     )
     write_manifest(out, manifest)
     bundle = load_bundle(out, expected_fingerprint=frames.feature_fingerprint)
@@ -145,7 +152,7 @@ def train_candidate(
         entry.name: _member_report(entry, scales, specs[entry.name], fitted[entry.name], exported[entry.name], config)
         for entry in (*entries, *others)
     }
-    return _report(bundle.digest, manifest, rows, told, combined, scored)
+    return replace(_report(bundle.digest, manifest, rows, told, combined, scored), notes=readings.notes)
 
 
 def _specs(config: TrainingConfig) -> tuple[dict[str, MemberSpec], dict[str, MemberSpec]]:
@@ -276,6 +283,7 @@ def _assess(
         for name, predicted in everyone.items():
             metrics |= prefixed(f"{window}/{name}", prediction_metrics(kept, predicted, sampling))
         metrics[f"{window}/coverage"] = dataset.coverage(getattr(splits, window))
+        metrics |= prefixed(window, quality_metrics(dataset, getattr(splits, window)))
         metrics[f"{window}/independent_outcomes"] = independent_outcomes(kept, horizon_ms=splits.horizon_ms)
 
     stated = probabilities(combined.table, combined.calibration)
@@ -289,6 +297,7 @@ def _assess(
     told = head_metrics([head.entry for head in heads], answers, rows.calibration, sampling)
     metrics |= prefixed("calibration", told)
     metrics["fit/coverage"] = dataset.coverage(splits.fit)
+    metrics |= prefixed("fit", quality_metrics(dataset, splits.fit))
     metrics |= prefixed("leakage", shuffled_label_metrics(dataset, splits, config))
     metrics |= {f"weight/{name}": weight for name, weight in combined.weights.items()}
     metrics["threshold"] = combined.threshold
@@ -305,8 +314,7 @@ def _report(
 ) -> TrainingReport:
     label = rows.calibration.label
     errors = np.stack([label - values for values in combined.scaled(scored.calibration).values()])
-    moved = label != 0
-    curve = CalibrationCurve(probabilities(combined.table, combined.calibration)[moved], label[moved] > 0)
+    curve = reliability(rows.calibration, probabilities(combined.table, combined.calibration))
     return TrainingReport(
         bundle_digest=digest,
         feature_fingerprint=manifest.feature_fingerprint,
@@ -326,9 +334,7 @@ def _report(
         baselines=BASELINES,
         kept_members=manifest.kept_members,
         metrics=manifest.metrics,
-        reliability=ReliabilityCurve(
-            stated=tuple(curve.stated), observed=tuple(curve.observed), count=tuple(curve.count)
-        ),
+        reliability=ReliabilityCurve.of(curve),
         error_correlation=tuple(map(tuple, np.atleast_2d(np.corrcoef(errors)).tolist())),
     )
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from flows.training.report import NetCurve, ShadowReport, TrainingReport, WorkerReplay
+from flows.training.report import NetCurve, ReliabilityCurve, ShadowReport, TrainingReport, WorkerReplay
 
 # Colours that stay apart for most colour-blind readers (Okabe and Ito).
 _OURS, _OTHERS, _GUIDE = "#0072B2", ("#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"), "#888888"
@@ -22,7 +22,10 @@ def training_plots(report: TrainingReport) -> dict[str, bytes]:
     gains = {one.name: one.importance for one in report.members if one.importance}
     pictures = {
         "calibration_curve.png": calibration_curve(
-            curve.stated, curve.observed, curve.count, title="Calibration, calibration window"
+            curve.stated,
+            curve.observed,
+            curve.count,
+            title="Calibration, calibration window (fitted there and on validation)",
         ),
         "member_error_correlation.png": error_correlation(
             [one.name for one in report.members], report.error_correlation
@@ -47,6 +50,8 @@ def shadow_plots(report: ShadowReport) -> dict[str, bytes]:
     }
     if report.worker is not None:
         pictures["worker_equity.png"] = worker_equity(report.worker)
+    if report.reliability:
+        pictures["shadow_reliability_of_each.png"] = reliability_of_each(report.reliability)
     return pictures
 
 
@@ -72,6 +77,25 @@ def calibration_curve(stated: Sequence[float], observed: Sequence[float], count:
     axes.set(xlim=ends, ylim=ends, xlabel="stated probability of a rise", ylabel="observed share of rises")
     axes.set_aspect("equal")
     axes.legend(loc="upper left")
+    return _png(figure)
+
+
+def reliability_of_each(curves: Mapping[str, ReliabilityCurve]) -> bytes:
+    """
+    Draw how far what came lay from what each rule stated, each made tradable as the ensemble was.
+
+    The distance, and not the share of rises itself: beside the diagonal a dozen curves could not be told apart.
+    """
+    figure, axes = _figure("Reliability of each member and rule, shadow window: observed less stated")
+    colours, dashes = iter(_OTHERS * 8), iter(["-"] * 5 + ["--"] * 5 + [":"] * 30)
+    for name, curve in curves.items():
+        gap = np.subtract(curve.observed, curve.stated)
+        axes.plot(
+            curve.stated, gap, "o", linestyle=next(dashes), color=next(colours), linewidth=1.3, markersize=3, label=name
+        )
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(xlabel="stated probability of a rise", ylabel="observed share of rises less stated")
+    axes.legend(loc="best", fontsize=8, ncols=2)
     return _png(figure)
 
 

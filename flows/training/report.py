@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Self
+
 import msgspec
 
+from flows.training.evaluate import CalibrationCurve
 from inference.models.manifest import TimeWindow, TrainingWindows
 
 MOST_CYCLES = 7
@@ -25,6 +29,15 @@ WORKER_FIGURES = (
 """Figures of the worker's replay, `shadow/worker/…`, as people read them."""
 
 
+CANDLE_WINDOWS = ("fit", "validation", "calibration", "shadow")
+CANDLE_FIGURES = (
+    ("coverage", "share with its whole past"),
+    ("unexplained_share", "absent without an outage"),
+    ("suspect_share", "with suspect prices"),
+)
+"""Figures of each window's candles, `<window>/…`, as people read them."""
+
+
 class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
     """One member of the ensemble and its share in it."""
 
@@ -44,19 +57,26 @@ class MemberReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReliabilityCurve(msgspec.Struct, frozen=True, kw_only=True):
-    """Stated and observed probabilities of a rise, bin by bin."""
+    """Stated and observed probabilities of a rise, bin by bin; a training's are of a window they were fitted on too."""
 
     stated: tuple[float, ...]
     observed: tuple[float, ...]
     count: tuple[int, ...]
+
+    @classmethod
+    def of(cls, curve: CalibrationCurve) -> Self:
+        """Return a measured curve as a report holds it."""
+        return cls(stated=tuple(curve.stated), observed=tuple(curve.observed), count=tuple(curve.count))
 
 
 class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     """
     The result of one training run.
 
-    `metrics` are flat and named `<window>/<who>/<statistic>`: `validation` judged the members, `calibration` judged
-    members and ensemble. The shadow window is not in here: nothing in this report has seen it.
+    `metrics` are flat and named `<window>/<who>/<statistic>`. Members were fitted on neither window: both judge them.
+    The ensemble's weights come from `validation`; its scale, probabilities and threshold from both, so that of its own
+    figures only correlations and hit rates of `calibration` are out of sample. The shadow window is not in here:
+    nothing in this report has seen it.
     """
 
     bundle_digest: str
@@ -82,6 +102,14 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     # Trained on the same rows and reported, without a vote.
     compared: tuple[MemberReport, ...] = ()
     heads: tuple[str, ...] = ()
+    # What the bundle lacks, and why.
+    notes: tuple[str, ...] = ()
+
+
+def with_times(report: TrainingReport, seconds: Mapping[str, float]) -> TrainingReport:
+    """Return the report with how many seconds each member took that was fitted for it, as `training/<who>/seconds`."""
+    took = {f"training/{name}/seconds": value for name, value in seconds.items()}
+    return msgspec.structs.replace(report, metrics=report.metrics | took)
 
 
 class NetCurve(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,3 +163,5 @@ class ShadowReport(msgspec.Struct, frozen=True, kw_only=True):
     size_curves: dict[str, tuple[tuple[float, float], ...]] = {}
     # The same candles traded by the worker's own decisions; None where there were no prices to trade at.
     worker: WorkerReplay | None = None
+    # Of each member, each rule that it was compared with, and the champion; the ensemble's own is above.
+    reliability: dict[str, ReliabilityCurve] = {}

@@ -12,8 +12,10 @@ import numpy.typing as npt
 from feature_store.candle import CandleBlock
 from feature_store.errors import BadInputError
 from flows.training.costs import Funding, TradingCosts, net_of_costs
+from inference.domain.exit_profile import BUILT_IN
 from inference.domain.policy import Policy
 from inference.exits.barriers import time_barrier_ms
+from inference.policy.exit_profiles import usable_exit_profile
 
 Floats = npt.NDArray[np.float64]
 Times = npt.NDArray[np.int64]
@@ -47,7 +49,22 @@ class BarrierRule:
 
     @classmethod
     def of(cls, policy: Policy, *, timeframe_ms: int, price_tick: float = 0.0) -> Self:
-        """Return the barriers of a policy; how long it holds is asked of the rule that the worker asks."""
+        """
+        Return the barriers of a policy; how long it holds is asked of the rule that the worker asks.
+
+        Of an exit profile that is built in these are its first stop, its nearest target and its time.
+
+        Raises:
+            PolicyError: The policy names another profile.
+        """
+        profile = usable_exit_profile(policy, BUILT_IN)
+        if profile is not None:
+            return cls(
+                stop_atr_multiple=float(profile.stop_atr),
+                target_atr_multiple=float(profile.target_multiples[0]),
+                holding_candles=profile.time_stop_candles or policy.max_holding_candles,
+                price_tick=price_tick,
+            )
         held_ms = time_barrier_ms(0, policy=policy, timeframe_ms=timeframe_ms)
         return cls(
             stop_atr_multiple=float(policy.stop_atr_multiple),

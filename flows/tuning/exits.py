@@ -13,7 +13,8 @@ from flows.replay.fast import FastEngine
 from flows.replay.market import Opinions, ScoredMarket, VenueCosts
 from flows.training.config import BarrierSizes
 from flows.training.dataset import Floats, Rows
-from inference.domain.policy import Policy
+from inference.domain.errors import PolicyError
+from inference.domain.policy import BARRIERS, Policy
 from inference.models.manifest import TimeWindow
 from inference.policy.policy_file import read_policy
 
@@ -58,10 +59,12 @@ def policy_with(policy: Policy, exits: BarrierSizes | None) -> Policy:
     Return a policy whose trades end where they were found to end best; None leaves it as it is.
 
     Raises:
-        PolicyError: A size is not positive.
+        PolicyError: A size is not positive, or the policy names an exit profile.
     """
     if exits is None:
         return policy
+    if policy.exit_profile != BARRIERS:
+        raise PolicyError(f"Barriers were searched, and the policy goes by exit_profile {policy.exit_profile}; drop it")
     # By way of text: 1.37 stays 1.37, and is not the float that is nearest to it.
     return replace(
         policy,

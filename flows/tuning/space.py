@@ -23,7 +23,7 @@ NETS = ("nhits", "patchtst", "dlinear")
 _WORD = re.compile(r"[a-z_0-9]+")
 
 Label = Literal["forward", "net", "barrier"]
-PARTS = ("members", "features", "labels", "exits", "ensemble", "choice", "weights")
+PARTS = ("members", "features", "labels", "exits", "ensemble", "thresholds", "choice", "weights")
 
 # Where the label `barrier` ends trades. Each is learned from candles read anew, so there are only a few.
 PROFILES: dict[str, BarrierSizes] = {
@@ -35,6 +35,9 @@ PROFILES: dict[str, BarrierSizes] = {
 STOPS, TARGETS = (0.5, 8.0), (0.5, 12.0)
 """Least and most multiples of the average true range."""
 _HOLDING = (0.25, 4.0)
+# The least confidence that a threshold may ask for, and the most, in hundredths. The least stays below what hardly any
+# candle is believed with: a choice that never trades loses nothing, and would look better than one that learned little.
+_LEAST_CONFIDENCE, _MOST_CONFIDENCE = (51, 62), 75
 _LEAST_DRAW = 1e-3
 
 
@@ -152,6 +155,8 @@ def chosen(asks: Asks, base: TrainingConfig, space: Space, input_names: Sequence
         )
         if "weights" not in space.parts:
             config = replace(config, weight_shrinkage=asks.suggest_float("weight_shrinkage", 0.0, 1.0))
+    if "thresholds" in space.parts:
+        config = replace(config, threshold_bounds=_confidences(asks))
     if "weights" in space.parts:
         config = replace(config, weighting="fixed", member_shares=_shares(asks, config.members))
     if "exits" in space.parts:
@@ -181,6 +186,7 @@ def applied(base: TrainingConfig, tuned: TrainingConfig, *, members: bool = Fals
         market_share_removed=tuned.market_share_removed,
         weight_shrinkage=tuned.weight_shrinkage,
         min_threshold_trades=tuned.min_threshold_trades,
+        threshold_bounds=tuned.threshold_bounds,
         weighting="fixed" if fixed else base.weighting,
         member_shares=tuned.member_shares if fixed else None,
         traded_exits=tuned.traded_exits,
@@ -222,6 +228,13 @@ def _shares(asks: Asks, members: Sequence[str]) -> dict[str, float]:
     drawn = {name: -math.log(asks.suggest_float(f"weight/{name}", _LEAST_DRAW, 1 - _LEAST_DRAW)) for name in members}
     total = sum(drawn.values())
     return {name: value / total for name, value in drawn.items()}
+
+
+def _confidences(asks: Asks) -> tuple[float, float]:
+    least = asks.suggest_int("thresholds/least", *_LEAST_CONFIDENCE)
+    # By how much the most lies above the least: then every draw is a stretch that is not empty.
+    width = asks.suggest_int("thresholds/width", 0, _MOST_CONFIDENCE - _LEAST_CONFIDENCE[0])
+    return least / 100, min(least + width, _MOST_CONFIDENCE) / 100
 
 
 def _exits(asks: Asks, horizon: int) -> BarrierSizes:

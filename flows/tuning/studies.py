@@ -9,6 +9,7 @@ import socket
 import time
 import warnings
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
@@ -26,7 +27,7 @@ from inference.models.manifest import TimeWindow
 
 Aim = Literal["net", "net-and-drawdown"]
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,60}")
-_OWNER, _SURPLUS, _DIED, _ASKED, _LOOKED = "owner", "surplus", "died", "asked", "looked/"
+_OWNER, _SURPLUS, _DIED, _ASKED, _LOOKED, _CANDLES = "owner", "surplus", "died", "asked", "looked/", "candles"
 _TRIES = 5
 _TO_SIGN_S = 60.0
 """How long a trial may be without its owner's name before it counts as abandoned."""
@@ -60,6 +61,20 @@ class Place:
         """Refuse names that are no plain names."""
         if not _NAME.fullmatch(self.name):
             raise BadInputError(f"A study's name is made of small letters, digits, dots and dashes, was {self.name!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candles:
+    """
+    The candles of a study, which its first run settles: scores on newer ones mean something else.
+
+    Attributes:
+        end_ms: Up to when they open (exclusive), in milliseconds since 1970, UTC.
+        symbols: Of which symbols they are.
+    """
+
+    end_ms: int
+    symbols: tuple[str, ...]
 
 
 class _KernelLock(JournalFileOpenLock):
@@ -136,11 +151,67 @@ def keep_to(study: optuna.Study, place: Place, asked: dict[str, Any]) -> None:
     if told is None and not study.get_trials(deepcopy=False):
         study.set_user_attr(_ASKED, asked)
     elif told != asked:
-        differ = [name for name in asked if told is None or told.get(name) != asked[name]]
+        raise _begun_otherwise(place, [name for name in asked if told is None or told.get(name) != asked[name]])
+
+
+def candles_of(study: optuna.Study, place: Place, market: dict[str, Any], newest_ms: int) -> Candles | None:
+    """
+    Return the candles that a study was begun with, None where it was not begun yet.
+
+    Args:
+        study: The study.
+        place: Its place.
+        market: What is asked for now, some of what `keep_to` holds a study to.
+        newest_ms: When the newest candle that is stored here closed.
+
+    Raises:
+        BadInputError: It was begun with another market, or does not say with which candles, or they are not here.
+    """
+    told = study.user_attrs.get(_ASKED)
+    if differ := [name for name in market if told is not None and told.get(name) != market[name]]:
+        raise _begun_otherwise(place, differ)
+    noted = study.user_attrs.get(_CANDLES)
+    if noted is None:
+        if study.get_trials(deepcopy=False):
+            raise BadInputError(
+                f"Study {place.name} does not say up to when its candles are, as those of earlier versions, and newer "
+                "ones would be scored beside them; choose another --study"
+            )
+        return None
+    found = Candles(end_ms=noted["end_ms"], symbols=tuple(noted["symbols"]))
+    if found.end_ms > newest_ms:
         raise BadInputError(
-            f"Study {place.name} was begun with other {' and '.join(differ)}, and its scores cannot be compared with "
-            "these; choose another --study, or what it was begun with"
+            f"Study {place.name} was begun with candles up to {_moment(found.end_ms)} UTC, and those stored here end "
+            f"at {_moment(newest_ms)} UTC; run 'qtctl ingest' first, or choose another --study"
         )
+    return found
+
+
+def keep_to_candles(study: optuna.Study, place: Place, candles: Candles) -> None:
+    """
+    Note with which candles a study begins, and hold it to them.
+
+    Raises:
+        BadInputError: It was begun with others, be it that some are no longer good enough, or at the same moment.
+    """
+    noted = study.user_attrs.get(_CANDLES)
+    if noted is None:
+        study.set_user_attr(_CANDLES, {"end_ms": candles.end_ms, "symbols": list(candles.symbols)})
+    elif noted["end_ms"] != candles.end_ms:
+        raise _begun_otherwise(place, ["candles"])
+    elif differ := sorted(set(noted["symbols"]) ^ set(candles.symbols)):
+        raise _begun_otherwise(place, [f"candles of {one}" for one in differ])
+
+
+def _moment(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _begun_otherwise(place: Place, differ: list[str]) -> BadInputError:
+    return BadInputError(
+        f"Study {place.name} was begun with other {' and '.join(differ)}, and its scores cannot be compared with "
+        "these; choose another --study, or what it was begun with"
+    )
 
 
 def note_look(study: optuna.Study, window: TimeWindow) -> None:
@@ -150,7 +221,7 @@ def note_look(study: optuna.Study, window: TimeWindow) -> None:
 
 def looked_at(study: optuna.Study) -> TimeWindow:
     """
-    Return the stretch of all candles that a study ever looked at: days are counted back from the newest each time.
+    Return the stretch of all candles that a study ever looked at, or that settings it began from were chosen by.
 
     Raises:
         BadInputError: It notes none.

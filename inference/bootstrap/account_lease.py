@@ -9,6 +9,7 @@ from typing import Any
 
 from feature_store.clock import uptime
 from feature_store.venue.factory import RECV_WINDOW_MS
+from feature_store.venue.requests import Urgency
 from inference.domain.decision import TradingState
 from inference.domain.errors import JournalError
 from inference.exchange.guarding import guard_writes
@@ -16,7 +17,7 @@ from inference.execution.lease import LeaseTerms
 from inference.leases.holding import account_key, is_dead, this_process
 from inference.leases.keeper import AccountInUseError, LeaseKeeper
 from inference.leases.store import open_store
-from inference.settings import Settings
+from inference.settings import Mode, Settings
 from inference.supervision.service_manager import ServiceManager
 from inference.supervision.standing import Standing
 from inference.telemetry.logs import logger
@@ -28,7 +29,9 @@ class AccountLease:
     """Makes this worker the only one that trades its account, for as long as it lives."""
 
     def __init__(self, settings: Settings, manager: ServiceManager) -> None:
-        key = settings.api_key.get_secret_value()
+        # A paper account is a file in the home: no key opens it, and no two homes share one.
+        is_paper = settings.mode is Mode.PAPER
+        key = f"paper {settings.home.resolve()}" if is_paper else settings.api_key.get_secret_value()
         self._wait = settings.lease_wait
         self._manager = manager
         self._untold: list[tuple[str, Mapping[str, str]]] = []
@@ -51,6 +54,11 @@ class AccountLease:
         """The fencing token; 0 where there is no lease yet."""
         return self._keeper.token
 
+    @property
+    def is_held(self) -> bool:
+        """Whether orders may be sent now."""
+        return self._keeper.is_held
+
     async def take(self, stack: AsyncExitStack) -> None:
         """
         Take the lease and keep it until the stack is unwound; return once orders may be sent.
@@ -69,6 +77,10 @@ class AccountLease:
     def guard(self, exchange: Any) -> None:
         """Let a client send what changes the account only while the lease lasts."""
         guard_writes(exchange, self._keeper.check)
+
+    def why_not(self, urgency: Urgency) -> str:
+        """Return why the account may not be changed now; empty where it may."""
+        return self._keeper.check(urgency)
 
     def doubt(self) -> None:
         """Send nothing before the next renewal."""

@@ -7,6 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from feature_store.candle import CandleBlock, Series, Timeframe
 from feature_store.errors import CorruptFileError, FingerprintMismatchError, QuantumError
 from feature_store.features.definition import TAIL
@@ -16,6 +19,7 @@ from feature_store.features.state_files import StoredStates, read_states, states
 from feature_store.venue.errors import RetryableError
 from inference.feed.batches import LOOK_EVERY, told
 from inference.feed.history import CandleReader, closed_candles
+from inference.feed.plausible import sift
 from inference.feed.recent import RecentCandles, read_recent, write_recent
 from inference.telemetry.logs import logger
 
@@ -146,10 +150,11 @@ async def bring(
         whole = await _read(reader, symbol, timeframe=timeframe, after_ms=after, now_ms=now_ms)
         # Without them it begins with what was read at first: too short, so that nothing is decided on it.
         block = whole if len(whole) else block
-        features.rebuild(symbol, block)
+        features.rebuild(symbol, _plausible(symbol, np.empty((0, 5)), block))
         recent.forget(symbol)
     else:
-        features.advance(symbol, block if last is None else block.since(last + 1))
+        fresh = block if last is None else block.since(last + 1)
+        features.advance(symbol, _plausible(symbol, features.newest_candles(symbol), fresh))
     newest = recent.block(symbol).last_open_time_ms
     recent.add(symbol, block if newest is None else block.since(newest + 1))
     return Brought(restored and not outdated, block, outdated)
@@ -267,6 +272,13 @@ def _load(features: LiveFeatures, series: Series, *, homes: Mapping[Path, Stored
     if together is not None:
         return bool(features.take_over(together, [series.symbol]))
     return features.load(state_path(home, series), series)
+
+
+def _plausible(symbol: str, before: npt.NDArray[np.float64], block: CandleBlock) -> CandleBlock:
+    sifted = sift(before, block)
+    for opened, why in sifted.refused.items():
+        _log.warning("candle_refused", symbol=symbol, open_time_ms=opened, why=why)
+    return sifted.block
 
 
 def _together(path: Path) -> StoredStates | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from typing import Protocol
+
+_AGAIN_SECONDS = 1.0
 
 
 class Life(Protocol):
@@ -68,3 +70,29 @@ async def end(tasks: Collection[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Services:
+    """
+    What runs for as long as a process lives, each under its name.
+
+    `guard` awaits a piece of work and says what it means that it failed; the service is begun again a second later.
+    """
+
+    def __init__(self, guard: Callable[[str, Awaitable[None]], Awaitable[None]]) -> None:
+        self._guard = guard
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def begin(self, name: str, make: Callable[[], Awaitable[None]]) -> None:
+        """Run something from now on."""
+
+        async def keep() -> None:
+            while True:
+                await self._guard(name, make())
+                await asyncio.sleep(_AGAIN_SECONDS)
+
+        self._tasks.append(asyncio.create_task(keep(), name=name))
+
+    async def end(self, *, but: Collection[str] = ()) -> None:
+        """End all, but those that are named."""
+        await end([task for task in self._tasks if task.get_name() not in but])

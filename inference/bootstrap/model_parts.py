@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from feature_store.clock import monotonic
 from inference.bootstrap.past import Past
@@ -28,4 +29,30 @@ def make_models(
         venue=settings.venue,
         journaled_approvals=journaled_approvals(past.decided, venue=settings.venue),
         notices=settings.notices,
+    )
+
+
+async def first_model(models: ModelWatch, settings: Settings, bundle: Path | None) -> None:
+    """
+    Offer the bundle that was named, else the one that traded last.
+
+    Raises:
+        BundleError: The named bundle cannot be trusted.
+    """
+    if bundle is not None:
+        await models.load_folder(bundle)
+        return
+    await models.load_last_good()
+    if settings.mlflow_url is None and models.offered is None:
+        models.reason = "QT_MLFLOW_URL is not set and no bundle was named"
+
+
+async def follow_registry(models: ModelWatch, settings: Settings) -> None:
+    """Keep asking the registry, whose address is set, which version has the alias."""
+    assert settings.mlflow_url is not None
+    await models.run(
+        settings.mlflow_url,
+        model_name=settings.model_name,
+        alias=settings.model_alias,
+        every=settings.model_poll_seconds,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 from feature_store.errors import UnknownSymbolError
 from feature_store.venue.errors import ClockError, RetryableError, VenueError
@@ -14,6 +14,8 @@ from inference.telemetry.logs import logger
 _log = logger("bootstrap")
 
 _MAX_CLOCK_OFFSET_MS = 60_000
+_ALARM_MS = 500.0
+_CLOCK_OFF = "health.clock_off"
 
 
 async def reach_venue(
@@ -33,15 +35,32 @@ async def reach_venue(
             return
 
 
-async def follow_clock(sync: Callable[[], Awaitable[object]], *, accelerated: bool) -> None:
-    """Measure the venue's clock until cancelled."""
+async def follow_clock(
+    sync: Callable[[], Awaitable[object]],
+    *,
+    accelerated: bool,
+    error_ms: Callable[[], float] = lambda: 0.0,
+    on_off: Callable[[str, Mapping[str, str]], None] = lambda *_: None,
+) -> None:
+    """
+    Measure the venue's clock until cancelled; say so where it, or ours, turns out to have been wrong.
+
+    `error_ms` is by how much of our time the newest answer contradicted what was believed. Half a second is what a
+    request's window of two seconds can bear beside its way.
+    """
     # A clock that runs fast is asked more often: what is unknown of its rate grows with time.
     pause = 2.0 if accelerated else 30.0
+    was_off = False
     while True:
         try:
             await sync()
         except VenueError as error:
             _log.warning("venue_time_not_read", error=str(error)[:200])
+        else:
+            is_off = error_ms() > _ALARM_MS
+            if is_off and not was_off:
+                on_off(_CLOCK_OFF, {"error_ms": f"{error_ms():.0f}", "alarm_ms": f"{_ALARM_MS:.0f}"})
+            was_off = is_off
         await asyncio.sleep(pause)
 
 

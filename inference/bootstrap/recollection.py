@@ -19,7 +19,16 @@ from inference.models.opinions import model_name
 from inference.settings import Settings
 from inference.supervision.prediction_quality import MaturedCandle
 from inference.supervision.quality_evidence import QualityEvidence
-from inference.supervision.remembered import BIAS_ENDED, BIAS_FOUND, MATURED, DecidedCandle, Remembered, matured_of
+from inference.supervision.remembered import (
+    BIAS_ENDED,
+    BIAS_FOUND,
+    FELL_BACK,
+    MATURED,
+    QUALITY_RECOVERED,
+    DecidedCandle,
+    Remembered,
+    matured_of,
+)
 from inference.telemetry.logs import logger
 
 _log = logger("bootstrap")
@@ -46,6 +55,7 @@ class Recollection:
     matured: deque[MaturedCandle] = field(default_factory=lambda: deque(maxlen=CANDLES_KEPT))
     evidence: dict[str, QualityEvidence] = field(default_factory=dict)
     told: Direction | None = None
+    left: set[str] = field(default_factory=set)
 
     def visit(self, event: Noted, seq: int) -> None:
         """Take in what was noted, in the journal's order."""
@@ -53,11 +63,19 @@ class Recollection:
         if kind == "health.started":
             self._start(detail, seq)
         elif kind == "model.loaded" and "horizon" in detail:
-            self.horizons[model_name(detail["version"], detail["digest"])] = int(detail["horizon"])
+            name = model_name(detail["version"], detail["digest"])
+            self.horizons[name] = int(detail["horizon"])
+            if "promised" in detail:
+                known = self.evidence.get(name, QualityEvidence())
+                self.evidence[name] = known.held_to(float(detail["promised"]))
         elif kind == MATURED:
             self._count(matured_of(detail), seq)
         elif kind in (BIAS_FOUND, BIAS_ENDED):
             self.told = Direction(detail["side"]) if kind == BIAS_FOUND else None
+        elif kind == FELL_BACK:
+            self.left.add(detail["model"])
+        elif kind == QUALITY_RECOVERED:
+            self.left.discard(detail["model_version"])
 
     def remembered(self, journal: Path, settings: Settings, *, now_ms: int) -> Remembered:
         """
@@ -80,6 +98,7 @@ class Recollection:
             matured=tuple(self.matured),
             told=self.told,
             evidence=dict(self.evidence),
+            left=frozenset(self.left),
         )
 
     def _start(self, detail: Mapping[str, str], seq: int) -> None:
@@ -98,6 +117,7 @@ class Recollection:
         self.since_seq = seq
         self.matured.clear()
         self.evidence.clear()
+        self.left.clear()
         self.told = None
 
 

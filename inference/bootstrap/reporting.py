@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from decimal import Decimal
 
 import psutil
+from msgspec import UNSET, structs
 
 from feature_store.clock import utc_now
 from inference.domain.decision import TradingState
+from inference.domain.fallback import Fallback
 from inference.execution.executor import Executor
 from inference.feed.market_data import MarketData
 from inference.settings import Settings, ShadowPlace
 from inference.supervision.member_counts import MemberCounts
+from inference.supervision.metrics import MetricsPage
 from inference.supervision.model_supervisor import ModelSupervisor
 from inference.supervision.quality_evidence import LIMIT
 from inference.supervision.status import (
     BiasStatus,
+    BusStatus,
+    HealthStatus,
     HoldStatus,
     MemberStatus,
     ModelStatus,
+    PolicyStatus,
     PositionStatus,
     QualityStatus,
+    RiskStatus,
     ShadowStatus,
     SignalStatus,
     Status,
@@ -42,6 +50,26 @@ class StatusFile:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._model_seen: tuple[str, ModelStatus] | None = None
+        self._latest: Status | None = None
+        self._metrics: str | None = None
+
+    def serve(self, stack: AsyncExitStack) -> None:
+        """
+        Serve the newest status to Prometheus where QT_METRICS_PORT asks for it.
+
+        Where nothing can listen there, that is logged, and the worker goes on: who watches must not keep it from work.
+        """
+        port, address = self._settings.metrics_port, self._settings.metrics_address
+        if port is None:
+            return
+        try:
+            page = MetricsPage(address, port, lambda: self._latest)
+        except OSError as error:
+            _log.warning("metrics_not_served", address=address, port=port, error=str(error))
+            return
+        stack.callback(page.close)
+        self._metrics = f"http://{address}:{page.port}/metrics"
+        _log.info("metrics_served", url=self._metrics)
 
     def say(self, state: str, reason: str) -> None:
         """Write the status of a worker that has no parts yet, or none any more."""
@@ -58,6 +86,10 @@ class StatusFile:
         stopped: bool,
         transport: Mapping[str, float],
         funding: Decimal,
+        bus: BusStatus | None = None,
+        risk: RiskStatus | None = None,
+        health: HealthStatus | None = None,
+        order_latency_ms: Mapping[str, float | None] | None = None,
     ) -> None:
         """Write the status of a worker that runs."""
         status = live_status(
@@ -72,6 +104,10 @@ class StatusFile:
             stopped=stopped,
             transport=transport,
             funding=funding,
+            bus=bus,
+            risk=risk,
+            health=health,
+            order_latency_ms=order_latency_ms,
         )
         self._write(status)
 
@@ -92,8 +128,9 @@ class StatusFile:
         return self._model_seen[1]
 
     def _write(self, status: Status) -> None:
+        self._latest = structs.replace(status, metrics=self._metrics)
         try:
-            write_status(self._settings.status_file, status)
+            write_status(self._settings.status_file, self._latest)
         except OSError as error:
             _log.warning("status_not_written", error=str(error))
 
@@ -128,6 +165,10 @@ def live_status(
     stopped: bool = False,
     transport: Mapping[str, float] | None = None,
     funding: Decimal = Decimal(0),
+    bus: BusStatus | None = None,
+    risk: RiskStatus | None = None,
+    health: HealthStatus | None = None,
+    order_latency_ms: Mapping[str, float | None] | None = None,
 ) -> Status:
     """Return the status of a worker that runs."""
     state, reason = ("stopped", "stopped on request") if stopped else _state(worker)
@@ -156,7 +197,8 @@ def live_status(
         funding=f"{funding:f}",
         candles_processed=counters.candles,
         batches_processed=counters.batches,
-        decision_latency_ms={"p50": worker.latencies.percentile(0.5), "p99": worker.latencies.percentile(0.99)},
+        decision_latency_ms=worker.latencies.figures(),
+        order_latency_ms=order_latency_ms or {},
         cold_start_s=cold_start_s,
         rss_mb=round(psutil.Process().memory_info().rss / 2**20, 1),
         journal_entries=journal_entries,
@@ -164,9 +206,13 @@ def live_status(
         feed=market.figures(),
         shadow=_shadow(settings, worker),
         bias=bias_status(worker.supervisor),
-        quality=quality_status(worker.supervisor),
+        quality=quality_status(worker.supervisor, worker.fallback.done),
+        policy=policy_status(worker),
         holds=() if stopped else hold_statuses(worker.executor),
         members=member_status(worker.members),
+        bus=bus,
+        risk=risk,
+        health=health,
     )
 
 
@@ -175,6 +221,20 @@ def hold_statuses(executor: Executor) -> tuple[HoldStatus, ...]:
     return tuple(
         HoldStatus(what=hold.what, because=hold.because, seconds_left=round(left, 1))
         for hold, left in executor.entries_held.items()
+    )
+
+
+def policy_status(worker: Worker) -> PolicyStatus:
+    """Return which policy is in force, and what is wrong with its store."""
+    version, fault = worker.policies.version, worker.policies.fault
+    _, fingerprint = worker.policies.stamp
+    return PolicyStatus(
+        version=None if version is None else version.number,
+        fingerprint=worker.plan.policy.fingerprint if fingerprint is UNSET else fingerprint,
+        author="" if version is None else version.author,
+        reason="" if version is None else version.reason,
+        fault=None if fault is None else fault.fault.value,
+        found="" if fault is None else str(fault)[:300],
     )
 
 
@@ -195,8 +255,8 @@ def bias_status(supervisor: ModelSupervisor) -> BiasStatus:
     )
 
 
-def quality_status(supervisor: ModelSupervisor) -> QualityStatus | None:
-    """Return how good the model's opinions were, or None before any has matured."""
+def quality_status(supervisor: ModelSupervisor, done: Fallback = Fallback.NONE) -> QualityStatus | None:
+    """Return how good the model's opinions were and what is done about it, or None before any has matured."""
     found, shown = supervisor.quality, supervisor.evidence
     if found is None or shown is None:
         return None
@@ -209,6 +269,7 @@ def quality_status(supervisor: ModelSupervisor) -> QualityStatus | None:
         evidence=round(shown.evidence, 3),
         limit=LIMIT,
         poor_by=None if shown.poor_by is None else shown.poor_by.value,
+        fallback=done.value,
     )
 
 
@@ -221,7 +282,8 @@ def member_status(members: MemberCounts) -> dict[str, MemberStatus]:
             voted=one.voted,
             agreed=one.agreed,
             seconds=round(one.seconds, 6),
-            latency_ms={"p50": one.latencies.percentile(0.5), "p99": one.latencies.percentile(0.99)},
+            candles=one.candles,
+            latency_ms=one.latencies.figures(),
         )
         for name, one in members.by_name.items()
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
@@ -43,6 +44,23 @@ def make_shadow(
         monotonic=monotonic,
         memory_mb=lambda: process.memory_info().rss / 2**20,
         is_busy=is_busy,
+    )
+
+
+def shadow_inside(
+    settings: Settings,
+    policy: Policy,
+    *,
+    bundle: Path | None,
+    fingerprint: str,
+    clock: VenueClock,
+    is_busy: Callable[[], bool],
+) -> Shadow | None:
+    """Return what scores the challenger inside a worker; None where another does, or where nothing names one."""
+    if bundle is not None or settings.mlflow_url is None or settings.shadow_place is not ShadowPlace.INSIDE:
+        return None
+    return make_shadow(
+        settings, policy, place=ShadowPlace.INSIDE, fingerprint=fingerprint, clock=clock, is_busy=is_busy
     )
 
 

@@ -34,7 +34,7 @@ from inference.feed.market_data import MarketData
 from inference.feed.rebuilding import Rebuilds
 from inference.models.opinions import opinions
 from inference.models.registry import BundleCache
-from inference.settings import Mode, ShadowPlace, ShadowSettings
+from inference.settings import ShadowPlace, ShadowSettings
 from inference.supervision.model_watch import ActiveModel, ModelWatch
 from inference.supervision.service_manager import ServiceManager
 from inference.supervision.shadow import ShadowScene
@@ -74,7 +74,7 @@ class _ShadowRun:
         self._stop = stop
         self._manager = ServiceManager(order.environment)
         self._view = ViewSettings.of().view()
-        self._clock = VenueClock(accelerated=settings.mode is Mode.SANDBOX)
+        self._clock = VenueClock(accelerated=settings.is_accelerated)
         # Without a key no request that needs an account can even be made.
         self._exchange = create_exchange(settings.venue, url=settings.venue_url)
         if budget := budget_of(settings.home, settings.venue, self._exchange):
@@ -89,6 +89,7 @@ class _ShadowRun:
             clock=self._clock,
             monotonic=monotonic,
             capabilities=CAPABILITIES[settings.venue],
+            closed_seconds=lambda: self._gateway.closed_seconds,
         )
         self._shadow = make_shadow(
             settings,
@@ -161,7 +162,7 @@ class _ShadowRun:
         settings = self._settings
         self._keep("market data", self._market.run)
         self._keep("opinions", self._follow_batches)
-        self._keep("clock", lambda: follow_clock(self._gateway.sync_clock, accelerated=settings.mode is Mode.SANDBOX))
+        self._keep("clock", lambda: follow_clock(self._gateway.sync_clock, accelerated=settings.is_accelerated))
         self._keep("champions", self._follow_champion)
         follow_challenger(self._shadow, settings)
         _log.info("ready", symbols=len(self._followed.features.symbols))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -17,32 +16,38 @@ from feature_store.candle import CandleBlock
 from feature_store.clock import monotonic, utc_now_ms
 from feature_store.extensions.live import live_features
 from feature_store.extensions.settings import ViewSettings
-from feature_store.venue.budget import budget_of
-from feature_store.venue.factory import create_exchange
 from inference.bootstrap.account_lease import AccountLease
+from inference.bootstrap.anchor_parts import make_anchor
 from inference.bootstrap.catch_up import catch_up, history, save_states, starting_points
-from inference.bootstrap.lifetime import end, live, sleep_unless
-from inference.bootstrap.model_parts import make_models
+from inference.bootstrap.event_bus import Events
+from inference.bootstrap.federation_parts import make_federation
+from inference.bootstrap.health_parts import make_health
+from inference.bootstrap.lifetime import Services, live, sleep_unless
+from inference.bootstrap.memory import bound_allocator, settle
+from inference.bootstrap.model_parts import first_model, follow_registry, make_models
 from inference.bootstrap.past import Past
+from inference.bootstrap.policy_parts import Seed, StartedPolicy, read_charter
 from inference.bootstrap.reaching import check_wall_clock, chosen_symbols, follow_clock, reach_venue
 from inference.bootstrap.reporting import StatusFile
-from inference.bootstrap.shadow_parts import follow_challenger, make_shadow
+from inference.bootstrap.risk_parts import make_emergency, make_risk, risk_status
+from inference.bootstrap.shadow_parts import follow_challenger, shadow_inside
+from inference.bootstrap.venue_parts import make_executor, make_venue, no_exit_profiles
 from inference.domain.events import Noted
 from inference.domain.policy import Policy
-from inference.exchange.capabilities import CAPABILITIES
-from inference.exchange.gateways import AccountStream, account_stream_of, gateway_of
-from inference.exchange.transport import govern
+from inference.exchange.gateways import AccountStream, account_stream_of
+from inference.exchange.paper_gateway import PaperGateway
 from inference.exchange.venue_clock import VenueClock
 from inference.execution.book import Book
-from inference.execution.executor import Executor
-from inference.execution.submission import ExecutionSettings
-from inference.feed.market_data import MarketData
+from inference.execution.heard import HeardJournal
 from inference.feed.recent import RecentCandles
+from inference.governance.charter import stated
 from inference.journal.writer import JournalWriter
-from inference.settings import Mode, Settings, ShadowPlace
+from inference.policy.exit_profiles import kept_exit_profiles
+from inference.settings import Settings
 from inference.supervision.funding_watch import FundingWatch
+from inference.supervision.latency import Latencies
+from inference.supervision.loop_lag import LoopLag
 from inference.supervision.service_manager import ServiceManager
-from inference.supervision.shadow import Shadow
 from inference.telemetry.logs import logger
 from inference.worker import Worker, WorkerPlan
 
@@ -57,7 +62,7 @@ class Order:
     """What one run of the worker was asked to do."""
 
     settings: Settings
-    policy: Policy
+    seed: Seed
     environment: Mapping[str, str]
     bundle: Path | None = None
     journal: Path | None = None
@@ -70,6 +75,7 @@ async def run_worker(order: Order) -> int:
     Raises:
         QuantumError: The worker cannot start; the message says why and what to do.
     """
+    bound_allocator()
     return await live(partial(_Run, order))
 
 
@@ -82,65 +88,101 @@ class _Run:
         self._stop = stop
         self._view = ViewSettings.of().view()
         self._manager = ServiceManager(order.environment)
-        self._clock = VenueClock(accelerated=order.settings.mode is Mode.SANDBOX)
-        self._services: list[asyncio.Task[None]] = []
+        self._clock = VenueClock(accelerated=order.settings.is_accelerated)
+        self._services = Services(lambda name, work: self._worker.guard(name, work))  # noqa: PLW0108 - made later
         self._cold_start_s: float | None = None
         self._recent: RecentCandles | None = None
         self._restored: frozenset[str] = frozenset()
         self._status = StatusFile(order.settings)
+        self._order_latencies = Latencies()
 
     async def start(self, stack: AsyncExitStack) -> None:
         settings = self._settings
         self._lease = AccountLease(settings, self._manager)
         await self._lease.take(stack)
+        self._status.serve(stack)
         self._status.say("starting", "opening the journal")
         past = Past(Book())
+        path = self._order.journal or settings.journal
+        self._anchor = make_anchor(settings, path)
+        stack.push_async_callback(self._anchor.close)
         self._journal = stack.enter_context(
-            JournalWriter.open(self._order.journal or settings.journal, visit=past.visit)
+            JournalWriter.open(path, visit=past.visit, anchors=partial(self._anchor.vouched, path))
         )
-        exchange = create_exchange(
-            settings.venue,
-            url=settings.venue_url,
-            api_key=settings.api_key.get_secret_value(),
-            api_secret=settings.api_secret.get_secret_value(),
-        )
-        budget = budget_of(settings.home, settings.venue, exchange)
-        self._transport = govern(exchange, budget=budget, monotonic=monotonic, on_event=self._note_transport)
-        stack.push_async_callback(self._transport.close)
-        self._lease.guard(exchange)
-        self._gateway = gateway_of(
-            settings.venue,
-            exchange,
+        past.heed_restore(self._journal, self._anchor)
+        # After the journal: what it says is open is guarded, whatever the policy is.
+        started = StartedPolicy(settings, self._order.seed, guards=any(past.book.active()))
+        policy = started.policy
+        self._anchor.follow(self._journal, self._note)
+        self._events = Events(settings, self._journal.path)
+        stack.callback(self._events.close)
+        venue = make_venue(
+            settings,
+            stack,
             clock=self._clock,
-            monotonic=monotonic,
-            leverage=self._order.policy.leverage,
+            lease=self._lease,
+            policy=policy,
+            on_event=self._note_transport,
             on_accepted=self._expect_event,
-            on_clock_moved=self._lease.doubt,
+            sent_before=(key for trade in past.book.trades.values() for key in trade.orders),
         )
-        self._gateway.remember(key for trade in past.book.trades.values() for key in trade.orders)
-        stack.push_async_callback(self._gateway.close)
-        self._market = MarketData(
-            exchange,
-            self._gateway,
-            timeframe=settings.timeframe,
-            clock=self._clock,
-            monotonic=monotonic,
-            capabilities=CAPABILITIES[settings.venue],
-        )
+        self._transport, self._gateway, self._market = venue.transport, venue.gateway, venue.market
         await reach_venue(self._connect, self._stop, lambda reason: self._status.say("starting", reason))
         if self._stop.is_set():
             return
         self._note_opening()
         self._lease.tell_to(self._note_now)
         symbols = chosen_symbols(settings.symbols, self._gateway.tradable_symbols(), settings.venue)
-        self._executor = self._make_executor(past.book)
+        self._risk = make_risk(
+            past,
+            policy=lambda: self._worker.plan.policy if hasattr(self, "_worker") else policy,
+            timeframe_ms=settings.timeframe.milliseconds,
+            closes=self._market.closes,
+            note=self._note,
+            monotonic=monotonic,
+        )
+        self._executor = make_executor(
+            venue,
+            settings,
+            journal=HeardJournal(self._journal, self._risk.hear),
+            book=past.book,
+            policy=policy,
+            now_ms=self._now_ms,
+            order_took=self._order_latencies.add,
+            is_followed=frozenset(symbols).__contains__,
+        )
         began_ms = past.funding_since((settings.venue, settings.mode.value), self._now_ms())
         self._funding = FundingWatch(past.funding, read=self._gateway.funding, note=self._note, began_ms=began_ms)
-        self._stream = self._make_stream(exchange)
+        self._stream = self._make_stream(venue.exchange)
         self._models = make_models(settings, past, fingerprint=self._view.fingerprint(), on_event=self._note)
         self._features = live_features(symbols, settings.timeframe, self._view)
-        self._worker = self._make_worker(symbols, past)
-        self._service("user stream", self._stream.run)
+        self._worker = self._make_worker(symbols, past, started)
+        started.tell(self._note, told=past.policy_version)
+        self._worker.follow_policy()
+        self._emergency = make_emergency(
+            self._worker,
+            self._risk,
+            past,
+            home=settings.home,
+            equity=self._gateway.equity,
+            quotes=self._market.quotes,
+            health=lambda: self._health.look(),  # noqa: PLW0108 - it is made of this stop, below
+            monotonic=monotonic,
+        )
+        self._lag = LoopLag(monotonic)
+        self._health = make_health(
+            self._worker,
+            self._risk,
+            self._emergency,
+            home=settings.home,
+            journal=self._journal,
+            lease=self._lease,
+            events=self._events,
+            transport=self._transport,
+            lag=self._lag,
+        )
+        self._worker.federation = make_federation(self._worker, settings)
+        self._services.begin("user stream", self._stream.run)
         await self._come_to_the_present(symbols)
         self._follow(symbols)
         self._begin_services()
@@ -149,9 +191,11 @@ class _Run:
         """Report until somebody asks to stop; who was asked before it stood ready never says that it is."""
         if self._stop.is_set():
             return
+        settle()
         self._manager.ready("following candles")
         while not self._stop.is_set():
             self._lease.look(self._worker.standing)
+            self._events.look(self._executor.door, self._note)
             self._report()
             status = f"{self._worker.standing.trading_state.value}, {self._worker.counters.candles} candles"
             self._manager.alive(status)
@@ -166,19 +210,21 @@ class _Run:
                 self._status.say("stopped", "it did not start")
             return
         keep = {"execution", "user stream", "clock"}
-        await end([task for task in self._services if task.get_name() not in keep])
+        await self._services.end(but=keep)
         try:
             await asyncio.wait_for(self._finish(), _STOP_SECONDS)
         except TimeoutError:
             _log.warning("stopped_with_requests_open", seconds=_STOP_SECONDS)
-        await end(self._services)
+        await self._services.end()
         await asyncio.to_thread(self._save_states)
         self._worker.note("health.stopped", {"positions": str(len(self._executor.book.positions()))})
+        await self._events.stop()
         if self._market.is_following:
             self._report(stopped=True)
 
     async def _finish(self) -> None:
         await self._worker.stop()
+        await self._emergency.stop()
         await self._executor.stop()
         if self._worker.shadow is not None:
             await self._worker.shadow.stop()
@@ -210,7 +256,7 @@ class _Run:
 
     async def _connect(self) -> None:
         await self._gateway.connect()
-        if self._settings.mode is not Mode.SANDBOX:
+        if not self._settings.is_accelerated:
             check_wall_clock(venue_ms=self._clock.now_ms(monotonic()), wall_ms=utc_now_ms())
 
     def _note_opening(self) -> None:
@@ -225,22 +271,6 @@ class _Run:
 
     def _note_now(self, event_type: str, detail: Mapping[str, str]) -> None:
         self._journal.record(Noted(event_type=event_type, detail=detail), timestamp_ms=self._now_ms())
-
-    def _make_executor(self, book: Book) -> Executor:
-        return Executor(
-            gateway=self._gateway,
-            journal=self._journal,
-            book=book,
-            now_ms=self._now_ms,
-            monotonic=monotonic,
-            sleep=asyncio.sleep,
-            taker_fee=self._order.policy.taker_fee,
-            settings=ExecutionSettings(approval_valid_ms=self._settings.timeframe.milliseconds),
-            entry_style=self._order.policy.entry_style,
-            entry_patience_seconds=self._order.policy.entry_patience_seconds,
-            chance=random.random,
-            no_capacity=self._transport.no_room_for_entry,
-        )
 
     def _make_stream(self, exchange: Any) -> AccountStream:
         return account_stream_of(
@@ -258,8 +288,17 @@ class _Run:
         self._executor.doubt()
         self._funding.wake()
 
-    def _make_worker(self, symbols: tuple[str, ...], past: Past) -> Worker:
-        settings = self._settings
+    def _follow_policy(self, policy: Policy) -> None:
+        self._executor.follow(policy)
+        self._gateway.use_leverage(policy.leverage)
+        if isinstance(self._gateway, PaperGateway):
+            self._gateway.use_taker_fee(policy.taker_fee)
+
+    def _make_worker(self, symbols: tuple[str, ...], past: Past, started: StartedPolicy) -> Worker:
+        settings, policy = self._settings, started.policy
+        charter = read_charter(settings.charter)
+        if settings.charter is not None:
+            self._note_now("risk.committee_chartered", {"file": str(settings.charter), **stated(charter)})
 
         async def candles_of(symbol: str) -> CandleBlock:
             return await history(
@@ -272,9 +311,11 @@ class _Run:
                 mode=settings.mode.value,
                 symbols=symbols,
                 timeframe=settings.timeframe,
-                policy=self._order.policy,
+                policy=policy,
                 status_file=settings.status_file,
-                bias=settings.bias_rules,
+                bias=policy.bias_rules,
+                fallback=settings.fallback,
+                charter=charter,
             ),
             features=self._features,
             equity=self._gateway.equity,
@@ -287,22 +328,20 @@ class _Run:
             last_mark=(past.mark, past.mark_ms),
             history=candles_of,
             monotonic=monotonic,
-            shadow=self._make_shadow(),
+            shadow=shadow_inside(
+                settings,
+                policy,
+                bundle=self._order.bundle,
+                fingerprint=self._view.fingerprint(),
+                clock=self._clock,
+                is_busy=lambda: self._worker.is_entering,
+            ),
             remembered=past.opinions.remembered(self._journal.path, settings, now_ms=self._now_ms()),
-        )
-
-    def _make_shadow(self) -> Shadow | None:
-        settings = self._settings
-        follows = self._order.bundle is None and settings.mlflow_url is not None
-        if not follows or settings.shadow_place is not ShadowPlace.INSIDE:
-            return None
-        return make_shadow(
-            settings,
-            self._order.policy,
-            place=ShadowPlace.INSIDE,
-            fingerprint=self._view.fingerprint(),
-            clock=self._clock,
-            is_busy=lambda: self._worker.is_entering,
+            risk=self._risk,
+            policies=started.watch,
+            on_policy=self._follow_policy,
+            exit_profiles=partial(kept_exit_profiles, settings.policy_folder),
+            no_exit_profiles=no_exit_profiles(settings.venue),
         )
 
     async def _come_to_the_present(self, symbols: tuple[str, ...]) -> None:
@@ -318,7 +357,7 @@ class _Run:
                 now_ms=self._now_ms(),
             )
         )
-        model = asyncio.create_task(self._first_model())
+        model = asyncio.create_task(first_model(self._models, settings, self._order.bundle))
         if not await self._stream.connected(within=5.0):
             _log.warning("user_stream_not_open", consequence="fills are read by REST until it opens")
         execution = asyncio.create_task(self._executor.start())
@@ -334,53 +373,40 @@ class _Run:
             not_ready=len(caught_up.not_ready),
         )
 
-    async def _first_model(self) -> None:
-        if self._order.bundle is not None:
-            await self._models.load_folder(self._order.bundle)
-        else:
-            await self._models.load_last_good()
-            if self._settings.mlflow_url is None and self._models.offered is None:
-                self._models.reason = "QT_MLFLOW_URL is not set and no bundle was named"
-
     def _follow(self, symbols: tuple[str, ...]) -> None:
         points = starting_points(self._features, symbols, timeframe=self._settings.timeframe, now_ms=self._now_ms())
         self._market.follow(points, recent=self._recent, restored=self._restored, on_close=self._worker.on_close)
+        timeframe = self._settings.timeframe
+        self._worker.next_close_ms = timeframe.floor_ms(self._now_ms()) + timeframe.milliseconds
 
     def _begin_services(self) -> None:
         settings = self._settings
-        self._service("market data", self._market.run)
-        self._service("decisions", lambda: self._worker.run(self._market.batches))
-        self._service("execution", self._executor.run)
-        self._service("funding", self._funding.run)
-        self._service(
-            "clock", lambda: follow_clock(self._gateway.sync_clock, accelerated=settings.mode is Mode.SANDBOX)
+        self._events.start()
+        self._services.begin("event loop", self._lag.run)
+        self._services.begin("anchor", self._anchor.run)
+        if self._worker.federation is not None:
+            self._services.begin("federation", self._worker.federation.run)
+        self._services.begin("emergency stop", self._emergency.run)
+        self._services.begin("market data", self._market.run)
+        self._services.begin("decisions", lambda: self._worker.run(self._market.batches))
+        self._services.begin("execution", self._executor.run)
+        self._services.begin("funding", self._funding.run)
+        self._services.begin(
+            "clock",
+            lambda: follow_clock(
+                self._gateway.sync_clock,
+                accelerated=settings.is_accelerated,
+                error_ms=lambda: self._clock.error_ms,
+                on_off=self._note,
+            ),
         )
-        mlflow_url = settings.mlflow_url
-        self._service("decisions on models", lambda: self._models.follow_home(every=settings.model_poll_seconds))
-        if self._order.bundle is None and mlflow_url is not None:
-            self._service(
-                "models",
-                lambda: self._models.run(
-                    mlflow_url,
-                    model_name=settings.model_name,
-                    alias=settings.model_alias,
-                    every=settings.model_poll_seconds,
-                ),
-            )
+        self._services.begin("decisions on models", lambda: self._models.follow_home(every=settings.model_poll_seconds))
+        if self._order.bundle is None and settings.mlflow_url is not None:
+            self._services.begin("models", lambda: follow_registry(self._models, settings))
         if self._worker.shadow is not None:
             follow_challenger(self._worker.shadow, settings)
         self._cold_start_s = round(utc_now_ms() / 1000 - psutil.Process().create_time(), 3)
         _log.info("ready", cold_start_s=self._cold_start_s, model=self._models.reason)
-
-    def _service(self, name: str, make: Callable[[], Awaitable[None]]) -> None:
-        """Run something for as long as the worker lives; where it fails, trading halts and it is begun again."""
-
-        async def keep() -> None:
-            while True:
-                await self._worker.guard(name, make())
-                await asyncio.sleep(1.0)
-
-        self._services.append(asyncio.create_task(keep(), name=name))
 
     def _report(self, *, stopped: bool = False) -> None:
         self._status.show(
@@ -392,6 +418,10 @@ class _Run:
             stopped=stopped,
             transport=self._transport.figures(),
             funding=self._funding.total,
+            bus=self._events.status(),
+            risk=risk_status(self._worker, self._emergency),
+            health=self._health.status,
+            order_latency_ms=self._order_latencies.figures(),
         )
 
     def _now_ms(self) -> int:

@@ -11,8 +11,12 @@ from enum import StrEnum
 from msgspec import UNSET, UnsetType
 
 from inference.domain.bias import SignalBias
+from inference.domain.exit_profile import ExitProfile
+from inference.domain.exit_state import ExitPlan
+from inference.domain.governance import Resolution
 from inference.domain.market import Instrument, Quote
 from inference.domain.position import Account, Position
+from inference.domain.risk import RiskView
 from inference.domain.signal import Direction, SignalScore
 
 
@@ -33,10 +37,17 @@ class DenyCode(StrEnum):
     FEATURES_INCOMPLETE = "FEATURES_INCOMPLETE"
     NO_QUOTE = "NO_QUOTE"
     CONFIDENCE_BELOW_THRESHOLD = "CONFIDENCE_BELOW_THRESHOLD"
+    SIGNAL_QUALITY = "SIGNAL_QUALITY"
     EDGE_BELOW_COSTS = "EDGE_BELOW_COSTS"
     SIGNALS_BIASED = "SIGNALS_BIASED"
     POSITION_OPEN = "POSITION_OPEN"
+    OUTSIDE_TRADING_WINDOW = "OUTSIDE_TRADING_WINDOW"
+    SYMBOL_NOT_ALLOWED = "SYMBOL_NOT_ALLOWED"
     COOLDOWN = "COOLDOWN"
+    LOSS_COOLDOWN = "LOSS_COOLDOWN"
+    GLOBAL_COOLDOWN = "GLOBAL_COOLDOWN"
+    SYMBOL_ENTRY_COUNT = "SYMBOL_ENTRY_COUNT"
+    ENTRY_COUNT = "ENTRY_COUNT"
     MAX_POSITIONS = "MAX_POSITIONS"
     EXPOSURE_ABOVE_MAXIMUM = "EXPOSURE_ABOVE_MAXIMUM"
     HEAT_ABOVE_MAXIMUM = "HEAT_ABOVE_MAXIMUM"
@@ -44,6 +55,23 @@ class DenyCode(StrEnum):
     NOTIONAL_ABOVE_MAXIMUM = "NOTIONAL_ABOVE_MAXIMUM"
     QUANTITY_BELOW_STEP = "QUANTITY_BELOW_STEP"
     STOP_UNUSABLE = "STOP_UNUSABLE"
+    EMERGENCY_STOP = "EMERGENCY_STOP"
+    BREAKER_OPEN = "BREAKER_OPEN"
+    RISK_INPUT_MISSING = "RISK_INPUT_MISSING"
+    PEAK_DRAWDOWN = "PEAK_DRAWDOWN"
+    WEEKLY_DRAWDOWN = "WEEKLY_DRAWDOWN"
+    LIQUIDATION_TOO_NEAR = "LIQUIDATION_TOO_NEAR"
+    CONCENTRATION_ABOVE_MAXIMUM = "CONCENTRATION_ABOVE_MAXIMUM"
+    CORRELATED_ABOVE_MAXIMUM = "CORRELATED_ABOVE_MAXIMUM"
+    BETA_ABOVE_MAXIMUM = "BETA_ABOVE_MAXIMUM"
+    VETO_CONFIDENCE = "VETO_CONFIDENCE"
+    VETO_CORRELATION = "VETO_CORRELATION"
+    VETO_DRAWDOWN = "VETO_DRAWDOWN"
+    VETO_VOLATILITY = "VETO_VOLATILITY"
+    VETO_SIZE = "VETO_SIZE"
+    COMMITTEE_VETO = "COMMITTEE_VETO"
+    COMMITTEE_CAP = "COMMITTEE_CAP"
+    NO_EDGE_TO_BET = "NO_EDGE_TO_BET"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +88,14 @@ class Candidate:
         for name in ("atr", "close", "threshold"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"Candidate {self.signal.symbol} needs a finite {name}, was {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecentTrades:
+    """Venue times of the entries of the last 24 hours, and of each symbol's last loss."""
+
+    entered_ms: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    lost_ms: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +119,15 @@ class Snapshot:
     timeframe_ms: int = 300_000
     # There only where a bias is enforced, so that journals without one stay as they were, to the byte.
     bias: SignalBias | UnsetType = UNSET
+    # What tiers, breaker and governor look at beside the account. Journals from before there were any have none, and
+    # neither has a backtest: what would be read from it is not asked there.
+    risk: RiskView | UnsetType = UNSET
+    # There only where the policy counts entries or waits after losses.
+    recent: RecentTrades | UnsetType = UNSET
+    # There only where the policy enforces what the committee resolves.
+    resolution: Resolution | UnsetType = UNSET
+    # There only where the policy names a profile: what its name meant then.
+    exits: ExitProfile | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +142,8 @@ class Approved:
     target_price: Decimal
     risk: Decimal
     signal: SignalScore
+    # Unset where the policy's three barriers are its exits.
+    exits: ExitPlan | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +154,21 @@ class Denied:
     code: DenyCode
     context: Mapping[str, str]
     signal: SignalScore | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankedSignal:
+    """
+    A candidate's place in a ranking by risk, with what put it there; None where it could not be judged.
+
+    `worth` is net edge per unit of risk times confidence, `score` what `companions` left of it.
+    """
+
+    symbol: str
+    trace_id: str
+    worth: float | None
+    score: float | None
+    companions: int
 
 
 Decision = Approved | Denied

@@ -27,3 +27,7 @@ class PolicyError(BadInputError):
 
 class SettingsError(BadInputError):
     """The environment's settings contradict each other or miss what the mode needs."""
+
+
+class PaperAccountError(QuantumError):
+    """The file of a paper account is damaged, or another account's; nothing may be traded on a guess of it."""

@@ -9,7 +9,8 @@ from typing import ClassVar
 
 from msgspec import UNSET, UnsetType
 
-from inference.domain.decision import Approved, Decision, Denied, Snapshot
+from inference.domain.decision import Approved, Decision, Denied, RankedSignal, Snapshot
+from inference.domain.exit_state import Seen
 from inference.domain.order import Fill, OrderIntent, OrderReport, OrderType
 from inference.domain.policy import Policy
 from inference.domain.shadow import ShadowScored
@@ -26,9 +27,21 @@ class CandlesDecided:
     snapshot: Snapshot
     approved: tuple[Approved, ...]
     denied: tuple[Denied, ...]
+    # Which version of the store it was; unset where the policy came from no store.
+    policy_version: int | UnsetType = UNSET
+    policy_fingerprint: str | UnsetType = UNSET
+    # All candidates in their order; there only where they are ranked by risk.
+    ranking: tuple[RankedSignal, ...] | UnsetType = UNSET
 
     @classmethod
-    def of(cls, snapshot: Snapshot, policy: Policy, now_ms: int, decisions: Iterable[Decision]) -> CandlesDecided:
+    def of(
+        cls,
+        snapshot: Snapshot,
+        policy: Policy,
+        now_ms: int,
+        decisions: Iterable[Decision],
+        ranking: tuple[RankedSignal, ...] | UnsetType = UNSET,
+    ) -> CandlesDecided:
         """Return the event that records these answers with everything they were made from."""
         given = tuple(decisions)
         return cls(
@@ -37,6 +50,7 @@ class CandlesDecided:
             snapshot=snapshot,
             approved=tuple(one for one in given if isinstance(one, Approved)),
             denied=tuple(one for one in given if isinstance(one, Denied)),
+            ranking=ranking,
         )
 
 
@@ -77,6 +91,22 @@ class FeaturesUsed:
     facts: bytes
     digests: bytes
     added: AddedInputs | UnsetType = UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignalExplained:
+    """
+    What the inputs of an approved entry were, and what they did.
+
+    `parts` says for each member, and for the `ensemble`, by how much an input moved its expected log return, the
+    largest of them, as `inference.models.contributions` measures it.
+    """
+
+    event_type: ClassVar[str] = "signal.explained"
+    trace_id: str
+    symbol: str
+    inputs: Mapping[str, float]
+    parts: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +177,15 @@ class ExitRequested:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExitObserved:
+    """Something was seen that changed what is wanted of a trade's exits; what changes nothing is not recorded."""
+
+    event_type: ClassVar[str] = "trade.exit_observed"
+    trade_id: str
+    seen: Seen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PositionFoundChanged:
     """
     The venue holds another quantity than the trade's fills explain; the venue is right.
@@ -181,6 +220,11 @@ class AccountMarked:
     equity: Decimal
     day_start_equity: Decimal
     peak_equity: Decimal
+    week_start_equity: Decimal | UnsetType = UNSET
+
+
+RESTORED = "health.restored"
+"""A journal was put back from a backup: what followed it at the venue is in no record."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +238,7 @@ class Noted:
 Event = (
     CandlesDecided
     | FeaturesUsed
+    | SignalExplained
     | ShadowScored
     | TradePlanned
     | OrderIntended
@@ -202,6 +247,7 @@ Event = (
     | OrderFoundAbsent
     | FillBooked
     | ExitRequested
+    | ExitObserved
     | PositionFoundChanged
     | TradeClosed
     | AccountMarked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-OFFERED_MODES = frozenset({"sandbox", "live"})
+OFFERED_MODES = frozenset({"sandbox", "paper", "live"})
 """Values of QT_MODE in which a worker starts; flows judge for no other."""
 
 

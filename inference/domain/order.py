@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
+from msgspec import UNSET, UnsetType
+
 from inference.domain.signal import Direction
+from inference.domain.trade_end import ExitReason
 
 
 class Side(StrEnum):
@@ -86,6 +89,9 @@ class OrderIntent:
     post_only: bool = False
     # What the price was when the order was decided on: for a conditional order, its trigger.
     arrival_price: Decimal | None = None
+    # Of an exit profile: the number of a target, and why a stop lies where it does.
+    target: int | UnsetType = UNSET
+    because: ExitReason | UnsetType = UNSET
 
     @property
     def rests(self) -> bool:

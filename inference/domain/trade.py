@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from enum import StrEnum
 
+from msgspec import UNSET, UnsetType
+
+from inference.domain.exit_state import ExitPlan
 from inference.domain.policy import EntryStyle
 from inference.domain.signal import Direction
+from inference.domain.trade_end import ExitReason
 
-
-class ExitReason(StrEnum):
-    """Why a trade ended or must end."""
-
-    STOP = "STOP"
-    TARGET = "TARGET"
-    TIME_BARRIER = "TIME_BARRIER"
-    # The venue would not hold a stop for it.
-    UNPROTECTED = "UNPROTECTED"
-    # The stop fired and did not fill.
-    STOP_UNFILLED = "STOP_UNFILLED"
-    OPERATOR = "OPERATOR"
-    # Somebody else closed it: a person, a liquidation.
-    EXTERNAL = "EXTERNAL"
-    # The entry never executed.
-    NOT_ENTERED = "NOT_ENTERED"
+__all__ = ["ExitReason", "TradePlan", "TradeResult"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TradePlan:
-    """What an approval wants to happen, with the exits that protect it and the signal it came from."""
+    """
+    What an approval wants to happen, with the exits that protect it and the signal it came from.
+
+    Where a profile ends it, `stop_price` is the first stop there is, and `target_price` the nearest target.
+    """
 
     trade_id: str
     trace_id: str
@@ -49,6 +41,8 @@ class TradePlan:
     entry_until_ms: int = 0
     # Halfway between bid and ask as they were decided on, where that is known.
     arrival_price: Decimal | None = None
+    # By which profile it ends; unset where the three barriers of the policy end it.
+    exits: ExitPlan | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,12 @@ _PAGE, _PAST_ORDERS = 1_000, 500
 _OF_FUNDING, _LEDGER_PAGE = 29, 2_500
 _HALF_A_SECOND_MS = 500
 # Refusals that execution acts on, by its own codes; the venue has one number for all of them.
-_CODES = (("immediately trigger", -2021), ("reduce-only", -2022), ("reduce only", -2022))
+_CODES = (
+    ("immediately trigger", -2021),
+    ("reduce-only", -2022),
+    ("reduce only", -2022),
+    ("position side", -4061),
+)
 _MOST_REMEMBERED = 100_000
 
 
@@ -83,6 +88,10 @@ class BitfinexGateway(VenueAsker):
     def recv_window_ms(self) -> int:
         """How long, in wall-clock milliseconds, the venue may still execute a request that we sent."""
         return _WINDOW_MS
+
+    def use_leverage(self, leverage: int) -> None:
+        """Open positions with this leverage from now on."""
+        self._leverage = leverage
 
     def remember(self, client_order_ids: Iterable[str]) -> None:
         """Know orders again that were sent in an earlier life: a number alone does not say whose it is."""

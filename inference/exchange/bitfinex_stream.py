@@ -112,6 +112,9 @@ class BitfinexStream:
             return "it did not open"
         except (ccxt.BaseError, OSError) as error:
             return f"{type(error).__name__}: {error}"[:200]
+        return await self._stay()
+
+    async def _stay(self) -> str:
         self._heard, self._asked, self._is_open = self._monotonic(), None, True
         self._on_gap("the stream was opened")
         while (reason := self._reason_to_reopen()) is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
-from inference.domain.order import OrderIntent, OrderType
+from inference.domain.order import OrderIntent, OrderType, Side
 
 
 class Stream(StrEnum):
@@ -60,9 +60,10 @@ class Capabilities:
     What one venue can express.
 
     `stop_attached`: an entry can carry its stop in the same request. `positions`: it keeps positions, long and short;
-    without them (spot) nothing can be sold that is not held. `countdown_cancel`: it cancels by itself when we fall
-    silent. `own_clock`: it tells its time. `streams_per_connection`: how many subscriptions one WebSocket carries, of
-    at most so many `connections`.
+    without them (spot) nothing can be sold that is not held, nor bought back. `countdown_cancel`: it cancels by itself
+    when we fall silent. `own_clock`: it tells its time. `streams_per_connection`: how many subscriptions one WebSocket
+    carries, of at most so many `connections`, of which no more than `connections_per_minute` may be opened.
+    `quiet_candles`: a candle is told only when somebody trades. `target_type`: the order that holds a target there.
     """
 
     venue: str
@@ -80,6 +81,9 @@ class Capabilities:
     streams: frozenset[Stream]
     streams_per_connection: int
     connections: int
+    connections_per_minute: int | None = None
+    quiet_candles: bool = False
+    target_type: OrderType = OrderType.TAKE_PROFIT_MARKET
 
     @property
     def post_only(self) -> bool:
@@ -131,8 +135,10 @@ CAPABILITIES: dict[str, Capabilities] = {
         ),
         Capabilities(
             venue="bitfinex",
-            # A take profit exists there only as the other half of a pair.
+            # A take profit exists there only as the other half of a pair (OCO), which ends the stop as soon as the
+            # target fills in part; a limit order that only reduces holds a target and leaves the stop alone.
             order_types=_TYPES - {OrderType.TAKE_PROFIT_MARKET},
+            target_type=OrderType.LIMIT,
             times_in_force=frozenset(TimeInForce) - {TimeInForce.GTD},
             client_id=ClientIdForm.INTEGER,
             positions=True,
@@ -145,14 +151,17 @@ CAPABILITIES: dict[str, Capabilities] = {
             countdown_cancel=False,
             own_clock=False,
             streams=_ALL_STREAMS - {Stream.CANDLES_OF_MANY, Stream.TICKERS, Stream.POSITIONS},
-            # ccxt keeps all public channels on one connection there, and the venue takes 25 on one.
+            # By the venue's documentation of its public channels; ccxt knows neither.
             streams_per_connection=25,
-            connections=1,
+            connections=20,
+            connections_per_minute=20,
+            quiet_candles=True,
         ),
     )
 }
 CAPABILITIES["sandbox"] = CAPABILITIES["binanceusdm"]
 CAPABILITIES["sandbox-bitfinex"] = CAPABILITIES["bitfinex"]
+CAPABILITIES["sandbox-spot"] = CAPABILITIES["binance"]
 
 _TEXT_ID = re.compile(r"[.A-Z:/a-z0-9_-]{1,36}")
 
@@ -163,7 +172,7 @@ def is_accepted_as_text(client_order_id: str) -> bool:
 
 
 def inexpressible(
-    intent: OrderIntent, venue: Capabilities, *, time_in_force: TimeInForce = TimeInForce.GTC, opens_short: bool = False
+    intent: OrderIntent, venue: Capabilities, *, time_in_force: TimeInForce | None = None, opens_short: bool = False
 ) -> Inexpressible | None:
     """
     Return why a venue cannot be asked for an order, or None where it can.
@@ -171,17 +180,20 @@ def inexpressible(
     Args:
         intent: The order.
         venue: What the venue offers.
-        time_in_force: How long it is to work.
+        time_in_force: How long it is to work; as the order itself says, where nothing is given.
         opens_short: Whether it sells what is not held.
     """
     conditional, limited = intent.is_conditional, intent.order_type is OrderType.LIMIT
-    text_id = venue.client_id is ClientIdForm.TEXT
+    force = time_in_force or (TimeInForce.POST_ONLY if intent.post_only else TimeInForce.GTC)
+    text_id, buys = venue.client_id is ClientIdForm.TEXT, intent.side is Side.BUY
     # Money that is no number, or none at all, is never sent.
     finds = (
         (intent.order_type not in venue.order_types, Inexpressible.ORDER_TYPE_NOT_OFFERED),
         (intent.reduce_only and venue.positions and not venue.reduce_only, Inexpressible.REDUCE_ONLY_NOT_OFFERED),
+        # Where nothing can be owed, nothing can be bought back.
+        (intent.reduce_only and not venue.positions and buys, Inexpressible.REDUCE_ONLY_NOT_OFFERED),
         (opens_short and not venue.positions, Inexpressible.SHORT_NOT_OFFERED),
-        (time_in_force not in venue.times_in_force, Inexpressible.TIME_IN_FORCE_NOT_OFFERED),
+        (force not in venue.times_in_force, Inexpressible.TIME_IN_FORCE_NOT_OFFERED),
         (limited and not _is_price(intent.limit_price), Inexpressible.LIMIT_PRICE_MISSING),
         (conditional and not _is_price(intent.trigger_price), Inexpressible.TRIGGER_PRICE_MISSING),
         (not _is_price(intent.quantity), Inexpressible.QUANTITY_NOT_POSITIVE),

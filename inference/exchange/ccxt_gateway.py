@@ -75,6 +75,12 @@ class CcxtGateway(VenueAsker):
         """How long, in wall-clock milliseconds, the venue may still execute a request that we sent."""
         return RECV_WINDOW_MS
 
+    def use_leverage(self, leverage: int) -> None:
+        """Set this leverage before the next entry of each symbol."""
+        if leverage != self._leverage:
+            self._leverage = leverage
+            self._levered.clear()
+
     def remember(self, client_order_ids: Iterable[str]) -> None:
         """Do nothing: the venue keeps our ids as they are."""
 

@@ -13,7 +13,7 @@ from inference.domain.order import Fill, OrderReport, OrderStatus, Side
 from inference.execution.funding import FundingPayment
 from inference.execution.ports import VenuePosition
 
-_STATUS = {
+STATUS = {
     "NEW": OrderStatus.ACCEPTED,
     "PENDING_NEW": OrderStatus.ACCEPTED,
     "PARTIALLY_FILLED": OrderStatus.PARTIALLY_FILLED,
@@ -65,15 +65,15 @@ def rows(what: str, raw: object) -> list[Mapping[str, Any]]:
 def order_report(raw: object, *, symbol: str) -> OrderReport:
     """Read an order as the REST API states it."""
     order = mapping("Order", raw)
-    filled = _decimal("Order", order, "executedQty")
+    filled = decimal_of("Order", order, "executedQty")
     return OrderReport(
-        client_order_id=_text("Order", order, "clientOrderId"),
-        venue_order_id=_text("Order", order, "orderId"),
+        client_order_id=text_of("Order", order, "clientOrderId"),
+        venue_order_id=text_of("Order", order, "orderId"),
         symbol=symbol,
-        status=_status("Order", order, "status", _STATUS),
+        status=_status("Order", order, "status", STATUS),
         filled=filled,
         average_price=_average(order, "avgPrice", filled),
-        event_time_ms=_integer("Order", order, "updateTime"),
+        event_time_ms=integer_of("Order", order, "updateTime"),
         child_order_id=None,
     )
 
@@ -82,13 +82,13 @@ def algo_report(raw: object, *, symbol: str) -> OrderReport:
     """Read a conditional order as the REST API states it; its fill, if it fired, is its child's to tell."""
     order = mapping("Conditional order", raw)
     return OrderReport(
-        client_order_id=_text("Conditional order", order, "clientAlgoId"),
-        venue_order_id=_text("Conditional order", order, "algoId"),
+        client_order_id=text_of("Conditional order", order, "clientAlgoId"),
+        venue_order_id=text_of("Conditional order", order, "algoId"),
         symbol=symbol,
         status=_algo_status("Conditional order", order, "algoStatus", order.get("actualOrderId")),
         filled=Decimal(0),
         average_price=None,
-        event_time_ms=_integer("Conditional order", order, "updateTime"),
+        event_time_ms=integer_of("Conditional order", order, "updateTime"),
         child_order_id=_optional_id(order.get("actualOrderId")),
     )
 
@@ -113,25 +113,25 @@ def stream_report(raw: object, *, symbol: str) -> OrderReport:
     event = mapping("Order event", raw)
     if "aid" in event:
         return OrderReport(
-            client_order_id=_text("Order event", event, "caid"),
-            venue_order_id=_text("Order event", event, "aid"),
+            client_order_id=text_of("Order event", event, "caid"),
+            venue_order_id=text_of("Order event", event, "aid"),
             symbol=symbol,
             status=_algo_status("Order event", event, "X", event.get("ai")),
             filled=Decimal(0),
             average_price=None,
-            event_time_ms=_integer("Order event", event, "T"),
+            event_time_ms=integer_of("Order event", event, "T"),
             child_order_id=_optional_id(event.get("ai")),
         )
-    filled = _decimal("Order event", event, "z")
-    venue_order_id = _text("Order event", event, "i")
+    filled = decimal_of("Order event", event, "z")
+    venue_order_id = text_of("Order event", event, "i")
     return OrderReport(
-        client_order_id=_text("Order event", event, "c"),
+        client_order_id=text_of("Order event", event, "c"),
         venue_order_id=venue_order_id,
         symbol=symbol,
-        status=_status("Order event", event, "X", _STATUS),
+        status=_status("Order event", event, "X", STATUS),
         filled=filled,
         average_price=_average(event, "ap", filled),
-        event_time_ms=_integer("Order event", event, "T"),
+        event_time_ms=integer_of("Order event", event, "T"),
         # What a conditional order became keeps that order's client id and remembers its type.
         child_order_id=venue_order_id if event.get("ot") in _CONDITIONAL else None,
     )
@@ -143,16 +143,16 @@ def stream_fill(raw: object, *, symbol: str) -> Fill | None:
     if event.get("x") != "TRADE":
         return None
     return Fill(
-        fill_id=_text("Execution event", event, "t"),
+        fill_id=text_of("Execution event", event, "t"),
         client_order_id=str(event.get("c") or ""),
-        venue_order_id=_text("Execution event", event, "i"),
+        venue_order_id=text_of("Execution event", event, "i"),
         symbol=symbol,
         side=_side("Execution event", event, "S"),
-        quantity=_decimal("Execution event", event, "l"),
-        price=_decimal("Execution event", event, "L"),
-        fee=_decimal("Execution event", event, "n") if "n" in event else Decimal(0),
+        quantity=decimal_of("Execution event", event, "l"),
+        price=decimal_of("Execution event", event, "L"),
+        fee=decimal_of("Execution event", event, "n") if "n" in event else Decimal(0),
         is_maker=bool(event.get("m", False)),
-        event_time_ms=_integer("Execution event", event, "T"),
+        event_time_ms=integer_of("Execution event", event, "T"),
     )
 
 
@@ -160,16 +160,16 @@ def fill(raw: object, *, symbol: str, client_order_id: str = "") -> Fill:
     """Read an execution as the REST API states it; it names the venue's order id only."""
     trade = mapping("Execution", raw)
     return Fill(
-        fill_id=_text("Execution", trade, "id"),
+        fill_id=text_of("Execution", trade, "id"),
         client_order_id=client_order_id,
-        venue_order_id=_text("Execution", trade, "orderId"),
+        venue_order_id=text_of("Execution", trade, "orderId"),
         symbol=symbol,
         side=_side("Execution", trade, "side"),
-        quantity=_decimal("Execution", trade, "qty"),
-        price=_decimal("Execution", trade, "price"),
-        fee=_decimal("Execution", trade, "commission"),
+        quantity=decimal_of("Execution", trade, "qty"),
+        price=decimal_of("Execution", trade, "price"),
+        fee=decimal_of("Execution", trade, "commission"),
         is_maker=bool(trade.get("maker", False)),
-        event_time_ms=_integer("Execution", trade, "time"),
+        event_time_ms=integer_of("Execution", trade, "time"),
     )
 
 
@@ -177,10 +177,10 @@ def funding_payment(raw: object, *, symbol: str) -> FundingPayment:
     """Read one payment of funding."""
     payment = mapping("Payment", raw)
     return FundingPayment(
-        transaction_id=_text("Payment", payment, "tranId"),
+        transaction_id=text_of("Payment", payment, "tranId"),
         symbol=symbol,
-        amount=_decimal("Payment", payment, "income"),
-        event_time_ms=_integer("Payment", payment, "time"),
+        amount=decimal_of("Payment", payment, "income"),
+        event_time_ms=integer_of("Payment", payment, "time"),
     )
 
 
@@ -189,9 +189,9 @@ def venue_position(raw: object, *, symbol: str) -> VenuePosition:
     position = mapping("Position", raw)
     return VenuePosition(
         symbol=symbol,
-        signed_quantity=_decimal("Position", position, "positionAmt"),
-        entry_price=_decimal("Position", position, "entryPrice"),
-        mark_price=_decimal("Position", position, "markPrice"),
+        signed_quantity=decimal_of("Position", position, "positionAmt"),
+        entry_price=decimal_of("Position", position, "entryPrice"),
+        mark_price=decimal_of("Position", position, "markPrice"),
     )
 
 
@@ -210,7 +210,7 @@ def stream_wallet(raw: object, *, asset: str) -> Decimal | None:
     update = mapping("Account event", mapping("Account event", raw).get("a"))
     for row in rows("Account event", update.get("B", [])):
         if row.get("a") == asset:
-            return _decimal("Account event", row, "wb")
+            return decimal_of("Account event", row, "wb")
     return None
 
 
@@ -224,7 +224,7 @@ def _of_asset(raw: object, asset: str, field: str) -> Decimal:
     account = mapping("Account", raw)
     for row in rows("Account", account.get("assets")):
         if row.get("asset") == asset:
-            return _decimal("Account", row, field)
+            return decimal_of("Account", row, field)
     raise MalformedReportError("Account", f"asset {asset}", account.get("assets"))
 
 
@@ -233,16 +233,16 @@ def quote(raw: object, *, symbol: str) -> Quote:
     book = mapping("Quote", raw)
     return Quote(
         symbol=symbol,
-        bid=_positive("Quote", book, "bidPrice"),
-        ask=_positive("Quote", book, "askPrice"),
-        event_time_ms=_integer("Quote", book, "time"),
+        bid=positive("Quote", book, "bidPrice"),
+        ask=positive("Quote", book, "askPrice"),
+        event_time_ms=integer_of("Quote", book, "time"),
     )
 
 
 def instrument(market: object) -> Instrument:
     """Read an instrument's steps and minimums from ccxt's market; the strictest filter counts for market orders."""
     unified = mapping("Market", market)
-    symbol = _text("Market", unified, "symbol")
+    symbol = text_of("Market", unified, "symbol")
     info = mapping(f"Market {symbol}", unified.get("info"))
     filters = {str(row.get("filterType")): row for row in rows(f"Market {symbol}", info.get("filters"))}
     price = mapping(f"Market {symbol}, PRICE_FILTER", filters.get("PRICE_FILTER"))
@@ -252,29 +252,32 @@ def instrument(market: object) -> Instrument:
     what = f"Market {symbol}"
     return Instrument(
         symbol=symbol,
-        price_tick=_positive(what, price, "tickSize"),
-        quantity_step=max(_positive(what, lot, "stepSize"), _positive(what, market_lot, "stepSize")),
-        min_quantity=max(_decimal(what, lot, "minQty"), _decimal(what, market_lot, "minQty")),
-        max_quantity=min(_positive(what, lot, "maxQty"), _positive(what, market_lot, "maxQty")),
-        min_notional=_decimal(what, notional, "notional"),
+        price_tick=positive(what, price, "tickSize"),
+        quantity_step=max(positive(what, lot, "stepSize"), positive(what, market_lot, "stepSize")),
+        min_quantity=max(decimal_of(what, lot, "minQty"), decimal_of(what, market_lot, "minQty")),
+        max_quantity=min(positive(what, lot, "maxQty"), positive(what, market_lot, "maxQty")),
+        min_notional=decimal_of(what, notional, "notional"),
     )
 
 
-def _text(what: str, raw: Mapping[str, Any], field: str) -> str:
+def text_of(what: str, raw: Mapping[str, Any], field: str) -> str:
+    """Return a field that must be there, as text."""
     value = raw.get(field)
     if value is None or value == "":
         raise MalformedReportError(what, field, value)
     return str(value)
 
 
-def _integer(what: str, raw: Mapping[str, Any], field: str) -> int:
+def integer_of(what: str, raw: Mapping[str, Any], field: str) -> int:
+    """Return a field that must be a whole number."""
     try:
-        return int(_text(what, raw, field))
+        return int(text_of(what, raw, field))
     except ValueError:
         raise MalformedReportError(what, field, raw.get(field)) from None
 
 
-def _decimal(what: str, raw: Mapping[str, Any], field: str) -> Decimal:
+def decimal_of(what: str, raw: Mapping[str, Any], field: str) -> Decimal:
+    """Return a field that must be a plain decimal number, digit by digit."""
     value = raw.get(field)
     # A float has already lost the venue's digits.
     if isinstance(value, bool) or not isinstance(value, str | int) or _NUMBER.fullmatch(str(value)) is None:
@@ -282,8 +285,9 @@ def _decimal(what: str, raw: Mapping[str, Any], field: str) -> Decimal:
     return Decimal(value)
 
 
-def _positive(what: str, raw: Mapping[str, Any], field: str) -> Decimal:
-    number = _decimal(what, raw, field)
+def positive(what: str, raw: Mapping[str, Any], field: str) -> Decimal:
+    """Return a field that must be a number above zero."""
+    number = decimal_of(what, raw, field)
     if number <= 0:
         raise MalformedReportError(what, field, number)
     return number
@@ -292,11 +296,11 @@ def _positive(what: str, raw: Mapping[str, Any], field: str) -> Decimal:
 def _average(raw: Mapping[str, Any], field: str, filled: Decimal) -> Decimal | None:
     if filled == 0:
         return None
-    return _positive("Filled order", raw, field)
+    return positive("Filled order", raw, field)
 
 
 def _status(what: str, raw: Mapping[str, Any], field: str, table: Mapping[str, OrderStatus]) -> OrderStatus:
-    status = table.get(_text(what, raw, field))
+    status = table.get(text_of(what, raw, field))
     if status is None:
         raise MalformedReportError(what, field, raw.get(field))
     return status
@@ -311,7 +315,7 @@ def _algo_status(what: str, raw: Mapping[str, Any], field: str, child: object) -
 
 def _side(what: str, raw: Mapping[str, Any], field: str) -> Side:
     try:
-        return Side(_text(what, raw, field))
+        return Side(text_of(what, raw, field))
     except ValueError:
         raise MalformedReportError(what, field, raw.get(field)) from None
 

@@ -10,13 +10,18 @@ from inference.domain.order import Fill, OrderReport
 from inference.exchange.bitfinex_gateway import BitfinexGateway
 from inference.exchange.bitfinex_stream import BitfinexStream
 from inference.exchange.ccxt_gateway import CcxtGateway
+from inference.exchange.paper_gateway import PaperGateway
+from inference.exchange.paper_stream import PaperStream
+from inference.exchange.spot_gateway import SpotGateway
+from inference.exchange.spot_stream import SpotStream
 from inference.exchange.user_stream import UserStream
 from inference.exchange.venue_clock import VenueClock
 
-VenueGateway = CcxtGateway | BitfinexGateway
-AccountStream = UserStream | BitfinexStream
+VenueGateway = CcxtGateway | BitfinexGateway | SpotGateway
+AccountGateway = VenueGateway | PaperGateway
+AccountStream = UserStream | BitfinexStream | SpotStream | PaperStream
 
-_BITFINEX = "bitfinex"
+_BITFINEX, _SPOT = "bitfinex", "binance"
 
 
 def gateway_of(
@@ -29,7 +34,11 @@ def gateway_of(
     on_accepted: Callable[[float], None] = lambda _: None,
     on_clock_moved: Callable[[], None] = lambda: None,
 ) -> VenueGateway:
-    """Return the trading side of an account at a venue."""
+    """Return the trading side of an account at a venue; spot has no leverage."""
+    if VENUES[venue].ccxt_id == _SPOT:
+        return SpotGateway(
+            exchange, clock=clock, monotonic=monotonic, on_accepted=on_accepted, on_clock_moved=on_clock_moved
+        )
     make = BitfinexGateway if VENUES[venue].ccxt_id == _BITFINEX else CcxtGateway
     return make(
         exchange,
@@ -42,7 +51,7 @@ def gateway_of(
 
 
 def account_stream_of(
-    gateway: VenueGateway,
+    gateway: AccountGateway,
     exchange: Any,
     *,
     on_report: Callable[[OrderReport], None],
@@ -51,7 +60,19 @@ def account_stream_of(
     monotonic: Callable[[], float],
     on_funding: Callable[[], None] = lambda: None,
 ) -> AccountStream:
-    """Return what follows the orders of a gateway's account; Bitfinex's stream tells of no funding."""
+    """Return what follows the orders of a gateway's account; only that of contracts tells of funding."""
+    if isinstance(gateway, PaperGateway):
+        return PaperStream(gateway, on_report=on_report, on_fill=on_fill, on_gap=on_gap, on_funding=on_funding)
+    if isinstance(gateway, SpotGateway):
+        return SpotStream(
+            exchange,
+            reader=gateway,
+            on_report=on_report,
+            on_fill=on_fill,
+            on_gap=on_gap,
+            monotonic=monotonic,
+            closed_seconds=lambda: gateway.closed_seconds,
+        )
     if isinstance(gateway, BitfinexGateway):
         return BitfinexStream(
             exchange,

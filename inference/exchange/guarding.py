@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from feature_store.venue.errors import RetryableError
-from feature_store.venue.requests import Urgency, kind_of
+from feature_store.venue.errors import WithheldError
+from feature_store.venue.requests import Endpoint, Urgency, kind_of
 
 # A stream's key is everybody's who knows the account, and renewing it changes nothing.
 _HARMLESS = frozenset({"listenKey"})
@@ -14,8 +14,24 @@ _HARMLESS = frozenset({"listenKey"})
 _READS = "auth/r/"
 
 
-class NotTheWriterError(RetryableError):
+class NotTheWriterError(WithheldError):
     """Another process may trade this account, or we cannot tell; nothing was sent."""
+
+
+class PrivateRequestError(WithheldError):
+    """A client that has no account was about to make a request for one; nothing was sent."""
+
+
+def refuse_private(exchange: Any) -> None:
+    """Let a ccxt client make public requests only; what would need an account, streams of one included, is not sent."""
+    sign = exchange.sign
+
+    def sign_if_public(path: Any, api: Any = "public", method: Any = "GET", *rest: Any, **named: Any) -> Any:
+        if kind_of(str(path), api, str(method), None).endpoint is not Endpoint.MARKET:
+            raise PrivateRequestError(f"Nothing was sent: {path} is private, and paper trading asks nothing private")
+        return sign(path, api, method, *rest, **named)
+
+    exchange.sign = sign_if_public
 
 
 def guard_writes(exchange: Any, check: Callable[[Urgency], str]) -> None:

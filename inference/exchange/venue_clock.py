@@ -52,6 +52,8 @@ class VenueClock:
         self._rate_doubt = 0.0
         self._latest_ms = 0
         self.jumps = 0
+        # By how much of our time the newest answer contradicted what was believed, beyond what its slowness explains.
+        self.error_ms = 0.0
 
     @property
     def is_set(self) -> bool:
@@ -90,6 +92,7 @@ class VenueClock:
 
         `afresh` says that the venue has refused our time: whatever was believed until now is wrong.
         """
+        self.error_ms = self._error_seconds(sample) * 1000
         jumped = bool(self._samples) and (afresh or self._has_jumped(sample))
         if jumped:
             self._samples.clear()
@@ -102,12 +105,17 @@ class VenueClock:
     def _has_jumped(self, sample: TimeSample) -> bool:
         if not self.is_settled:
             return sample.venue_ms < self._samples[-1].venue_ms
+        return self._error_seconds(sample) > _JUMP_WALL_SECONDS
+
+    def _error_seconds(self, sample: TimeSample) -> float:
+        if not self.is_settled:
+            return 0.0
         expected = self._anchor_ms + (sample.middle - self._anchor) * 1000 * self._rate
         error_seconds = abs(sample.venue_ms - expected) / 1000 / self._rate
         # A slow answer is an uncertain one, and a rate learned from slow answers grows wrong with time.
         doubt = sample.round_trip + (sample.middle - self._anchor) * self._rate_doubt
         doubt += 2 * sample.doubt_ms / 1000 / self._rate
-        return error_seconds > _JUMP_WALL_SECONDS + doubt
+        return max(0.0, error_seconds - doubt)
 
     def _estimate(self) -> None:
         first, last = self._samples[0], self._samples[-1]

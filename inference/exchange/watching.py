@@ -77,13 +77,13 @@ async def close_clients(exchange: Any, *, which: Callable[[str], bool]) -> None:
                     await client.close()
 
 
-# There the address tells the account's stream from the market's, live and at the sandbox.
-_BITFINEX_PRIVATE = ("//api.bitfinex.com/ws/", "/bitfinex/private/ws/")
+# At Bitfinex and on Binance's spot the address tells the account's stream from the market's, live and at the sandbox.
+_PRIVATE = ("//api.bitfinex.com/ws/", "/bitfinex/private/ws/", "/ws-api/v3")
 
 
 def is_private(url: str) -> bool:
     """Tell whether a client is the account's stream, or stands for its authentication under way."""
-    return "listenKey" in url or url.startswith("authentication") or any(one in url for one in _BITFINEX_PRIVATE)
+    return "listenKey" in url or url.startswith("authentication") or any(one in url for one in _PRIVATE)
 
 
 def pause_seconds(failures: int, chance: float, *, shortest: float = 0.2, longest: float = 30.0) -> float:

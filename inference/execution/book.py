@@ -6,11 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
+from msgspec import UnsetType
+
+from inference.domain.decision import RecentTrades
 from inference.domain.events import (
+    RESTORED,
     AccountMarked,
     Event,
+    ExitObserved,
     ExitRequested,
     FillBooked,
+    Noted,
     OrderFoundAbsent,
     OrderIntended,
     OrderRefused,
@@ -19,15 +25,19 @@ from inference.domain.events import (
     TradeClosed,
     TradePlanned,
 )
+from inference.domain.exit_state import ExitState, Standing
 from inference.domain.order import Purpose
 from inference.domain.position import Position
 from inference.domain.signal import Direction
 from inference.domain.trade import ExitReason, TradePlan, TradeResult
 from inference.execution import lifecycle
+from inference.execution.exit_following import seen_by, state_of
 from inference.execution.lifecycle import Order
+from inference.exits.brain import standing
 
 # Closed trades are kept so that a late report still finds its order; older ones live in the journal alone.
 _CLOSED_KEPT = 500
+_DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +52,14 @@ class Trade:
     external_price: Decimal | None = None
     external_fees: Decimal = Decimal(0)
     result: TradeResult | None = None
+    # What the exit brain knows; None where the policy's barriers end it.
+    exit_state: ExitState | None = None
+
+    @property
+    def standing(self) -> Standing | None:
+        """What the exit brain wants now; None where the policy's barriers end the trade."""
+        plan, state = self.plan.exits, self.exit_state
+        return None if isinstance(plan, UnsetType) or state is None else standing(plan.profile, state)
 
     @property
     def symbol(self) -> str:
@@ -107,13 +125,18 @@ class Book:
     Not for several threads; one event loop owns it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, closed_kept: int | None = _CLOSED_KEPT) -> None:
         self.trades: dict[str, Trade] = {}
         self.last_entry_ms: dict[str, int] = {}
+        self.last_loss_ms: dict[str, int] = {}
+        self._entries_ms: dict[str, tuple[int, ...]] = {}
         self.account: AccountMarked | None = None
         self.closed_count = 0
         self.realized_pnl = Decimal(0)
         self.fees = Decimal(0)
+        # Trades that were open when the journal was put back: of these, orders may exist that it does not tell of.
+        self.older: set[str] = set()
+        self._closed_kept = closed_kept
         self._active: dict[str, None] = {}
         self._owners: dict[str, str] = {}
         self._venue_ids: dict[str, str] = {}
@@ -127,6 +150,12 @@ class Book:
             book.apply(event)
         return book
 
+    def take_back(self, trade: Trade) -> None:
+        """Take in a trade as an earlier book knew it, from where that one kept it."""
+        self._put(trade)
+        for order in trade.orders.values():
+            self._put_order(order)
+
     def apply(self, event: Event) -> None:
         """Take in one event; one that names an unknown trade or order changes nothing."""
         match event:
@@ -135,6 +164,9 @@ class Book:
                 self.last_entry_ms[plan.symbol] = max(
                     plan.planned_at_ms, self.last_entry_ms.get(plan.symbol, plan.planned_at_ms)
                 )
+                earlier = self._entries_ms.get(plan.symbol, ())
+                since_ms = plan.planned_at_ms - _DAY_MS
+                self._entries_ms[plan.symbol] = (*(one for one in earlier if one > since_ms), plan.planned_at_ms)
             case OrderIntended(intent=intent):
                 if intent.trade_id in self.trades:
                     known = self.order(intent.client_order_id) or Order(intent=intent)
@@ -143,6 +175,9 @@ class Book:
                 self._apply_to_order(event)
             case AccountMarked():
                 self.account = event
+            case Noted(event_type=kind):
+                if kind == RESTORED:
+                    self.older |= self._active.keys()
             case _:
                 self._apply_to_trade(event)
 
@@ -166,6 +201,9 @@ class Book:
             case ExitRequested(trade_id=key, reason=reason):
                 if (trade := self.trades.get(key)) and trade.exit_reason is None:
                     self._put(replace(trade, exit_reason=reason))
+            case ExitObserved(trade_id=key, seen=seen):
+                if (trade := self.trades.get(key)) and (state := seen_by(trade, seen)):
+                    self._put(replace(trade, exit_state=state))
             case PositionFoundChanged(trade_id=key, open_quantity=quantity, price=price, fees=fees):
                 if trade := self.trades.get(key):
                     external = trade.entered - trade.exited - quantity
@@ -173,6 +211,9 @@ class Book:
             case TradeClosed(trade_id=key, result=result):
                 if trade := self.trades.get(key):
                     self._count(trade.result, result)
+                    if result.pnl < 0:
+                        lost_ms = self.last_loss_ms.get(result.symbol, result.closed_at_ms)
+                        self.last_loss_ms[result.symbol] = max(lost_ms, result.closed_at_ms)
                     self._put(replace(trade, result=result))
                     self._forget_oldest_closed()
             case _:
@@ -211,6 +252,11 @@ class Book:
             if trade.open_quantity > 0
         }
 
+    def timed(self) -> dict[str, Position]:
+        """Return what is open and ends by the policy's time barrier: what has no exit profile of its own."""
+        profiled = {trade.symbol for trade in self.active() if trade.exit_state is not None}
+        return {symbol: one for symbol, one in self.positions().items() if symbol not in profiled}
+
     def in_flight(self) -> dict[str, Decimal]:
         """Return the notional that entries may still add, by symbol; zero where a flat trade is being tidied up."""
         waiting: dict[str, Decimal] = {}
@@ -231,6 +277,15 @@ class Book:
             carried[plan.symbol] = carried.get(plan.symbol, Decimal(0)) + plan.risk * share
         return {symbol: risk for symbol, risk in carried.items() if risk > 0}
 
+    def recent(self, now_ms: int) -> RecentTrades:
+        """Return the entries of the 24 hours before a moment, and each symbol's last loss; what lies ahead counts."""
+        entered = {
+            symbol: tuple(one for one in times if one > now_ms - _DAY_MS) for symbol, times in self._entries_ms.items()
+        }
+        return RecentTrades(
+            entered_ms={symbol: times for symbol, times in entered.items() if times}, lost_ms=dict(self.last_loss_ms)
+        )
+
     def revision(self, symbol: str) -> int:
         """Return a number that rises with every change in a symbol."""
         return self._revisions.get(symbol, 0)
@@ -247,6 +302,8 @@ class Book:
 
     def _put(self, trade: Trade) -> None:
         key = trade.plan.trade_id
+        if not isinstance(trade.plan.exits, UnsetType):
+            trade = replace(trade, exit_state=state_of(trade))
         self.trades[key] = trade
         if trade.is_over:
             self._active.pop(key, None)
@@ -263,8 +320,10 @@ class Book:
             self._venue_ids[venue_id] = intent.client_order_id
 
     def _forget_oldest_closed(self) -> None:
+        if self._closed_kept is None:
+            return
         closed = [key for key in self.trades if key not in self._active]
-        for key in closed[: max(0, len(closed) - _CLOSED_KEPT)]:
+        for key in closed[: max(0, len(closed) - self._closed_kept)]:
             for client_order_id, order in self.trades.pop(key).orders.items():
                 self._owners.pop(client_order_id, None)
                 self._venue_ids.pop(_executing_id(order), None)

@@ -12,9 +12,10 @@ from inference.domain.order import Fill, Purpose, Side
 from inference.domain.trade import TradeResult
 from inference.execution.book import Book, Trade
 from inference.execution.ledger import Ledger
+from inference.execution.patience import ExecutionSettings
 from inference.execution.ports import Gateway
 from inference.execution.result import explained, trade_result
-from inference.execution.submission import ExecutionSettings, Submission
+from inference.execution.submission import Submission
 
 _FILLS_SLACK_MS = 60_000
 # The newest results; the book counts them all.
@@ -42,7 +43,7 @@ class Closing:
         self._settings = settings
         self._now_ms = now_ms
         self._sleep = sleep
-        self._taker_fee = taker_fee
+        self.taker_fee = taker_fee
         self._fills_asked: defaultdict[str, int] = defaultdict(int)
 
     @property
@@ -67,20 +68,23 @@ class Closing:
         current = self._book.trades[key]
         if current.open_quantity > 0:
             return True
-        result = trade_result(current, closed_at_ms=self._now_ms(), taker_fee=self._taker_fee)
+        result = trade_result(current, closed_at_ms=self._now_ms(), taker_fee=self.taker_fee)
         self._ledger.note(TradeClosed(trade_id=key, result=result), trace_id=trade.plan.trace_id, durable=True)
         self.closed.append(result)
         self._fills_asked.pop(key, None)
-        self._submission.forget(current.orders.keys())
+        self._submission.forget_closed()
         return True
 
     async def believe_venue(self, trade_id: str) -> bool:
-        """Take over what the venue holds of a trade; return False where it could not be asked."""
+        """Take over what the venue holds of a trade; return False where that is not known, or ours is not."""
         # Every order first: what the venue closed for us explains more than what somebody else may have done.
         trade = self._book.trades[trade_id]
         for order in trade.orders.values():
             if not order.status.is_terminal:
                 await self._submission.ask(order.intent)
+        if any(order.may_exist for order in self._book.trades[trade_id].orders.values() if order.intent.reduce_only):
+            # What is missing may be what an order in doubt took: nobody else's doing before that is known.
+            return False
         try:
             await self._book_fills(trade)
             positions = {one.symbol: one for one in await self._gateway.positions()}

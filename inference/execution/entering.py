@@ -8,6 +8,7 @@ from decimal import Decimal
 from inference.domain.market import Quote
 from inference.domain.order import OrderIntent, OrderStatus, OrderType, Purpose, Side
 from inference.domain.policy import EntryStyle
+from inference.domain.signal import Direction
 from inference.execution.book import Trade
 from inference.execution.lifecycle import ABSENT, Order
 from inference.execution.steps import Cancel, Place, Resolve, Step, intent_of
@@ -81,8 +82,9 @@ def _watch(trade: Trade, order: Order, wish: Wish) -> Step | None:
         return Cancel(order)
     if trade.plan.entry_style is EntryStyle.POST_ONLY and wish.quote is not None:
         # Only after a better price of our own side; behind a worse one we are first already.
-        moved = _touch(order.intent.side, wish.quote) - (order.intent.limit_price or Decimal(0))
-        if (moved > 0) if order.intent.side is Side.BUY else (moved < 0):
+        touch = _touch(order.intent.side, wish.quote)
+        moved = touch - (order.intent.limit_price or Decimal(0))
+        if ((moved > 0) if order.intent.side is Side.BUY else (moved < 0)) and _is_short_of_target(trade, touch):
             return Cancel(order)
     return None
 
@@ -98,6 +100,8 @@ def _next_order(trade: Trade, entries: list[Order], wish: Wish) -> OrderIntent |
         return None
     price = _touch(Side.opening(trade.plan.direction), wish.quote)
     post_only = style is EntryStyle.POST_ONLY
+    if post_only and not _is_short_of_target(trade, price):
+        return None
     return intent_of(trade, Purpose.ENTRY, missing, limit_price=price, post_only=post_only)
 
 
@@ -110,6 +114,12 @@ def _may_go_on(entries: list[Order]) -> bool:
     if last.intent.order_type is OrderType.MARKET or last.refusal == ABSENT:
         return False
     return last.refusal == WOULD_TAKE if last.status is OrderStatus.REFUSED else last.status is not OrderStatus.FILLED
+
+
+def _is_short_of_target(trade: Trade, price: Decimal) -> bool:
+    """Whether there is anything left to gain: whoever follows a price beyond the target pays twice for nothing."""
+    target = trade.plan.target_price
+    return price < target if trade.plan.direction is Direction.LONG else price > target
 
 
 def _touch(side: Side, quote: Quote) -> Decimal:

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from inference.domain.events import Noted
-from inference.execution.entry_holds import ACCOUNT, REDUCE_ONLY, SYMBOL, EntryHolds
+from inference.execution.entry_holds import ACCOUNT, BUS, BUS_DOWN, REDUCE_ONLY, SYMBOL, EntryHolds
 from inference.execution.ledger import Ledger
 
 NO_RATE_CAPACITY = "NO_RATE_CAPACITY"
 DENIED = "risk.entry_denied"
-_HELD_CODES = {ACCOUNT: "ACCOUNT_HELD", REDUCE_ONLY: "REDUCE_ONLY_HELD", SYMBOL: "SYMBOL_HELD"}
+_HELD_CODES = {ACCOUNT: "ACCOUNT_HELD", REDUCE_ONLY: "REDUCE_ONLY_HELD", SYMBOL: "SYMBOL_HELD", BUS: BUS_DOWN}
+_BUS_REASON = "what is journaled could not be told to the event bus, which QT_BUS_REQUIRED asks for"
 # An entry that rests is asked about again and again; the journal hears of each reason once.
 _REMEMBERED = 256
 
@@ -39,10 +40,22 @@ class EntryDoor:
         self._monotonic = monotonic
         self._no_capacity = no_capacity
         self._told: OrderedDict[tuple[str, str], None] = OrderedDict()
+        # Whatever the venue says: shut by the emergency stop.
+        self.barred: Held | None = None
 
     def note(self, symbol: str, refusal: str) -> None:
         """Take in why the venue refused an entry; some reasons hold the next ones back."""
         self.holds.note(symbol, refusal, self._monotonic())
+        self.tell_holds()
+
+    def bus_is_down(self, *, seconds: float) -> None:
+        """Hold entries for so long at most; said again while it lasts."""
+        self.holds.hold_bus(self._monotonic(), seconds=seconds)
+        self.tell_holds()
+
+    def bus_is_well(self) -> None:
+        """Let entries out again, as far as the event bus is concerned."""
+        self.holds.release_bus(self._monotonic())
         self.tell_holds()
 
     def tell_holds(self) -> None:
@@ -59,9 +72,12 @@ class EntryDoor:
 
     def held(self, symbol: str) -> Held | None:
         """Return what holds entries in a symbol back at present, or None."""
+        if self.barred is not None:
+            return self.barred
         now = self._monotonic()
         if kind := self.holds.blocked_by(symbol, now):
-            return Held(_HELD_CODES[kind], f"the venue refused an entry, and a hold of {kind} follows from that")
+            reason = f"the venue refused an entry, and a hold of {kind} follows from that"
+            return Held(_HELD_CODES[kind], _BUS_REASON if kind == BUS else reason)
         reason = self._no_capacity()
         return Held(NO_RATE_CAPACITY, reason) if reason else None
 

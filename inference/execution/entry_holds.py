@@ -1,4 +1,4 @@
-"""What the venue has said that forbids new entries for a while; exits and protection go on."""
+"""What the venue, or the event bus, says that forbids new entries for a while; exits and protection go on."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from inference.domain.events import Noted
+from inference.risk.errors import ACCOUNT_CODES, REDUCE_ONLY_CODES, SYMBOL_CODES
 
 ACCOUNT, REDUCE_ONLY, SYMBOL = "account", "reduce-only", "symbol"
+# Of our own: what happens could not be told to those who are meant to hear of it.
+BUS = "bus"
+BUS_DOWN = "BUS_DOWN"
 
 # An account that is refused stays so until a person has looked; asking again and again is what venues ban for.
 _ACCOUNT_SECONDS = 300.0
 _REDUCE_ONLY_SECONDS = 600.0
 _SYMBOL_SECONDS = 60.0
-# The key or its rights, our address; the account may only reduce.
-_ACCOUNT_CODES = frozenset({"AccountError", "-1002", "-1022", "-2008", "-2014", "-2015"})
-_REDUCE_ONLY_CODE = "-4400"
-# Of the symbol, not of the order: it does not trade, its leverage or margin mode cannot be had.
-_SYMBOL_CODES = frozenset({"-4028", "-4046", "-4047", "-4048", "-4059", "-4061", "-4067", "-4068", "-4108", "-4140"})
 
 
 BEGUN, ENDED = "risk.entries_held", "risk.entries_released"
@@ -26,7 +25,7 @@ BEGUN, ENDED = "risk.entries_held", "risk.entries_released"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Entries are held back: `what` is the account, reduce-only or a symbol, `because` the refusal that said so."""
+    """Entries are held back: `what` is the account, reduce-only, a symbol or the bus, `because` the code for it."""
 
     what: str
     because: str
@@ -43,14 +42,24 @@ class EntryHolds:
 
     def note(self, symbol: str, refusal: str, now: float) -> str | None:
         """Take in why an entry was refused; return which hold follows from that, if one does."""
-        if refusal in _ACCOUNT_CODES:
+        if refusal in ACCOUNT_CODES:
             return self._hold(ACCOUNT, refusal, now, now + _ACCOUNT_SECONDS)
-        if refusal == _REDUCE_ONLY_CODE:
+        if refusal in REDUCE_ONLY_CODES:
             return self._hold(REDUCE_ONLY, refusal, now, now + _REDUCE_ONLY_SECONDS)
-        if refusal in _SYMBOL_CODES:
+        if refusal in SYMBOL_CODES:
             self._hold(symbol, refusal, now, now + _SYMBOL_SECONDS)
             return SYMBOL
         return None
+
+    def hold_bus(self, now: float, *, seconds: float) -> None:
+        """Hold entries because the bus is down: so long at most, unless this is said again."""
+        self._hold(BUS, BUS_DOWN, now, now + seconds)
+
+    def release_bus(self, now: float) -> None:
+        """Let entries out again, as far as the bus is concerned."""
+        known = self._holds.pop(BUS, None)
+        if known is not None and BUS in self._told:
+            self._told[BUS] = replace(known, until=min(known.until, now))
 
     def blocks(self, symbol: str, now: float) -> bool:
         """Whether nothing may be entered in a symbol at present."""
@@ -58,7 +67,7 @@ class EntryHolds:
 
     def blocked_by(self, symbol: str, now: float) -> str:
         """Return which hold keeps entries in a symbol back at present, empty where none does."""
-        kinds = {ACCOUNT: ACCOUNT, REDUCE_ONLY: REDUCE_ONLY, symbol: SYMBOL}
+        kinds = {ACCOUNT: ACCOUNT, REDUCE_ONLY: REDUCE_ONLY, BUS: BUS, symbol: SYMBOL}
         return next((kind for key, kind in kinds.items() if key in self._holds and self._holds[key].until > now), "")
 
     def standing(self, now: float) -> Mapping[str, float]:

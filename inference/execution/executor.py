@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 
 from feature_store.venue.errors import VenueError
 from inference.domain.decision import Approved
-from inference.domain.events import ExitRequested, TradePlanned
+from inference.domain.events import ExitObserved, ExitRequested, TradePlanned
+from inference.domain.exit_state import Priced, Seen
 from inference.domain.market import Quote
-from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Purpose
-from inference.domain.policy import EntryStyle
+from inference.domain.order import Fill, OrderReport
+from inference.domain.policy import EntryStyle, Policy
 from inference.domain.trade import ExitReason, TradePlan, TradeResult
 from inference.execution.book import Book, Trade
 from inference.execution.closing import Closing
 from inference.execution.dead_man import DeadMan
-from inference.execution.entering import Wish, is_under_way, needs_quote
-from inference.execution.entry_door import EntryDoor
+from inference.execution.entering import needs_quote
+from inference.execution.entry_door import EntryDoor, Held
 from inference.execution.entry_holds import Hold
+from inference.execution.exit_following import is_news
 from inference.execution.exit_pauses import ExitPauses
 from inference.execution.ledger import Ledger
-from inference.execution.next_step import NOTHING_TO_REDUCE, next_step
+from inference.execution.next_step import next_step
+from inference.execution.patience import ExecutionSettings
+from inference.execution.placing import Placing
 from inference.execution.planning import trade_plan
-from inference.execution.ports import Gateway, Recorder
+from inference.execution.ports import Gateway, Recorder, VenuePosition
 from inference.execution.prices import Prices
 from inference.execution.protection import Protection
 from inference.execution.reconciler import Reconciler
 from inference.execution.steps import Cancel, Finish, Leave, Place, Resolve, Step
-from inference.execution.submission import ExecutionSettings, Outcome, Submission
+from inference.execution.strange import Strangers
+from inference.execution.submission import Outcome, Submission
 from inference.execution.turns import Turns
+from inference.execution.wishes import Wishes
 
 # A turn ends after this many steps even if more are due: what does not converge must not starve the rest.
 _STEPS_PER_TURN = 40
@@ -64,15 +71,28 @@ class Executor:
         entry_patience_seconds: int = 30,
         chance: Callable[[], float] = lambda: 1.0,
         no_capacity: Callable[[], str] = lambda: "",
+        may_double: bool = True,
+        traded: Callable[[str], Decimal | None] = lambda _: None,
+        order_took: Callable[[float], None] = lambda _: None,
+        is_followed: Callable[[str], bool] = lambda _: True,
     ) -> None:
+        """
+        `may_double` says that the venue knows reduce-only orders: another may stand beside one in doubt.
+
+        `traded` returns what a symbol traded at last, where that is known and not old. `order_took` is told how many
+        seconds each order that the venue took had to wait for that answer. Of a symbol that is not followed reports are
+        told, and not taken in.
+        """
         self.book = book
         self.is_reconciled = False
         self._settings = settings or ExecutionSettings()
         self._entry_style = entry_style
+        self._may_double = may_double
         self._entry_patience_ms = entry_patience_seconds * 1000
         self._gateway = gateway
         self._ledger = Ledger(book=book, journal=journal, now_ms=now_ms)
         self.door = EntryDoor(self._ledger, monotonic=monotonic, no_capacity=no_capacity)
+        self._strangers = Strangers(self._ledger, doubt=self.doubt, is_followed=is_followed)
         self._turns = Turns(self.settle, sleep)
         self._submission = Submission(
             gateway=gateway,
@@ -81,6 +101,7 @@ class Executor:
             monotonic=monotonic,
             sleep=sleep,
             changed=self._turns.touch,
+            took=order_took,
         )
         self._closing = Closing(
             gateway=gateway,
@@ -91,9 +112,26 @@ class Executor:
             sleep=sleep,
             taker_fee=taker_fee,
         )
-        self._protection = Protection(self._settings, monotonic)
+        self._protection = Protection(self._settings, monotonic, sent_at=self._submission.sent_at)
+        self._wishes = Wishes(book, submission=self._submission, settings=self._settings, now_ms=now_ms)
+        self._prices = Prices(now_ms, traded)
         self._pauses = ExitPauses(longest_seconds=self._settings.exit_pause_seconds, chance=chance)
         self._dead_man = DeadMan(gateway, seconds=self._settings.countdown_seconds, monotonic=monotonic)
+        self._placing = Placing(
+            ledger=self._ledger,
+            submission=self._submission,
+            closing=self._closing,
+            protection=self._protection,
+            dead_man=self._dead_man,
+            door=self.door,
+            pauses=self._pauses,
+            prices=self._prices,
+            settings=self._settings,
+            monotonic=monotonic,
+            sleep=sleep,
+            may_send_entry=self._may_send_entry,
+            doubt=self.doubt,
+        )
         self._now_ms = now_ms
         self._monotonic = monotonic
         self._sleep = sleep
@@ -105,16 +143,14 @@ class Executor:
             settings=self._settings,
             locks=self._locks,
             settle=self.settle,
-            is_due=lambda trade: next_step(trade, wish=self._wish(trade)) is not None,
+            is_due=lambda trade: next_step(trade, wish=self._wishes.of(trade)) is not None,
             now_ms=now_ms,
             sleep=sleep,
             answers_again=self._pauses.note_answer,
+            on_positions=self._see_marks,
         )
         self._reconciling = asyncio.Lock()
         self._doubts = 0
-        self._may_enter: set[str] = set()
-        self._taken_away: set[str] = set()
-        self._prices = Prices(now_ms)
         self._stopping = False
 
     @property
@@ -146,10 +182,18 @@ class Executor:
         found = self.unexplained
         return found and f"the venue holds what nothing of ours explains, look at the account: {found}"
 
+    def follow(self, policy: Policy) -> None:
+        """Work entries, and estimate untold fees, by these rules from now on; what rests stays as planned."""
+        self._entry_style = policy.entry_style
+        self._entry_patience_ms = policy.entry_patience_seconds * 1000
+        self._closing.taker_fee = policy.taker_fee
+
     async def start(self) -> None:
         """Reconcile with the venue until journal and venue agree; a venue that is down is waited for."""
+        await self._reconciler.ask_for_earlier_exits()
         while not self._stopping and not await self.reconcile():
             await self._sleep(self._settings.watch_seconds)
+            await self._reconciler.ask_for_earlier_exits()
 
     async def enter(self, approved: Approved, *, candle_close_ms: int) -> bool:
         """
@@ -163,7 +207,7 @@ class Executor:
         """
         symbol = approved.symbol
         async with self._locks[symbol]:
-            if self._is_outdated(candle_close_ms) or self.book.active_in(symbol):
+            if self._wishes.is_outdated(candle_close_ms) or self.book.active_in(symbol):
                 return False
             if not self._may_leave(symbol, approved.signal.trace_id):
                 return False
@@ -171,11 +215,11 @@ class Executor:
             if plan.trade_id in self.book.trades:
                 return False
             self._ledger.commit(TradePlanned(plan=plan), trace_id=plan.trace_id, durable=False)
-            self._may_enter.add(plan.trade_id)
+            self._wishes.begin(plan.trade_id)
             try:
                 await self._settle_trade(plan.trade_id)
             except BaseException:
-                self._may_enter.discard(plan.trade_id)
+                self._wishes.end(plan.trade_id)
                 raise
 
             return self.book.trades[plan.trade_id].entered > 0
@@ -187,15 +231,25 @@ class Executor:
             self._ledger.note(event, trace_id=trade.plan.trace_id)
         await self.settle(symbol)
 
+    def observe(self, seen: Mapping[str, Sequence[Seen]]) -> None:
+        """Tell the exit profiles of what is open what was seen of their symbols, oldest first; `run` acts on it."""
+        for trade in list(self.book.active()):
+            for one in seen.get(trade.symbol, ()):
+                current = self.book.trades[trade.plan.trade_id]
+                if is_news(current, one):
+                    event = ExitObserved(trade_id=current.plan.trade_id, seen=one)
+                    self._ledger.note(event, trace_id=current.plan.trace_id)
+                    self._turns.touch(current.symbol)
+
     def on_report(self, report: OrderReport) -> None:
         """Take in a report from the user stream, in whatever order and however often it comes."""
-        if self._ledger.note_report(report):
+        if not self._strangers.is_strange(report) and self._ledger.note_report(report):
             self._submission.heard(report.client_order_id)
             self._turns.touch(report.symbol)
 
     def on_fill(self, fill: Fill) -> None:
         """Take in an execution from the user stream."""
-        if self._ledger.note_fill(fill):
+        if not self._strangers.is_strange(fill) and self._ledger.note_fill(fill):
             self._submission.heard(fill.client_order_id)
             self._turns.touch(fill.symbol)
 
@@ -211,6 +265,19 @@ class Executor:
         self.is_reconciled = False
         self._turns.wake()
 
+    def bar_entries(self, code: str, reason: str) -> None:
+        """Let no entry out until `admit_entries`, and take away those that rest; exits and stops go on."""
+        is_news = self.door.barred is None
+        self.door.barred = Held(code, reason)
+        self._wishes.end_all()
+        if is_news:
+            for trade in self.book.active():
+                self._turns.touch(trade.symbol)
+
+    def admit_entries(self) -> None:
+        """Let entries out again."""
+        self.door.barred = None
+
     def know(self, quotes: dict[str, Quote]) -> dict[str, Quote]:
         """Remember prices and return them: what an order executes at is held against what was known as it was sent."""
         self._prices.know(quotes)
@@ -224,7 +291,7 @@ class Executor:
             self.watch()
             self._turns.begin()
             if not self._dead_man.is_off:
-                self._turns.beside("dead man", lambda: self._dead_man.follow(self._resting))
+                self._turns.beside("dead man", lambda: self._dead_man.follow(self._wishes.resting))
             wait = self._settings.reconcile_seconds if self.is_reconciled else self._settings.watch_seconds
             if self._monotonic() - last_reconcile >= wait and self._turns.beside("reconcile", self.reconcile):
                 last_reconcile = self._monotonic()
@@ -233,8 +300,11 @@ class Executor:
         """Mark every symbol in which something is due, an entry rests, or a stop fired and does not fill."""
         self.door.tell_holds()
         for trade in self.book.active():
-            due = next_step(trade, wish=self._wish(trade), stop_overdue=self._protection.is_overdue(trade)) is not None
-            if due or self._may_rest(trade) or self._protection.has_fired_in_vain(trade):
+            if (
+                self._due(trade) is not None
+                or self._wishes.may_rest(trade)
+                or self._protection.has_fired_in_vain(trade)
+            ):
                 self._turns.mark(trade.symbol)
 
     async def reconcile(self) -> bool:
@@ -248,15 +318,12 @@ class Executor:
 
     async def stop(self) -> None:
         """Finish what is under way and leave; entries that rest are taken away, stops and targets stay at the venue."""
-        self._stopping = True
+        self._stopping = self._wishes.are_over = True
         self._turns.wake()
-        await asyncio.gather(*(self.settle(symbol) for symbol in self._resting()))
+        await asyncio.gather(*(self.settle(symbol) for symbol in self._wishes.resting()))
         await self._turns.finished()
-        await self._dead_man.follow(self._resting)
+        await self._dead_man.follow(self._wishes.resting)
         await self._submission.stop()
-
-    def _is_outdated(self, candle_close_ms: int) -> bool:
-        return self._now_ms() - candle_close_ms > self._settings.approval_valid_ms
 
     def _may_leave(self, symbol: str, trace_id: str) -> bool:
         is_sound = self.is_reconciled and self.failure is None and not self.unexplained
@@ -269,7 +336,13 @@ class Executor:
             now_ms=self._now_ms(),
             style=self._entry_style,
             patience_ms=self._entry_patience_ms,
-            arrival_price=self._prices.mid(approved.symbol),
+            arrival_price=self._prices.arrival(approved.symbol),
+        )
+
+    def _see_marks(self, positions: Sequence[VenuePosition]) -> None:
+        now_ms = self._now_ms()
+        self.observe(
+            {one.symbol: [Priced(at_ms=now_ms, price=one.mark_price)] for one in positions if one.mark_price > 0}
         )
 
     async def _settle_trade(self, trade_id: str) -> None:
@@ -280,15 +353,18 @@ class Executor:
             step = await self._next_step(trade)
             if step is None or not await self._take(trade, step):
                 break
-        trade = self.book.trades.get(trade_id)
-        if trade is None or not is_under_way(trade, self._wish(trade)):
-            self._may_enter.discard(trade_id)
+        self._wishes.end_where_done(trade_id)
+
+    def _due(self, trade: Trade) -> Step | None:
+        overdue = self._protection.is_overdue(trade)
+        # A stop that fired in vain protects nothing, whatever else is waited for.
+        return self._protection.unfilled_stop(trade) or next_step(
+            trade, wish=self._wishes.of(trade), stop_overdue=overdue, may_double=self._may_double
+        )
 
     async def _next_step(self, trade: Trade) -> Step | None:
-        overdue = self._protection.is_overdue(trade)
-        wish = self._wish(trade)
-        step = next_step(trade, wish=wish, stop_overdue=overdue) or self._protection.unfilled_stop(trade)
-        if step is None and needs_quote(trade, wish):
+        step = self._due(trade)
+        if step is None and needs_quote(trade, self._wishes.of(trade)):
             # Only now: protection does not wait for a price.
             with suppress(VenueError, TimeoutError):
                 async with asyncio.timeout(_QUOTE_PATIENCE_S):
@@ -296,63 +372,37 @@ class Executor:
                 self._prices.know({trade.symbol: quote})
                 # Much may have happened while it was asked for.
                 current = self.book.trades[trade.plan.trade_id]
-                step = next_step(current, wish=replace(self._wish(current), quote=quote), stop_overdue=overdue)
+                wish = replace(self._wishes.of(current), quote=quote)
+                overdue = self._protection.is_overdue(current)
+                step = next_step(current, wish=wish, stop_overdue=overdue, may_double=self._may_double)
         return step
 
     async def _take(self, trade: Trade, step: Step) -> bool:
         # Returns whether to go straight on; False leaves the rest to a later turn, which `watch` begins.
+        key = trade.plan.trade_id
+
+        def is_moot() -> bool:
+            current = self.book.trades.get(key)
+            return current is None or self._due(current) != step
+
         match step:
             case Place(intent=intent):
-                return await self._place(trade, intent)
+                return await self._placing.place(trade, intent, is_moot=is_moot)
             case Resolve(order=order):
-                return await self._submission.resolve(order.intent) is Outcome.KNOWN
+                # On the way out nothing is more pressing than what became of the way out.
+                until = self._protection.bare_until(trade) if trade.exit_reason is None else math.inf
+                if await self._submission.resolve(order.intent, is_moot=is_moot, until=until) is Outcome.KNOWN:
+                    return await self._placing.after(trade, order.intent.client_order_id)
+                return is_moot()
             case Cancel(order=order):
-                self._taken_away.add(order.intent.client_order_id)
+                self._wishes.note_taken_away(order.intent.client_order_id)
                 return await self._submission.cancel(order.intent) is Outcome.KNOWN
             case Leave(reason=reason, detail=detail):
-                event = ExitRequested(trade_id=trade.plan.trade_id, reason=reason, detail=detail)
+                event = ExitRequested(trade_id=key, reason=reason, detail=detail)
                 self._ledger.note(event, trace_id=trade.plan.trace_id)
                 return True
             case Finish():
                 return await self._finish(trade)
-
-    async def _place(self, trade: Trade, intent: OrderIntent) -> bool:
-        is_entry, key = intent.purpose is Purpose.ENTRY, trade.plan.trade_id
-        # Before anything else is asked of the venue: what is short is room for requests.
-        if is_entry and not self._may_send_entry(trade):
-            return False
-        if intent.rests and not await self._dead_man.arm(intent.symbol):
-            return False
-        if intent.purpose is Purpose.EXIT:
-            if self._pauses.waits(key, self._monotonic()):
-                return False
-            intent = replace(intent, arrival_price=self._prices.mid(intent.symbol))
-        outcome = await self._submission.send(
-            intent, is_wanted=lambda: not is_entry or self._may_send_entry(self.book.trades[key])
-        )
-        return outcome is Outcome.KNOWN and await self._after_placing(trade, intent.client_order_id)
-
-    async def _after_placing(self, trade: Trade, client_order_id: str) -> bool:
-        order, key = self.book.order(client_order_id), trade.plan.trade_id
-        if order is None:
-            return True
-        if not order.refusal:
-            self._pauses.note_accepted(key)
-            return True
-        if order.intent.purpose is Purpose.ENTRY:
-            self.door.note(order.intent.symbol, order.refusal)
-        if order.intent.purpose is Purpose.EXIT and order.refusal == NOTHING_TO_REDUCE:
-            if not await self._closing.believe_venue(key):
-                return False
-            current = self.book.trades.get(key)
-            if current is None or current.open_quantity != trade.open_quantity:
-                return True
-            # It holds what we hold, and takes no exit for it: a refusal as any other.
-        if order.intent.purpose is Purpose.EXIT and not order.never_existed:
-            self._pauses.note_refusal(key, self._monotonic())
-        await self._sleep(self._settings.poll_seconds)
-        # A refused exit is tried again and again, but in turns that let the rest live.
-        return not self._pauses.waits(key, self._monotonic())
 
     async def _finish(self, trade: Trade) -> bool:
         went_on = await self._closing.finish(trade)
@@ -362,42 +412,9 @@ class Executor:
             orders = trade.orders if current is None else current.orders
             self._protection.forget(key, orders.keys())
             self._pauses.forget(key)
-            self._taken_away.difference_update(orders.keys())
+            self._wishes.forget_closed()
         return went_on
-
-    def _wish(self, trade: Trade) -> Wish:
-        until_ms = trade.plan.entry_until_ms
-        return Wish(may_enter=self._is_still_wanted(trade), is_late=self._now_ms() >= until_ms)
-
-    def _resting(self) -> set[str]:
-        """Return the symbols in which an entry of ours may rest, or is about to."""
-        return {
-            trade.symbol
-            for trade in self.book.active()
-            if self._may_rest(trade)
-            or any(order.intent.rests and not order.status.is_terminal for order in trade.of(Purpose.ENTRY))
-        }
-
-    def _may_rest(self, trade: Trade) -> bool:
-        return trade.plan.trade_id in self._may_enter and trade.plan.entry_style is not EntryStyle.MARKET
 
     def _may_send_entry(self, trade: Trade) -> bool:
         # What made us hold entries back while this one rested holds its successor back too.
-        return self._is_still_wanted(trade) and self._may_leave(trade.symbol, trade.plan.trace_id)
-
-    def _is_still_wanted(self, trade: Trade) -> bool:
-        key = trade.plan.trade_id
-        if key not in self._may_enter or self._stopping or self._is_outdated(trade.plan.candle_close_ms):
-            return False
-        # The price that was decided on will not wait for a ban to pass.
-        if self._submission.quiet_seconds > self._settings.entry_resend_seconds:
-            return False
-        entries = trade.of(Purpose.ENTRY)
-        if any(self._was_taken_from_us(order.intent, order.status) for order in entries):
-            return False
-        last = entries[-1] if entries else None
-        return last is None or not last.never_existed or self._submission.is_worth_resending(last.intent)
-
-    def _was_taken_from_us(self, intent: OrderIntent, status: OrderStatus) -> bool:
-        # By a person, or by the switch: whoever did it does not want it back.
-        return intent.rests and status is OrderStatus.CANCELED and intent.client_order_id not in self._taken_away
+        return self._wishes.holds(trade) and self._may_leave(trade.symbol, trade.plan.trace_id)

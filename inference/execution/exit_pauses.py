@@ -1,4 +1,4 @@
-"""How long an exit that the venue refuses again and again waits before it is tried once more."""
+"""How long an exit that is refused, or ends unfilled, again and again waits before it is tried once more."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class ExitPauses:
     """
     Pure: time and chance are arguments. What was refused is forgotten once the venue takes an order of the trade.
 
+    An exit that it takes and lets end with nothing executed is as good as refused.
+
     Each trade has its own pause. An order of another trade that the venue takes, or an answer after none, ends the
     pauses of all: each tries once, and only what is refused again goes on waiting as long as before.
     """
@@ -38,7 +40,7 @@ class ExitPauses:
         self._refused: dict[str, _Refused] = {}
 
     def note_refusal(self, trade_id: str, now: float) -> None:
-        """Take in that the venue refused an exit of a trade."""
+        """Take in that the venue refused an exit of a trade, or let it end with nothing executed."""
         known = self._refused.setdefault(trade_id, _Refused())
         known.times += 1
         known.until = now + pause_seconds(known.times, self._chance(), longest=self._longest)

@@ -11,6 +11,8 @@ from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus
 # Refusals that say: it never existed, and no request of ours can make it exist any more.
 ABSENT = "ABSENT"
 NOTHING_HAPPENED = "NOTHING_HAPPENED"
+# The same, and it never left us: who writes for the account is in doubt.
+NOT_SENT = "NOT_SENT"
 # The refusal of an order that the venue took and then rejected, without a code.
 REJECTED = "REJECTED"
 
@@ -76,7 +78,7 @@ class Order:
     @property
     def never_existed(self) -> bool:
         """Whether it was sent in vain, provably: the same id may be sent again."""
-        return self.status is OrderStatus.REFUSED and self.refusal in (ABSENT, NOTHING_HAPPENED)
+        return self.status is OrderStatus.REFUSED and self.refusal in (ABSENT, NOTHING_HAPPENED, NOT_SENT)
 
     @property
     def price(self) -> Decimal | None:
@@ -84,6 +86,13 @@ class Order:
         if self.booked > 0 and (self.booked >= self.filled or self.average_price is None):
             return sum((fill.quantity * fill.price for fill in self.fills.values()), Decimal(0)) / self.booked
         return self.average_price
+
+    def traded(self, fallback: Decimal) -> Decimal:
+        """Return the quote worth of what was executed, exact where fills explain it; `fallback` is a price."""
+        if self.booked > 0 and self.booked >= self.filled:
+            # An average of several prices has no last digit.
+            return sum((fill.quantity * fill.price for fill in self.fills.values()), Decimal(0))
+        return self.executed * (self.price or fallback)
 
 
 def apply(order: Order, report: OrderReport) -> Order:

@@ -38,4 +38,5 @@ def trade_plan(
         entry_style=style,
         entry_until_ms=0 if style is EntryStyle.MARKET else now_ms + patience_ms,
         arrival_price=arrival_price,
+        exits=approved.exits,
     )

@@ -129,8 +129,9 @@ def _position_actions(book: Book, symbol: str, venue: VenueView, *, confirmed: b
 
     price = position.mark_price if position else Decimal(0)
     if not trades:
-        # Of a worker with another journal, whose lease is ours now.
+        # Of a worker with another journal, whose lease is ours now; or of our own life that a backup knows nothing of.
         ours = any(one.symbol == symbol and order_key(one.client_order_id) for one in venue.open_orders)
+        ours = ours or any(one.plan.trade_id in book.older for one in recent)
         yield FlattenPosition(symbol=symbol, signed_quantity=held, price=price, is_ours=ours)
         return
 
@@ -166,7 +167,10 @@ def _orphans(book: Book, venue: VenueView, *, confirmed: bool) -> Iterator[Actio
 def _is_needed(book: Book, venue: VenueView, symbol: str) -> bool:
     """Whether a stop of another journal of ours is all that protects a position until it is flattened."""
     position = venue.positions.get(symbol)
-    own = any(stop.is_live for trade in book.active_in(symbol) for stop in trade.of(Purpose.STOP))
+    # A stop that the journal believes in and the venue does not list protects nothing.
+    listed = {report.client_order_id for report in venue.open_orders}
+    stops = (stop for trade in book.active_in(symbol) for stop in trade.of(Purpose.STOP))
+    own = any(stop.is_live and stop.intent.client_order_id in listed for stop in stops)
     return position is not None and position.signed_quantity != 0 and not own
 
 

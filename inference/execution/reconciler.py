@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from decimal import Decimal
 
 from feature_store.venue.errors import VenueError
 from inference.domain.events import ExitRequested, Noted, PositionFoundChanged, TradePlanned
+from inference.domain.order import Purpose
 from inference.domain.signal import Direction
 from inference.domain.trade import ExitReason, TradePlan
 from inference.execution.book import Trade
 from inference.execution.client_order_id import trade_id_of
 from inference.execution.ledger import Ledger
-from inference.execution.ports import Gateway
+from inference.execution.patience import ExecutionSettings
+from inference.execution.ports import Gateway, VenuePosition
 from inference.execution.reconcile import (
     Action,
     AdoptPosition,
@@ -25,11 +27,14 @@ from inference.execution.reconcile import (
     VenueView,
     reconcile,
 )
-from inference.execution.submission import ExecutionSettings, Submission
+from inference.execution.steps import intent_of
+from inference.execution.submission import Submission
 
 # Two looks only ask; from the third on the venue is believed.
 _LOOKS = 6
 _LOOKS_THAT_ASK = 2
+# So many exits of one trade may have been sent after a backup.
+_EARLIER_EXITS = 8
 
 
 class Reconciler:
@@ -48,7 +53,10 @@ class Reconciler:
         now_ms: Callable[[], int],
         sleep: Callable[[float], Awaitable[None]],
         answers_again: Callable[[], None],
+        on_positions: Callable[[Sequence[VenuePosition]], None] = lambda _: None,
     ) -> None:
+        """`on_positions` hears what the venue holds, and at which marks, whenever that was read."""
+        self._on_positions = on_positions
         self._gateway = gateway
         self._ledger = ledger
         self._submission = submission
@@ -85,8 +93,23 @@ class Reconciler:
             return False
         return False
 
+    async def ask_for_earlier_exits(self) -> None:
+        """After a restore, find what has ended since before its symbol's position is taken for its own."""
+        book = self._ledger.book
+        for key in sorted(book.older & {trade.plan.trade_id for trade in book.active()}):
+            for _ in range(_EARLIER_EXITS):
+                trade = book.trades[key]
+                exit_order = intent_of(trade, Purpose.EXIT, trade.open_quantity)
+                if trade.open_quantity <= 0 or not await self._submission.was_sent_before(exit_order):
+                    break
+                # Why it was left stands in the journal that was lost.
+                since = ExitRequested(trade_id=key, reason=ExitReason.EXTERNAL, detail="it was left after the backup")
+                self._ledger.note(since, trace_id=trade.plan.trace_id)
+                await self._settle(trade.symbol)
+
     async def _view(self) -> VenueView:
         positions = await self._gateway.positions()
+        self._on_positions(positions)
         view = VenueView(
             positions={one.symbol: one for one in positions if one.signed_quantity != 0},
             open_orders=tuple(await self._gateway.open_orders()),

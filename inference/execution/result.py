@@ -69,18 +69,16 @@ def exit_reason(trade: Trade) -> ExitReason:
         return ExitReason.EXTERNAL
     if most is Purpose.EXIT:
         return trade.exit_reason or ExitReason.OPERATOR
-    return ExitReason.STOP if most is Purpose.STOP else ExitReason.TARGET
+    return _stop_reason(trade.of(Purpose.STOP)) if most is Purpose.STOP else ExitReason.TARGET
+
+
+def _stop_reason(stops: list[Order]) -> ExitReason:
+    because = max(stops, key=lambda order: order.executed).intent.because
+    return because if isinstance(because, ExitReason) else ExitReason.STOP
 
 
 def _value(orders: list[Order], fallback: Decimal) -> Decimal:
-    return sum((_traded(order, fallback) for order in orders), Decimal(0))
-
-
-def _traded(order: Order, fallback: Decimal) -> Decimal:
-    if order.booked > 0 and order.booked >= order.filled:
-        # An average of several prices has no last digit.
-        return sum((fill.quantity * fill.price for fill in order.fills.values()), Decimal(0))
-    return order.executed * (order.price or fallback)
+    return sum((order.traded(fallback) for order in orders), Decimal(0))
 
 
 def _fees(order: Order, fallback: Decimal, taker_fee: Decimal) -> Decimal:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from inference.domain.order import OrderIntent, OrderType, Purpose, Side
@@ -80,3 +80,10 @@ def intent_of(
         post_only=post_only,
         arrival_price=plan.arrival_price if purpose is Purpose.ENTRY else trigger_price,
     )
+
+
+def held_as(intent: OrderIntent, target_type: OrderType) -> OrderIntent:
+    """Return an order as the venue can hold it: a target, where nothing there waits for its price, rests at it."""
+    if not (intent.purpose is Purpose.TARGET and intent.is_conditional) or target_type is not OrderType.LIMIT:
+        return intent
+    return replace(intent, order_type=OrderType.LIMIT, limit_price=intent.trigger_price, trigger_price=None)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+import math
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any, TypeVar
 
 from feature_store.venue.errors import (
     AccountError,
@@ -16,56 +17,35 @@ from feature_store.venue.errors import (
     RequestRefusedError,
     RetryableError,
     VenueError,
+    WithheldError,
 )
 from inference.domain.events import OrderFoundAbsent, OrderIntended, OrderRefused
 from inference.domain.order import OrderIntent, OrderReport, Purpose
 from inference.execution.ledger import Ledger
-from inference.execution.lifecycle import NOTHING_HAPPENED, Order
+from inference.execution.lifecycle import NOT_SENT, NOTHING_HAPPENED, Order
+from inference.execution.patience import ExecutionSettings, within
 from inference.execution.ports import Gateway
+from inference.risk.errors import ACCOUNT_CODES, REDUCE_ONLY_CODES
+
+_T = TypeVar("_T")
 
 # A venue that had the order and now denies it may be reading from a copy that lags.
 _DENIALS_BELIEVED = 4
 # A position that nothing explains makes us doubt that an entry is absent, yet not for ever: by then the entry is too
 # old to be sent again, and the reconciliation deals with the position, whosesoever it is.
 _DOUBTED_DENIALS_BELIEVED = 25
+# Whatever is more pressing, an answer that is here already is taken.
+_LEAST_PATIENCE_S = 0.05
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExecutionSettings:
-    """How patient execution is, in wall-clock seconds where nothing else is said."""
-
-    # Between two questions about one order.
-    poll_seconds: float = 0.2
-    # How long an answer to a sending is awaited before the order is queried besides.
-    answer_patience_seconds: float = 1.0
-    # Beyond the venue's recvWindow, before "absent" is believed.
-    window_margin_seconds: float = 0.5
-    # How long an entry that provably did not happen is still worth sending again.
-    entry_resend_seconds: float = 5.0
-    # How long after its candle's close an approval is good, in the venue's milliseconds: until the next decision.
-    approval_valid_ms: int = 300_000
-    # How long one order is asked for before others get their turn.
-    resolve_patience_seconds: float = 10.0
-    # How long a market order may rest before it is cancelled.
-    market_patience_seconds: float = 5.0
-    # How long a position may wait for its stop to be confirmed before it is flattened.
-    stop_within_seconds: float = 5.0
-    # How long a stop may have fired without filling.
-    fired_patience_seconds: float = 3.0
-    watch_seconds: float = 1.0
-    reconcile_seconds: float = 30.0
-    # After how long without a word from us the venue cancels entries that rest, where it can.
-    countdown_seconds: float = 30.0
-    # How long an exit that is refused again and again waits at most before it is tried once more.
-    exit_pause_seconds: float = 15.0
-    # How often the executions of a flat trade are asked for before its money is counted without them.
-    fills_attempts: int = 5
+__all__ = ["ExecutionSettings", "Outcome", "Submission"]
 
 
 class Outcome(Enum):
     """How far a sending or a question came."""
 
     KNOWN = auto()
+    # It was sent, and no word of it came within the patience for an answer.
+    IN_DOUBT = auto()
     # The venue could not be asked, or its answer does not settle the matter yet.
     LATER = auto()
 
@@ -75,7 +55,8 @@ class Submission:
     Write-ahead, send, and find out.
 
     An order whose outcome is unknown is asked for; it is believed absent, and may be sent again, only once the venue
-    says that it has none and no request of ours can reach its matching engine any more.
+    says that it has none and no request of ours can reach its matching engine any more. No question is waited for
+    longer than its patience, whatever the connection does.
     """
 
     def __init__(
@@ -87,18 +68,23 @@ class Submission:
         monotonic: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         changed: Callable[[str], None],
+        took: Callable[[float], None] = lambda _: None,
     ) -> None:
+        """`took` is told how many seconds each order that the venue took had to wait for that answer."""
         self._gateway = gateway
         self._ledger = ledger
         self._settings = settings
         self._monotonic = monotonic
         self._sleep = sleep
         self._changed = changed
+        self._took = took
         self._started = monotonic()
         self._first_sent: dict[str, float] = {}
+        self._began: dict[str, float] = {}
         self._last_sent: dict[str, float] = {}
         self._sending: dict[str, asyncio.Task[OrderReport]] = {}
         self._denials: dict[str, int] = {}
+        self._silences: dict[str, int] = {}
         self._heard: dict[str, asyncio.Event] = {}
         self._quiet_until = 0.0
         self.defect: BaseException | None = None
@@ -108,11 +94,18 @@ class Submission:
         """How long the venue still wants to hear nothing from us."""
         return max(0.0, self._quiet_until - self._monotonic())
 
-    async def send(self, intent: OrderIntent, *, is_wanted: Callable[[], bool] = lambda: True) -> Outcome:
-        """
-        Journal the intent, send it, and stay until its outcome is known or the patience for it is spent.
+    def sent_at(self, client_order_id: str) -> float | None:
+        """Return the monotonic time at which an order was last sent, None where not in this life."""
+        return self._began.get(client_order_id)
 
-        Nothing is sent where, once the venue may be spoken to, it is not wanted any more.
+    async def send(
+        self, intent: OrderIntent, *, is_wanted: Callable[[], bool] = lambda: True, until: float = math.inf
+    ) -> Outcome:
+        """
+        Journal the intent, send it, and wait for the first word of it, not beyond the monotonic time `until`.
+
+        Nothing is sent where, once the venue may be spoken to, it is not wanted any more. What becomes of an order
+        IN_DOUBT is found out by `resolve`; its answer, when it comes, is taken in.
 
         Raises:
             JournalError: An entry could not be recorded; it was not sent.
@@ -126,47 +119,78 @@ class Submission:
         else:
             # A position without a stop is worse than a record without a line.
             self._ledger.note(event, trace_id=intent.trace_id, durable=True)
+        self._began[intent.client_order_id] = self._monotonic()
         self._first_sent.setdefault(intent.client_order_id, self._monotonic())
 
         task = asyncio.create_task(self._submitted(intent))
         self._sending[intent.client_order_id] = task
         task.add_done_callback(lambda done: self._answered(intent, done))
-        await self._first_word(intent, task)
-        if self._is_known(intent):
-            return Outcome.KNOWN
+        left = max(until - self._monotonic(), _LEAST_PATIENCE_S)
+        await self._first_word(intent, task, min(self._settings.answer_patience_seconds, left))
+        return Outcome.KNOWN if self._is_known(intent) else Outcome.IN_DOUBT
 
-        return await self.resolve(intent)
+    async def resolve(
+        self, intent: OrderIntent, *, is_moot: Callable[[], bool] = lambda: False, until: float = math.inf
+    ) -> Outcome:
+        """
+        Ask for one order until its fate is known, something else is more pressing, or its turn is over.
 
-    async def resolve(self, intent: OrderIntent) -> Outcome:
-        """Ask for one order until its fate is known, or its turn is over."""
+        No question is waited for beyond the monotonic time `until`.
+        """
         began = self._monotonic()
-        patience = self._settings.resolve_patience_seconds
-        if intent.purpose is Purpose.STOP:
-            patience = min(patience, self._settings.stop_within_seconds)
         while True:
             if self._is_settled(intent):
                 return Outcome.KNOWN
-            if await self.ask(intent) is Outcome.KNOWN and self._is_settled(intent):
+            left = max(until - self._monotonic(), _LEAST_PATIENCE_S)
+            if await self.ask(intent, at_most=left) is Outcome.KNOWN and self._is_settled(intent):
                 return Outcome.KNOWN
             waited = self._monotonic() - began
-            if waited > patience:
+            if waited > self._settings.resolve_patience_seconds or is_moot():
                 return Outcome.LATER
             order = self._order(intent)
             if order.is_live and waited > self._settings.market_patience_seconds:
                 return await self.cancel(intent)
             await self._sleep(self._settings.poll_seconds)
 
+    async def was_sent_before(self, intent: OrderIntent) -> bool:
+        """
+        Ask whether an order of a journal that was put back from a backup exists already, and take it in if it does.
+
+        Where no answer comes it is taken not to: an exit, or a stop, must not wait for ever.
+        """
+        try:
+            await self._pace()
+            report = await self._within(self._settings.question_patience(0), self._gateway.query(intent))
+        except RateLimitedError as error:
+            self._rest(error)
+            return False
+        except (VenueError, TimeoutError):
+            return False
+        if report is None:
+            return False
+        self._ledger.note(OrderIntended(intent=intent), trace_id=intent.trace_id, durable=True)
+        self._ledger.note_report(report)
+        return True
+
+    async def ask_soon(self, intents: Collection[OrderIntent]) -> None:
+        """Ask for orders in doubt once, all at the same time, after a moment in which a word may come by itself."""
+        await self._sleep(self._settings.poll_seconds)
+        if self.quiet_seconds > 0:
+            return
+        most = self._settings.doubt_seconds
+        await asyncio.gather(*(self.ask(one, at_most=most) for one in intents if not self._is_known(one)))
+
     async def cancel(self, intent: OrderIntent) -> Outcome:
         """Cancel an order and find out whether a fill was faster; KNOWN once it can do nothing more."""
         try:
             await self._pace()
-            report = await self._gateway.cancel(intent)
+            report = await self._within(self._settings.question_patience(6), self._gateway.cancel(intent))
         except RateLimitedError as error:
             self._rest(error)
             return Outcome.LATER
         except RequestRefusedError:
             report = None
-        except VenueError:
+        except (VenueError, TimeoutError):
             return Outcome.LATER
         if report is not None:
             self._ledger.note_report(report)
@@ -175,20 +199,24 @@ class Submission:
 
         return Outcome.KNOWN if self._order(intent).status.is_terminal else Outcome.LATER
 
-    async def ask(self, intent: OrderIntent) -> Outcome:
-        """Ask for one order once; LATER means that the answer proves nothing yet."""
+    async def ask(self, intent: OrderIntent, *, at_most: float = math.inf) -> Outcome:
+        """Ask for one order once; LATER means that no answer came in time, or proves nothing yet."""
+        key = intent.client_order_id
+        silences = self._silences.pop(key, 0)
+        patience = min(self._settings.question_patience(silences), at_most)
         # What was sent before this question can no longer execute once the window has passed: read the clock first.
         window_passed = self._window_has_passed(intent)
         try:
             await self._pace()
-            report = await self._gateway.query(intent)
-        except RateLimitedError as error:
-            self._rest(error)
-            return Outcome.LATER
-        except VenueError:
+            report = await self._within(patience, self._gateway.query(intent))
+        except (VenueError, TimeoutError) as error:
+            if isinstance(error, RateLimitedError):
+                self._rest(error)
+            elif isinstance(error, TimeoutError):
+                self._silences[key] = silences + 1
             return Outcome.LATER
         if report is not None:
-            self._denials.pop(intent.client_order_id, None)
+            self._denials.pop(key, None)
             self._ledger.note_report(report)
             return Outcome.KNOWN
         if self._order(intent).status.is_terminal:
@@ -218,25 +246,32 @@ class Submission:
         if tasks:
             await asyncio.wait(tasks)
 
-    def forget(self, client_order_ids: Collection[str]) -> None:
-        """Let go of what was remembered of orders that can do nothing more."""
-        for remembered in (self._first_sent, self._last_sent, self._denials):
-            for key in client_order_ids:
-                remembered.pop(key, None)
+    def forget_closed(self) -> None:
+        """Let go of what is remembered of orders whose trade is over, and of what was heard of them even later."""
+        book = self._ledger.book
+        active = {trade.plan.trade_id for trade in book.active()}
+        for remembered in (self._first_sent, self._began, self._last_sent, self._denials, self._silences):
+            for key in list(remembered):
+                order = book.order(key)
+                if order is None or order.intent.trade_id not in active:
+                    del remembered[key]
 
     async def _submitted(self, intent: OrderIntent) -> OrderReport:
-        return await self._gateway.submit(intent)
+        began = self._monotonic()
+        report = await self._gateway.submit(intent)
+        self._took(self._monotonic() - began)
+        return report
 
     def heard(self, client_order_id: str) -> None:
         """Tell that something was learned of an order by another way than asking for it."""
         if event := self._heard.get(client_order_id):
             event.set()
 
-    async def _first_word(self, intent: OrderIntent, task: asyncio.Task[OrderReport]) -> None:
+    async def _first_word(self, intent: OrderIntent, task: asyncio.Task[OrderReport], patience: float) -> None:
         # The user stream may know before the answer is here, or when no answer comes at all.
         event = self._heard[intent.client_order_id] = asyncio.Event()
         word = asyncio.ensure_future(event.wait())
-        nap = asyncio.ensure_future(self._sleep(self._settings.answer_patience_seconds))
+        nap = asyncio.ensure_future(self._sleep(patience))
         try:
             while not task.done() and not nap.done() and not self._is_known(intent):
                 await asyncio.wait({task, nap, word}, return_when=asyncio.FIRST_COMPLETED)
@@ -262,9 +297,13 @@ class Submission:
             case RateLimitedError() as error:
                 self._rest(error)
                 self._refused(intent, NOTHING_HAPPENED, error)
+            case WithheldError() as error:
+                self._refused(intent, NOT_SENT, error)
             case RetryableError() | ClockError() as error:
                 self._refused(intent, NOTHING_HAPPENED, error)
-            case RequestRefusedError() | AccountError() as error:
+            case AccountError() as error:
+                self._refused(intent, _account_code(error), error)
+            case RequestRefusedError() as error:
                 self._refused(intent, str(error.code or type(error).__name__), error)
             case BaseException() as error:
                 # Not an answer of the venue: a defect of ours. The order stays unknown, the loop hears of it.
@@ -292,8 +331,8 @@ class Submission:
     async def _may_have_executed(self, intent: OrderIntent) -> bool:
         # "Not found" can be a stale read; a position that nothing else explains says otherwise.
         try:
-            positions = await self._gateway.positions()
-        except VenueError:
+            positions = await self._within(self._settings.question_patience(2), self._gateway.positions())
+        except (VenueError, TimeoutError):
             return True
         held = sum(position.signed_quantity for position in positions if position.symbol == intent.symbol)
         known = sum(trade.signed_quantity for trade in self._ledger.book.active_in(intent.symbol))
@@ -312,6 +351,9 @@ class Submission:
         window = self._gateway.recv_window_ms / 1000 + self._settings.window_margin_seconds
         return self._monotonic() - last > window
 
+    async def _within(self, seconds: float, work: Coroutine[Any, Any, _T]) -> _T:
+        return await within(seconds, work, sleep=self._sleep)
+
     def _order(self, intent: OrderIntent) -> Order:
         return self._ledger.book.order(intent.client_order_id) or Order(intent=intent)
 
@@ -328,3 +370,9 @@ class Submission:
 
     def _rest(self, error: RateLimitedError) -> None:
         self._quiet_until = max(self._quiet_until, self._monotonic() + error.retry_after_seconds)
+
+
+def _account_code(error: AccountError) -> str:
+    """Return the venue's number where it is of accounts alone, else the class: Bitfinex has one number for much."""
+    code = str(error.code)
+    return code if code in ACCOUNT_CODES or code in REDUCE_ONLY_CODES else AccountError.__name__

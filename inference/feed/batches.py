@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +37,7 @@ class BatchAssembler:
     Takes closed candles as they come, repeated and out of order; pure, it knows no clock and no venue.
 
     What was handed out lately is remembered, so that a candle that comes late or is corrected does not go unnoticed.
+    `on_closed` is told each candle as it comes in order.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class BatchAssembler:
         timeframe: Timeframe,
         recent: RecentCandles | None = None,
         restored: Collection[str] = (),
+        on_closed: Callable[[str, Candle], None] = lambda *_: None,
     ) -> None:
         self._timeframe = timeframe
+        self._on_closed = on_closed
         self.recent = RecentCandles(timeframe) if recent is None else recent
         self._changed: dict[str, str] = {}
         # What a stored state was made from long ago nobody has looked at since.
@@ -142,6 +145,7 @@ class BatchAssembler:
         self._ready[symbol].append(candle)
         self.recent.add(symbol, CandleBlock.from_candles([candle]))
         self._last[symbol] = candle.open_time_ms
+        self._on_closed(symbol, candle)
 
 
 def told(changed: CandleBlock, holes: Collection[int]) -> str:

@@ -8,15 +8,16 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import Any
 
-from feature_store.candle import CandleBlock, Timeframe
+from feature_store.candle import Candle, CandleBlock, Timeframe
 from feature_store.errors import QuantumError
-from inference.exchange.capabilities import CAPABILITIES, Capabilities, Stream
+from inference.exchange.candle_connections import kind_of_connection
+from inference.exchange.capabilities import CAPABILITIES, Capabilities
 from inference.exchange.venue_clock import VenueClock
 from inference.feed.batches import BatchAssembler, CandleBatch
 from inference.feed.candle_stream import CandleStream
 from inference.feed.history import closed_candles
 from inference.feed.lateness import Lateness
-from inference.feed.pool import spread
+from inference.feed.pool import Openings, spread
 from inference.feed.recent import REMEMBERED
 from inference.telemetry.logs import logger
 
@@ -38,7 +39,8 @@ class CandleFeed:
     in any, or whose connection is silent, is read by REST.
     `on_close` is told each close time as it passes, before its candles are here. It has passed by the word of the
     venue, which `ask_time` asks for its time: our reckoning of it may run ahead. `on_price` is told each last price
-    that a stream brings.
+    that a stream brings, `on_running` of the candle that it is part of. `closed_seconds` says for how long the venue
+    wants to hear nothing, connections included.
     """
 
     def __init__(
@@ -52,9 +54,12 @@ class CandleFeed:
         ask_time: Callable[[], Awaitable[int]],
         on_close: Callable[[int], None] = lambda _: None,
         on_price: Callable[[str, float], None] = lambda *_: None,
+        on_running: Callable[[str, Candle], None] = lambda *_: None,
         capabilities: Capabilities = CAPABILITIES["binanceusdm"],
+        closed_seconds: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._exchange = exchange
+        self._closed_seconds = closed_seconds
         self._on_close = on_close
         self._assembler = assembler
         self._timeframe = timeframe
@@ -69,6 +74,7 @@ class CandleFeed:
         self.batches: asyncio.Queue[CandleBatch] = asyncio.Queue(_QUEUE)
         self.lateness = Lateness(timeframe)
         self.candles_by_rest = 0
+        self._on_running = on_running
         self.streams = self._make_streams(capabilities, on_price)
         self._stream_of = {symbol: stream for stream in self.streams for symbol in stream.symbols}
 
@@ -225,7 +231,8 @@ class CandleFeed:
     def _make_streams(
         self, capabilities: Capabilities, on_price: Callable[[str, float], None]
     ) -> tuple[CandleStream, ...]:
-        if not self._exchange.has.get("watchOHLCVForSymbols") or Stream.CANDLES_OF_MANY not in capabilities.streams:
+        connection = kind_of_connection(self._exchange, capabilities)
+        if connection is None:
             return ()
         pool = spread(
             self._assembler.symbols,
@@ -234,11 +241,16 @@ class CandleFeed:
         )
         if pool.left_over:
             _log.warning("candles_not_streamed", symbols=len(pool.left_over), consequence="they are read by REST")
+        openings = Openings(capabilities.connections_per_minute)
         return tuple(
             CandleStream(
                 self._exchange,
                 group,
                 number=number,
+                connection=connection(self._exchange, group, self._timeframe.value, number=number),
+                openings=openings,
+                may_be_quiet=capabilities.quiet_candles,
+                closed_seconds=self._closed_seconds,
                 assembler=self._assembler,
                 timeframe=self._timeframe,
                 clock=self._clock,
@@ -246,6 +258,7 @@ class CandleFeed:
                 on_news=self._news.set,
                 on_candle=self._came,
                 on_price=on_price,
+                on_running=self._on_running,
             )
             for number, group in enumerate(pool.groups)
         )

@@ -13,11 +13,12 @@ from feature_store.errors import BadInputError
 from feature_store.features.definition import INDEX
 from feature_store.features.live import UNBROKEN, LatestFeatures, LiveFeatures
 from inference.feed.batches import CandleBatch
+from inference.feed.plausible import sift
 from inference.feed.rebuilding import Behind
 from inference.telemetry.logs import logger
 
 _log = logger("features")
-_ATR = INDEX["atr_14"]
+_ATR, _VOLUME = INDEX["atr_14"], INDEX["volume_sma_20"]
 
 KeepRow = Callable[[str, npt.NDArray[np.float64]], None]
 """Is told the newest row of 49 features of a symbol."""
@@ -25,10 +26,15 @@ KeepRow = Callable[[str, npt.NDArray[np.float64]], None]
 
 @dataclass(frozen=True, slots=True)
 class LastRow:
-    """Average true range and close of a symbol's newest candle, in price units."""
+    """
+    Average true range and close of a symbol's newest candle, in price units.
+
+    `volume` is what was traded a candle, the mean of 20, in base units; NaN where that is not known.
+    """
 
     atr: float
     close: float
+    volume: float = np.nan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +58,8 @@ class FollowedFeatures:
         self.features = features
         self.rows: dict[str, LastRow] = {}
         self._keep_row = keep
+        # How many candles of a symbol in a row no market has made, and why the newest of them is none.
+        self._refused: dict[str, tuple[int, str]] = {}
 
     def advance(self, batch: CandleBatch, behind: Behind) -> Known:
         """Rebuild what candles were read for, take in a batch, and tell what may be read."""
@@ -64,6 +72,7 @@ class FollowedFeatures:
             for row, symbol in enumerate(latest.symbols)
             if latest.ready[row]
             and symbol not in stale
+            and symbol not in self._refused
             and (last := self.rows.get(symbol)) is not None
             and np.isfinite(last.atr)
         ]
@@ -75,23 +84,44 @@ class FollowedFeatures:
 
     def _take(self, batch: CandleBatch) -> int:
         candles = 0
-        for symbol, computed in self.features.advance_all(batch.blocks).items():
+        blocks = {symbol: self._sifted(symbol, block) for symbol, block in batch.blocks.items()}
+        for symbol, computed in self.features.advance_all(blocks).items():
             if isinstance(computed, BadInputError):
                 # Its features stay behind, and what is behind is not traded; the others go on.
                 _log.warning("candle_unusable", symbol=symbol, error=str(computed)[:300])
                 continue
             candles += len(computed)
             if len(computed):
-                self._keep(symbol, computed, batch.blocks[symbol])
+                self._keep(symbol, computed, blocks[symbol])
         return candles
 
+    def _sifted(self, symbol: str, block: CandleBlock) -> CandleBlock:
+        """Leave out what no market has made: what is computed on would carry it for hundreds of candles."""
+        last = self.features.last_open_time_ms(symbol)
+        fresh = block if last is None else block.since(last + 1)
+        if not len(fresh):
+            return block
+        in_a_row, _ = self._refused.pop(symbol, (0, ""))
+        sifted = sift(self.features.newest_candles(symbol), fresh, refused_before=in_a_row)
+        for opened, why in sifted.refused.items():
+            _log.warning("candle_refused", symbol=symbol, open_time_ms=opened, why=why)
+        if sifted.newest:
+            after = sum(opened > (sifted.block.last_open_time_ms or 0) for opened in sifted.refused)
+            self._refused[symbol] = (after + (0 if len(sifted.block) else in_a_row), sifted.newest)
+        return sifted.block
+
     def _keep(self, symbol: str, computed: npt.NDArray[np.float64], block: CandleBlock) -> None:
-        self.rows[symbol] = LastRow(atr=float(computed[-1, _ATR]), close=float(block.values[-1, CLOSE]))
+        newest = computed[-1]
+        self.rows[symbol] = LastRow(
+            atr=float(newest[_ATR]), close=float(block.values[-1, CLOSE]), volume=float(newest[_VOLUME])
+        )
         self._keep_row(symbol, computed[-1])
 
     def _why_incomplete(self, symbol: str, batch: CandleBatch, stale: Mapping[str, str]) -> str:
         if symbol in batch.late:
             return "its newest candle did not arrive in time"
+        if symbol in self._refused:
+            return self._refused[symbol][1]
         if symbol in stale:
             return f"{stale[symbol]}, its features are being rebuilt"
         seen = self.features.continuity(symbol)

@@ -7,7 +7,10 @@ from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 
-from feature_store.candle import CandleBlock, Timeframe
+import numpy as np
+import numpy.typing as npt
+
+from feature_store.candle import CLOSE, Candle, CandleBlock, Timeframe
 from inference.domain.market import Quote
 from inference.exchange.capabilities import CAPABILITIES, Capabilities
 from inference.exchange.venue_clock import VenueClock
@@ -22,6 +25,9 @@ QUOTE_BOUND_MS = 2_000
 """How old, in the venue's time, a price may be that is answered from memory."""
 BOOK_BOUND_MS = 500
 """How old an order book may be."""
+# What somebody traded at says for longer what an order met, above all where the venue's clock runs ahead of the wall's:
+# a stream that brings a price each second brings one each minute there.
+_TRADED_BOUND_MS, _TRADED_BOUND_WALL_S = 60_000, 2.0
 _EVERY = "*"
 
 T = TypeVar("T")
@@ -44,6 +50,8 @@ class MarketData:
     From memory it answers with nothing that is too old: quotes and last prices within `QUOTE_BOUND_MS` of the venue's
     time, books within `BOOK_BOUND_MS`, candles only where the newest one is the last that has closed. Anything else is
     asked for anew, and where that fails there is no answer, but an error.
+
+    `on_running` hears of each candle that a stream tells while it runs, `on_closed` of each that has closed, once.
     """
 
     def __init__(
@@ -55,8 +63,14 @@ class MarketData:
         clock: VenueClock,
         monotonic: Callable[[], float],
         capabilities: Capabilities = CAPABILITIES["binanceusdm"],
+        closed_seconds: Callable[[], float] = lambda: 0.0,
+        on_running: Callable[[str, Candle], None] = lambda *_: None,
+        on_closed: Callable[[str, Candle], None] = lambda *_: None,
     ) -> None:
         self._exchange = exchange
+        self._on_running = on_running
+        self._on_closed = on_closed
+        self._closed_seconds = closed_seconds
         self._prices = prices
         self._timeframe = timeframe
         self._clock = clock
@@ -67,6 +81,7 @@ class MarketData:
         self._quotes: FreshValues[Quote] = FreshValues(bound_ms=QUOTE_BOUND_MS)
         self._every: FreshValues[dict[str, Quote]] = FreshValues(bound_ms=QUOTE_BOUND_MS)
         self._traded: FreshValues[Decimal] = FreshValues(bound_ms=QUOTE_BOUND_MS)
+        self._last: dict[str, tuple[int, Decimal]] = {}
         self._books: FreshValues[tuple[int, OrderBook]] = FreshValues(bound_ms=BOOK_BOUND_MS)
         self.asked = self.remembered = 0
 
@@ -97,7 +112,11 @@ class MarketData:
         self._feed = CandleFeed(
             self._exchange,
             assembler=BatchAssembler(
-                last_open_ms=last_open_ms, timeframe=self._timeframe, recent=self._recent, restored=restored
+                last_open_ms=last_open_ms,
+                timeframe=self._timeframe,
+                recent=self._recent,
+                restored=restored,
+                on_closed=self._on_closed,
             ),
             timeframe=self._timeframe,
             clock=self._clock,
@@ -105,7 +124,9 @@ class MarketData:
             ask_time=self._prices.sync_clock,
             on_close=on_close,
             on_price=self._note_price,
+            on_running=self._on_running,
             capabilities=self._capabilities,
+            closed_seconds=self._closed_seconds,
         )
 
     async def run(self) -> None:
@@ -169,6 +190,15 @@ class MarketData:
         traded = self._counted(self._traded.get(symbol, now_ms=self._now_ms()))
         return (await self.quote(symbol)).mid if traded is None else traded
 
+    def traded(self, symbol: str) -> Decimal | None:
+        """Return what a symbol traded at last, as its stream told within a minute of the venue's time, else None."""
+        known = self._last.get(symbol)
+        if known is None:
+            return None
+        at_ms, price = known
+        bound_ms = max(_TRADED_BOUND_MS, _TRADED_BOUND_WALL_S * 1000 * self._clock.rate)
+        return price if abs(self._now_ms() - at_ms) <= bound_ms else None
+
     async def book(self, symbol: str, levels: int = 20) -> OrderBook:
         """
         Return the first so many levels of each side of an order book.
@@ -204,6 +234,13 @@ class MarketData:
         after = self._timeframe.last_closed_open_ms(now_ms) - count * self._timeframe.milliseconds
         return await closed_candles(self.past, symbol, self._timeframe, after_ms=after, closed_by_ms=now_ms)
 
+    def closes(self) -> Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+        """Return open times and closes of the newest candles of each symbol that is followed, oldest first."""
+        if self._feed is None:
+            return {}
+        blocks = {symbol: self._recent.block(symbol) for symbol in self._recent.symbols()}
+        return {symbol: (block.open_time_ms, block.values[:, CLOSE]) for symbol, block in blocks.items()}
+
     def figures(self) -> Mapping[str, float]:
         """Return what the status shows."""
         told: dict[str, float] = {"asked": self.asked, "remembered": self.remembered}
@@ -227,7 +264,9 @@ class MarketData:
         return self._feed
 
     def _note_price(self, symbol: str, price: float) -> None:
-        self._traded.put({symbol: Decimal(str(price))}, at_ms=self._now_ms())
+        traded, now_ms = Decimal(str(price)), self._now_ms()
+        self._last[symbol] = now_ms, traded
+        self._traded.put({symbol: traded}, at_ms=now_ms)
 
     def _counted(self, known: T | None) -> T | None:
         self.remembered += known is not None

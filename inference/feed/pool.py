@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -28,3 +29,24 @@ def spread(symbols: Sequence[str], *, per_connection: int, connections: int) -> 
     cuts = [number * len(kept) // count for number in range(count + 1)]
     groups = tuple(tuple(kept[begin:end]) for begin, end in pairwise(cuts))
     return Spread(groups, tuple(symbols[len(kept) :]))
+
+
+class Openings:
+    """
+    When connections may be opened, where a venue counts how many come within a minute and refuses the others.
+
+    Pure; all connections of a venue ask the same one.
+    """
+
+    def __init__(self, per_minute: int | None = None) -> None:
+        self._at: deque[float] = deque(maxlen=per_minute)
+        self._is_bounded = per_minute is not None
+
+    def wait_s(self, now: float) -> float:
+        """Return in how many seconds one more may be opened; it is held to be opened then."""
+        if not self._is_bounded:
+            return 0.0
+        is_full = len(self._at) == self._at.maxlen
+        at = max(now, self._at[0] + 60.0) if is_full else now
+        self._at.append(at)
+        return at - now

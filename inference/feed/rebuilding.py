@@ -12,6 +12,7 @@ import numpy.typing as npt
 from feature_store.candle import CandleBlock
 from feature_store.errors import BadInputError, QuantumError
 from feature_store.features.live import LiveFeatures
+from inference.feed.plausible import sift
 from inference.telemetry.logs import logger
 
 _log = logger("rebuilding")
@@ -47,7 +48,8 @@ class Behind:
 
     def rebuild(self, features: LiveFeatures, keep: Callable[[str, Rows, CandleBlock], None]) -> Mapping[str, str]:
         """Rebuild what candles are there for and hand on its rows; return what stays stale, and why."""
-        for symbol, history in self.histories.items():
+        for symbol, told in self.histories.items():
+            history = sift(np.empty((0, 5)), told).block
             try:
                 computed = rebuilt(features, symbol, history)
             except BadInputError as error:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from inference.domain.errors import JournalError
 from inference.domain.events import (
     AccountMarked,
     CandlesDecided,
     Event,
+    ExitObserved,
     ExitRequested,
     FeaturesUsed,
     FillBooked,
@@ -22,6 +25,7 @@ from inference.domain.events import (
     OrderRefused,
     OrderReported,
     PositionFoundChanged,
+    SignalExplained,
     TradeClosed,
     TradePlanned,
 )
@@ -35,6 +39,7 @@ _KNOWN: dict[str, type[Any]] = {
     for event in (
         AccountMarked,
         CandlesDecided,
+        ExitObserved,
         ExitRequested,
         FeaturesUsed,
         FillBooked,
@@ -44,10 +49,16 @@ _KNOWN: dict[str, type[Any]] = {
         OrderReported,
         PositionFoundChanged,
         ShadowScored,
+        SignalExplained,
         TradeClosed,
         TradePlanned,
     )
 }
+
+
+def is_typed(event_type: str) -> bool:
+    """Whether this version knows a type of event by its fields; any other is a note of words."""
+    return event_type in _KNOWN
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +90,14 @@ def canonical(value: object) -> bytes:
 
 def event_data(event: Event) -> bytes:
     """Return an event's data as canonical JSON."""
-    return canonical(dict(event.detail) if isinstance(event, Noted) else event)
+    if isinstance(event, Noted):
+        return canonical(dict(event.detail))
+    if isinstance(event, CandlesDecided):
+        # Rules that came later are stated where they say something: entries of before keep their text.
+        parts = {one.name: getattr(event, one.name) for one in fields(event)}
+        parts["policy"] = event.policy.stated()
+        return canonical({name: value for name, value in parts.items() if value is not UNSET})
+    return canonical(event)
 
 
 def event_of(entry: Entry) -> Event:

@@ -36,11 +36,16 @@ def read_head(path: Path) -> Head | None:
 
 def write_head(path: Path, head: Head) -> None:
     """Replace the anchor atomically and durably."""
-    temporary = path.with_suffix(".head.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    # Anchors of several journals may lie in one folder, where several processes write them.
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        os.write(descriptor, msgspec.json.encode(head, order="sorted"))
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.replace(path)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+        try:
+            os.write(descriptor, msgspec.json.encode(head, order="sorted"))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 from pathlib import Path
+
+from inference.journal.head import Head
+
+# Beside a journal that was put back from a backup, until a worker has journaled that.
+RESTORED_MARKER = "restored"
+_SET_ASIDE = ".before-restore-"
+
+
+def set_aside_name(anchor: Path, head: Head) -> Path:
+    """Return where an anchor of before a restore is kept; each head has a file of its own."""
+    return anchor.with_name(f"{anchor.name}{_SET_ASIDE}{head.seq}-{head.digest[:8]}")
+
+
+def set_aside_beside(anchor: Path) -> list[Path]:
+    """Return the anchors of before restores that nobody has deleted yet."""
+    return sorted(anchor.parent.glob(f"{glob.escape(anchor.name)}{_SET_ASIDE}*"))
 
 
 def parts_of_day(path: Path) -> list[Path]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -60,45 +61,63 @@ class BrokenChainError(JournalError):
         self.finding = finding
 
 
-def verified(lines: Iterable[bytes], head: Head | None) -> Iterator[Entry]:
+def verified(
+    lines: Iterable[bytes], head: Head | None, *, after: Head | None = None, anchors: Mapping[str, Head] | None = None
+) -> Iterator[Entry]:
     """
     Yield each entry once it is proved to continue the chain; at the end, check the anchor.
+
+    The chain begins with the first entry, or behind `after`, an entry that was verified before. `anchors` are others
+    than the one beside the journal, by where they are kept.
 
     Raises:
         BrokenChainError: At the first entry that does not.
     """
-    expected_seq, previous = 1, GENESIS
+    expected_seq, previous = (1, GENESIS) if after is None else (after.seq + 1, after.digest)
+    vouched = _vouched(head, anchors or {})
     remaining = iter(lines)
     for line in remaining:
         entry = _read(line, expected_seq)
         _check_link(entry, expected_seq, previous, remaining)
-        if head is not None and entry.seq == head.seq and entry.digest != head.digest:
-            raise BrokenChainError(
-                Finding(
-                    damage=Damage.ANCHOR_DISAGREES,
-                    seq=entry.seq,
-                    message=f"the anchor holds digest {head.digest[:12]}, the file {entry.digest[:12]}: rewritten",
+        for where, digest in vouched.pop(entry.seq, ()):
+            if entry.digest != digest:
+                raise BrokenChainError(
+                    Finding(
+                        damage=Damage.ANCHOR_DISAGREES,
+                        seq=entry.seq,
+                        message=f"{where} holds digest {digest[:12]}, the file {entry.digest[:12]}: rewritten",
+                    )
                 )
-            )
         yield entry
         expected_seq, previous = expected_seq + 1, entry.digest
 
-    if head is not None and expected_seq <= head.seq:
+    beyond = max((seq for seq in vouched if seq >= expected_seq), default=None)
+    if beyond is not None:
         raise BrokenChainError(
             Finding(
                 damage=Damage.TRUNCATED,
                 seq=expected_seq,
-                message=f"the file ends after entry {expected_seq - 1}, the anchor vouches for {head.seq}",
+                message=f"the file ends after entry {expected_seq - 1}, {vouched[beyond][0][0]} vouches for {beyond}",
             )
         )
 
 
-def verify(path: Path, head_path: Path) -> Verification:
-    """Check a whole journal against itself and its anchor."""
+def _vouched(head: Head | None, anchors: Mapping[str, Head]) -> dict[int, list[tuple[str, str]]]:
+    """Return by entry who vouches for it, and with which digest."""
+    found = defaultdict(list)
+    if head is not None:
+        found[head.seq].append(("the anchor", head.digest))
+    for where, one in anchors.items():
+        found[one.seq].append((f"the anchor {where}", one.digest))
+    return dict(found)
+
+
+def verify(path: Path, head_path: Path, *, anchors: Mapping[str, Head] | None = None) -> Verification:
+    """Check a whole journal against itself, its anchor, and those that are kept elsewhere."""
     count, digest = 0, GENESIS
     finding = None
     try:
-        for entry in verified(whole_lines(path), read_head(head_path)):
+        for entry in verified(whole_lines(path), read_head(head_path), anchors=anchors):
             count, digest = entry.seq, entry.digest
     except BrokenChainError as error:
         finding = error.finding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -31,18 +31,28 @@ class JournalWriter:
         self.recovered = recovered
         self.seq = 0
         self.digest = GENESIS
+        # The newest entry that is known to have reached the disk.
+        self.durable: Head | None = None
         self._descriptor = descriptor
         self._lock = lock
         self._offset = os.fstat(descriptor).st_size
         self._durable_seq = 0
+        self._opened_seq = 0
         self._broken = False
 
     @classmethod
-    def open(cls, path: Path, *, visit: Callable[[Entry], None] = lambda _: None) -> JournalWriter:
+    def open(
+        cls,
+        path: Path,
+        *,
+        visit: Callable[[Entry], None] = lambda _: None,
+        anchors: Callable[[], Mapping[str, Head]] = dict,
+    ) -> JournalWriter:
         """
         Lock the journal, verify it whole, hand every entry to `visit`, and stand at its end.
 
-        A last line that a crash cut short is copied beside the journal and cut off.
+        `anchors` says what is kept elsewhere of it, by where; it is asked once the journal is locked. A last line that
+        a crash cut short is copied beside the journal and cut off.
 
         Raises:
             JournalError: Another process writes it, it is damaged, or the disk refuses.
@@ -52,7 +62,8 @@ class JournalWriter:
         try:
             torn = torn_tail(path)
             last = None
-            for entry in verified(whole_lines(path), read_head(path.with_suffix(".head"))):
+            head = read_head(path.with_suffix(".head"))
+            for entry in verified(whole_lines(path), head, anchors=anchors()):
                 visit(entry)
                 last = entry
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -67,8 +78,10 @@ class JournalWriter:
             raise
 
         writer = cls(path, descriptor, lock, recovered=torn)
+        writer.durable = head
         if last is not None:
             writer.seq, writer.digest = last.seq, last.digest
+            writer._opened_seq = last.seq
         return writer
 
     def record(self, event: Event, *, timestamp_ms: int, trace_id: str = "", durable: bool = False) -> Entry:
@@ -91,7 +104,8 @@ class JournalWriter:
             return
         try:
             os.fsync(self._descriptor)
-            write_head(self.head_path, Head(seq=self.seq, digest=self.digest))
+            head = Head(seq=self.seq, digest=self.digest)
+            write_head(self.head_path, head)
         except OSError as error:
             # After a failed fsync the kernel may have dropped the pages: nothing written later can be trusted.
             self._broken = True
@@ -99,7 +113,17 @@ class JournalWriter:
                 f"The journal {self.path} cannot be made durable: {error.strerror}; "
                 "free disk space or replace the disk, then start the worker again"
             ) from error
-        self._durable_seq = self.seq
+        self._durable_seq, self.durable = self.seq, head
+
+    @property
+    def unsynced(self) -> int:
+        """How many entries of this writer a power cut would lose."""
+        return self.seq - max(self._durable_seq, self._opened_seq)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether an earlier failure keeps everything from being written until the next start."""
+        return self._broken
 
     def close(self) -> None:
         """Make everything durable and let another process write."""

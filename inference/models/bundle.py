@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import platform
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from inference.models.ensemble import Ensemble, EnsembleOutput, Member, Numbers,
 from inference.models.inspection.contents import check_finite, inspect_file, named_files, read_golden
 from inference.models.inspection.folder import check_nothing_else, read_regular
 from inference.models.inspection.json_text import strict_json
-from inference.models.manifest import MANIFEST_NAME, FileEntry, Manifest
+from inference.models.manifest import MANIFEST_NAME, TREES, FileEntry, Manifest
 from inference.regime.market import MarketRegime, regimes
 
 GOLDEN_NAME = "golden.npz"
@@ -61,6 +63,23 @@ class Bundle:
     def weights(self) -> dict[str, float]:
         """Each member's share of the vote."""
         return {member.name: member.weight for member in self.manifest.members}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Return how the ensemble was put together; how each member was fitted stands in MLflow, with the run."""
+        made = self.manifest
+        return {
+            "mode": made.mode,
+            "weighting": made.weighting,
+            "weights": self.weights,
+            "scale": made.scale,
+            "threshold": made.threshold,
+            "round_trip_cost": made.round_trip_cost,
+            "market_share": made.market_share,
+            "timeframe": made.timeframe,
+            "horizon": made.horizon,
+            "window": made.window,
+        }
 
     def score(
         self, inputs: Numbers, windows: Numbers, returns: Numbers, moments: npt.NDArray[np.int64] | None = None
@@ -217,8 +236,15 @@ def _check_golden(path: Path, manifest: Manifest, ensemble: Ensemble) -> None:
         output = ensemble.score(golden["inputs"], golden["windows"], golden["returns"])
     except _UNREADABLE as error:
         raise BundleError(f"Bundle {path} cannot score its golden inputs: {error}") from error
+    is_at_home = manifest.golden.made_on == this_platform()
+    exact = {f"member_{entry.name}" for entry in manifest.members if entry.kind in TREES} if is_at_home else set()
     for name, found in golden_outputs(output).items():
         expected = golden[name]
+        if name in exact and not np.array_equal(found, expected):
+            raise BundleError(
+                f"Bundle {path} does not reproduce its golden outputs: {name} is not equal to the last bit, as trees "
+                "are on the platform that they were trained on. Do not trade it; train again."
+            )
         scale = manifest.golden.prediction_scale.get(name, 1.0)
         worst = float(np.max(np.abs(found - expected))) if found.shape == expected.shape and len(found) else np.inf
         # Written so that NaN refuses.
@@ -227,6 +253,18 @@ def _check_golden(path: Path, manifest: Manifest, ensemble: Ensemble) -> None:
                 f"Bundle {path} does not reproduce its golden outputs: {name} is off by {worst:.3g}, "
                 f"at most {manifest.golden.tolerance * scale:.3g} was expected. Do not trade it; train again."
             )
+
+
+def this_platform() -> str:
+    """
+    Name all that the last bit of a tree's answer depends on.
+
+    Trees compare, and add up what their leaves hold in one order; a mean of inputs is a sum in one order and a
+    division. None of it differs between processors of one kind, and between kinds or versions of the libraries somebody
+    may have changed an order.
+    """
+    versions = f"xgboost {xgboost.__version__}, lightgbm {lightgbm.__version__}, numpy {np.__version__}"
+    return f"{sys.platform} {platform.machine()}, {versions}"
 
 
 def golden_outputs(output: EnsembleOutput) -> dict[str, npt.NDArray[np.float64]]:

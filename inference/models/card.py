@@ -7,6 +7,13 @@ from datetime import UTC, datetime
 
 from inference.models.manifest import Manifest, TimeWindow
 
+IN_SAMPLE = (
+    "No member was fitted on these candles, so correlation and directional accuracy are out of sample. The ensemble's "
+    "scale, probabilities and threshold were fitted on them and on validation, so errors, calibration, trades and "
+    "drawdown are not, and flatter it. The gates go by the shadow window alone."
+)
+"""What the figures of the calibration window are worth; for reports of training too."""
+
 _SCORES = (
     ("rmse", "RMSE of the log return"),
     ("r2", "R²"),
@@ -34,9 +41,11 @@ def model_card(manifest: Manifest, digest: str) -> str:
         f"Weighting: {manifest.weighting}.",
         "## Learned from",
         _learned_from(manifest),
-        "## Out of sample, on the calibration window",
+        "## On the calibration window",
+        IN_SAMPLE,
         _table(("figure", "ensemble"), _scores(manifest)),
         _regimes(manifest),
+        _readings(manifest),
         "## Limits",
         _limits(manifest),
         "## Identity",
@@ -58,8 +67,9 @@ def _what_it_does(manifest: Manifest) -> str:
     return (
         f"Ensemble of {', '.join(one.name for one in manifest.members)}. It expects the log return over the next "
         f"{manifest.horizon} candles of {manifest.timeframe} and a calibrated probability of its direction; from a "
-        f"probability of {manifest.threshold:.3f} on it is meant to be traded, which was the best threshold net of a "
-        f"round trip of {manifest.round_trip_cost * 1e4:g} bps."
+        f"probability of {manifest.threshold:.3f} on it is meant to be traded: of the thresholds tried, the middle of "
+        f"those that paid best net of a round trip of {manifest.round_trip_cost * 1e4:g} bps on validation and "
+        "calibration, or the most cautious one where none paid."
     )
 
 
@@ -81,8 +91,8 @@ def _learned_from(manifest: Manifest) -> str:
             ("window", "from", "to (UTC)"),
             [
                 ("fit: members, scalers, regimes", *_span(windows.fit)),
-                ("validation: weights, threshold", *_span(windows.validation)),
-                ("calibration: probabilities, threshold", *_span(windows.calibration)),
+                ("validation: weights, scale, probabilities, threshold", *_span(windows.validation)),
+                ("calibration: scale, probabilities, threshold", *_span(windows.calibration)),
                 ("shadow: seen by no part of it", *_span(windows.shadow)),
             ],
         ),
@@ -114,6 +124,27 @@ def _regimes(manifest: Manifest) -> str:
         for regime, share in sorted(shares.items(), key=lambda one: -one[1])
     ]
     return _table(("market regime", "share of candles", "directional accuracy"), rows)
+
+
+def _readings(manifest: Manifest) -> str:
+    model, inputs = manifest.regime_model, manifest.trained_inputs
+    regimes = "Nothing was learned to tell regimes by probability."
+    if model is not None:
+        doubted = manifest.metrics.get("regime_model/doubted")
+        often = "" if doubted is None else f"; {doubted:.2%} of training's own candles would have been unknown"
+        regimes = (
+            f"Regimes with probabilities: {model.hidden.states} hidden states ({', '.join(model.names)}) beside rules, "
+            f"for {len(model.scales)} symbols{often}."
+        )
+    ranges = "Nothing was learned of what inputs are like."
+    if inputs is not None:
+        later = manifest.metrics.get("inputs/later")
+        found = "" if later is None else f" ({later:.2%} on later rows, out of sample)"
+        ranges = (
+            f"Ranges of the {len(inputs.names)} inputs that are read: {inputs.range_alarm:.1%} of training's rows "
+            f"leave one; {inputs.distance_alarm:.1%} of rows are called far from training{found}."
+        )
+    return f"{regimes}\n\n{ranges}"
 
 
 def _rate(value: float | None) -> str:

@@ -26,6 +26,8 @@ _SECTIONS = {
     "max_abs_expected_return": "thresholds",
     "round_trip_cost": "thresholds",
     "regime": "thresholds",
+    "regime_model": "thresholds",
+    "trained_inputs": "inputs",
     "metrics": "metrics",
     "golden": "checks",
 }

@@ -10,12 +10,16 @@ from typing import Literal
 import msgspec
 
 from inference.models.data_fingerprint import DataFingerprint, data_digest
+from inference.regime.detector import RegimeModel
 from inference.regime.market import RegimeThresholds
+from inference.regime.observing import columns_of
+from inference.signals.trained_inputs import TrainedInputs, prepare_inputs
 
 SCHEMA_VERSION = 2
 """What is written; schema 1, whose bundles know voting members alone, is still read."""
 _READABLE = (1, SCHEMA_VERSION)
 MANIFEST_NAME = "manifest.json"
+PROMISED_HIT_RATE = "calibration/ensemble/hit_rate"
 RETURNS_INPUT = "returns"
 """How a member's `inputs` name the series of log returns, which is not one of the model inputs."""
 
@@ -25,6 +29,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 MemberKind = Literal["xgboost", "lightgbm", "onnx", "onnx_rows"]
 """Native trees, an ONNX graph over windows, and one over single rows."""
+TREES: tuple[MemberKind, ...] = ("xgboost", "lightgbm")
 EnsembleMode = Literal["voting", "stacking", "bagging"]
 Weighting = Literal["skill", "stacking", "equal", "fixed"]
 HeadKind = Literal["quantile", "direction"]
@@ -188,12 +193,18 @@ class TrainingWindows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 class Golden(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Inputs and the outputs they must reproduce, to `tolerance` times the usual size of a prediction."""
+    """
+    Inputs and the outputs they must reproduce, to `tolerance` times the usual size of a prediction.
+
+    On the platform that they were `made_on`, trees must give them to the last bit. Bundles from before it was recorded
+    name none, and are held to the tolerance.
+    """
 
     file: FileEntry
     rows: int
     tolerance: float
     prediction_scale: dict[str, float]
+    made_on: str = ""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -236,6 +247,9 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     # Bundles from before these were recorded have neither: then data and regimes are unknown.
     data_fingerprint: DataFingerprint | None = None
     regime: RegimeThresholds | None = None
+    # Probabilities of regimes, and what training saw of the inputs; None where there was too little to learn from.
+    regime_model: RegimeModel | None = None
+    trained_inputs: TrainedInputs | None = None
 
     # Members taken over from an earlier candidate, with the windows that they were fitted on.
     kept_members: dict[str, TimeWindow] = {}
@@ -245,6 +259,18 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         """Every file of the bundle beside the manifest."""
         members = (file for member in (*self.members, *self.compared) for file in member.files)
         return (*members, *(head.file for head in self.heads), self.golden.file)
+
+    @property
+    def promised_hit_rate(self) -> float | None:
+        """
+        How often the ensemble's direction was right on the calibration window, None where that was not measured.
+
+        No member was fitted on that window and no weight chosen by it, and an opinion is right there as it is live:
+        where price moved, to the side that was said, at the end of the horizon. There each symbol and candle counts
+        alike; live each candle does, however many symbols it has.
+        """
+        promised = self.metrics.get(PROMISED_HIT_RATE)
+        return promised if promised is not None and 0 <= promised <= 1 else None
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
@@ -276,6 +302,10 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         _require(0 <= self.market_share <= 1, f"The share of the market must lie in [0, 1], was {self.market_share}")
         _require(0 <= self.round_trip_cost < 1, "The round-trip cost must lie in [0, 1)")
         _require(_SHA256.fullmatch(self.feature_fingerprint) is not None, "The feature fingerprint must be a SHA-256")
+        if self.regime_model is not None:
+            columns_of(self.model_inputs)
+        if self.trained_inputs is not None:
+            prepare_inputs(self.trained_inputs, self.model_inputs)
         _require(
             self._states_its_data(), "The data fingerprint does not fit the windows, series and features it covers"
         )

@@ -10,6 +10,7 @@ from feature_store.features.live import LatestFeatures
 from inference.domain.signal import SignalScore
 from inference.models.bundle import Bundle
 from inference.models.ensemble import EnsembleOutput
+from inference.models.followed_regimes import FollowedRegimes
 from inference.signals.scoring import signals
 
 
@@ -27,8 +28,14 @@ def opinions(
     venue: str,
     timeframe_ms: int,
     see: Callable[[EnsembleOutput], None] = lambda _: None,
+    regimes: FollowedRegimes | None = None,
 ) -> tuple[SignalScore, ...]:
-    """Return one signal for each of `rows` of `latest`, in their order; `see` is shown what all members answered."""
+    """
+    Return one signal for each of `rows` of `latest`, in their order.
+
+    `see` is shown what all members answered. Regimes are told by `regimes`, with probabilities; without it by the
+    bundle's thresholds.
+    """
     # As a rule all are ready: windows are large, and are not copied once more then.
     chosen = slice(None) if len(rows) == len(latest.symbols) else list(rows)
     returns = latest.returns[chosen].astype(np.float32)
@@ -36,6 +43,7 @@ def opinions(
     scores = bundle.score(latest.model_inputs[chosen], latest.windows[chosen], returns, moments)
     see(scores)
     symbols = [latest.symbols[row] for row in rows]
+    reading = None if regimes is None else regimes.read(latest, rows)
     return signals(
         scores,
         symbols=symbols,
@@ -43,5 +51,6 @@ def opinions(
         venue=venue,
         model_version=model_name(version, bundle.digest),
         weights=bundle.weights,
-        regimes=bundle.regimes(returns, symbols),
+        regimes=bundle.regimes(returns, symbols) if reading is None else reading.label,
+        regime_probability=None if reading is None else reading.probability,
     )

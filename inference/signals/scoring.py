@@ -9,9 +9,13 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import UNSET, UnsetType
 
 from inference.domain.signal import Direction, MemberPrediction, SignalScore
+from inference.regime.states import REGIMES
 
+# A filter knows no more, and the journal stays readable.
+_DIGITS = 6
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "quantum-trader/signal")
 
 
@@ -53,9 +57,12 @@ def signals(
     model_version: str,
     weights: Mapping[str, float],
     regimes: Sequence[str] | None = None,
+    regime_probability: npt.NDArray[Any] | None = None,
 ) -> tuple[SignalScore, ...]:
     """
-    Return one signal per symbol, in the order of `symbols`, with the regime of each where those are given.
+    Return one signal per symbol, in the order of `symbols`.
+
+    Regimes and their probabilities [n, 5], in the order of `REGIMES`, come along where they are given.
 
     LONG where a rise is more likely than not, SHORT otherwise. Where any number is not finite, or the probability
     is none, the signal abstains: FLAT, with confidence 0 and expected return 0.
@@ -75,9 +82,14 @@ def signals(
             venue=venue,
             model_version=model_version,
             regime="unknown" if regimes is None else str(regimes[row]),
+            regime_probability=UNSET if regime_probability is None else _by_name(regime_probability[row]),
         )
         for row, symbol in enumerate(symbols)
     )
+
+
+def _by_name(probabilities: npt.NDArray[Any]) -> dict[str, float]:
+    return {name.value: round(value, _DIGITS) for name, value in zip(REGIMES, probabilities.tolist(), strict=True)}
 
 
 def _signal(
@@ -92,6 +104,7 @@ def _signal(
     venue: str,
     model_version: str,
     regime: str,
+    regime_probability: Mapping[str, float] | UnsetType,
 ) -> SignalScore:
     usable = all(map(math.isfinite, (probability_up, expected_return, *members.values())))
     usable = usable and 0 <= probability_up <= 1
@@ -113,4 +126,5 @@ def _signal(
         feature_time_ms=feature_time_ms,
         trace_id=trace_id(venue=venue, symbol=symbol, feature_time_ms=feature_time_ms, model_version=model_version),
         regime=regime,
+        regime_probability=regime_probability,
     )

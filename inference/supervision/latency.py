@@ -1,8 +1,9 @@
-"""How long the newest decisions took."""
+"""How long the newest decisions, answers or orders took."""
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 
 
 class Latencies:
@@ -21,3 +22,7 @@ class Latencies:
             return None
         ordered = sorted(self._milliseconds)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+    def figures(self) -> Mapping[str, float | None]:
+        """Return what the status tells: the milliseconds that half, and 99 of a hundred, do not exceed."""
+        return {"p50": self.percentile(0.5), "p99": self.percentile(0.99)}

@@ -31,13 +31,14 @@ class Answers:
 
 @dataclass(slots=True)
 class MemberCount:
-    """The sums of `Answers` since the start, and how long answering took."""
+    """The sums of `Answers` since the start, and how long answering took, over how many candles."""
 
     predictions: int = 0
     not_finite: int = 0
     voted: int = 0
     agreed: int = 0
     seconds: float = 0.0
+    candles: int = 0
     latencies: Latencies = field(default_factory=Latencies)
 
 
@@ -81,4 +82,5 @@ class MemberCounts:
             count.agreed += one.agreed
             if (took := seconds.get(name)) is not None:
                 count.seconds += took
+                count.candles += 1
                 count.latencies.add(took)

@@ -82,6 +82,19 @@ class ModelSupervisor:
         """What independent outcomes say of the newest candle's model, None before any candle was scored."""
         return self._evidence_of(self._candles[-1].model_version) if self._candles else None
 
+    @property
+    def watched(self) -> str:
+        """Which model scored the newest candle, by its name and digest; empty before any."""
+        return self._candles[-1].model_version if self._candles else ""
+
+    def follow(self, rules: BiasRules, policy: Policy) -> None:
+        """Watch by these rules from the next candle on; what was counted stays."""
+        self.rules, self._policy = rules, policy
+
+    def hold_to(self, model_version: str, promised: float | None) -> None:
+        """Hold a model, by its name and digest, to how often training says that it is right; None says nothing."""
+        self._evidence[model_version] = self._evidence_of(model_version).held_to(promised)
+
     def watch(self, candidates: Sequence[Candidate], *, close_ms: int, horizon: int) -> None:
         """
         Take in what was scored of one candle, by a model that looks `horizon` candles ahead.
@@ -177,4 +190,5 @@ def _figures(found: QualityEvidence) -> Mapping[str, str]:
         "base_brier": f"{found.base / found.outcomes:.4f}",
         "evidence": f"{found.evidence:.1f}",
         "limit": f"{LIMIT:.0f}",
+        **({} if found.promised is None else {"promised": f"{found.promised:.4f}"}),
     }

@@ -21,6 +21,8 @@ from inference.telemetry.logs import logger
 _log = logger("models")
 _RETRY_SECONDS = 60.0
 _RETRY_LIMIT_SECONDS = 1800.0
+LOCAL = "local"
+"""The version of a bundle that was given as a folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,7 @@ class ModelWatch:
         self._obeyed: SetAside | None = None
         self._passed_over: str | None = None
         self._registry_down = False
+        self._not_left: str | None = None
         self.offered: ActiveModel | None = None
         self.wanted = True
         self.reason = "looking for a model"
@@ -106,7 +109,7 @@ class ModelWatch:
         if self._only_approved:
             raise BundleError("QT_MODE=live trades only what the gates passed and a person approved, never a folder")
         bundle = await self._load(path)
-        self._offer(ActiveModel(bundle=bundle, version="local", gated=False, source=str(path)))
+        self._offer(ActiveModel(bundle=bundle, version=LOCAL, gated=False, source=str(path)))
 
     async def load_last_good(self) -> None:
         """Offer what traded last, for a start while the registry is down or slow."""
@@ -154,6 +157,36 @@ class ModelWatch:
             await self.obey()
             self.journal_notices()
             await asyncio.sleep(every)
+
+    def is_left(self, model: ActiveModel) -> bool:
+        """Whether a model is set aside in this home."""
+        return found_aside(self._cache.root, model.version, model.bundle.digest) is not None
+
+    def leave(self, model: ActiveModel) -> str | None:
+        """
+        Set a model aside in this home, as a rollback does; it is left within a second.
+
+        Returns:
+            The digest of the cached bundle that traded before and takes over, empty where there is none; None where
+            the model could not be set aside.
+        """
+        noted = self._cache.last_good()
+        before = noted.before if noted is not None and noted.digest == model.bundle.digest else None
+        if before is not None and found_aside(self._cache.root, before.version, before.digest) is not None:
+            before = None
+        back_to = before.digest if before is not None and self._cache.holds(before.digest) else ""
+        order = SetAside(
+            version=model.version, digest=model.bundle.digest, decided_at=utc_now().isoformat(), back_to=back_to
+        )
+        try:
+            set_aside(self._cache.root, order)
+        except (OSError, ValueError) as error:
+            if self._not_left != model.bundle.digest:
+                self._not_left = model.bundle.digest
+                self._on_event("model.not_set_aside", {"version": model.version, "reason": str(error)[:300]})
+            return None
+        self._not_left = None
+        return back_to
 
     def journal_notices(self) -> None:
         """Journal what flows of this home decided of models, each once; a notice that cannot be read is named."""

@@ -19,11 +19,20 @@ _MOST_STAKED = 0.75
 _SUPPOSED = 20
 
 
+_CHANCE = 0.5
+
+
 class Measure(StrEnum):
-    """What opinions are held to: being right more often than a coin, and surer than the share of rises alone."""
+    """
+    What opinions are held to.
+
+    Being right more often than a coin, being surer than the share of rises alone, and being right more often than
+    halfway between a coin and what training promised.
+    """
 
     HIT_RATE = "hit_rate"
     BRIER = "brier"
+    PROMISED = "promised"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,11 @@ class QualityEvidence:
     Outcomes are independent whose opinions were said when the one before had ended: one in each horizon. The sums are
     over those since the test began, or began anew; `base` is the Brier score of always saying the share of rises that
     was known before. `poor_by` is what opinions were found poor by, and `recovery` the bets against that since.
+
+    `promised` is how often the model was right on candles that it had not been fitted on, None where nobody said so.
+    `promise_bets` bet that it is right at most halfway between a coin and that: a model that promised 58 % and is right
+    in 51 % is better than a coin and breaks its promise all the same. They begin with what was owned as the promise
+    became known, `joined`, so that what is owned in all does not leap then.
     """
 
     counted_until_ms: int = 0
@@ -82,6 +96,9 @@ class QualityEvidence:
     brier_bets: Bets = field(default_factory=Bets)
     poor_by: Measure | None = None
     recovery: Bets = field(default_factory=Bets)
+    promised: float | None = None
+    joined: float = 1.0
+    promise_bets: Bets = field(default_factory=Bets)
 
     @property
     def outcomes(self) -> int:
@@ -90,8 +107,38 @@ class QualityEvidence:
 
     @property
     def evidence(self) -> float:
-        """What speaks against the opinions: the mean of both bets, which keeps the bound however they depend."""
-        return (self.hit_bets.evidence + self.brier_bets.evidence) / 2
+        """
+        What speaks against the opinions: the mean of all bets, which keeps the bound however they depend.
+
+        Each measure has an equal share of the stated rate, so that a third one costs the other two a third of theirs.
+        """
+        both = self.hit_bets.evidence + self.brier_bets.evidence
+        return both / 2 if self.promised is None else (both + self._owned_of_promise) / 3
+
+    @property
+    def halfway(self) -> float:
+        """The least share of right opinions that keeps the promise; that of a coin where there is none."""
+        return _CHANCE if self.promised is None else (_CHANCE + self.promised) / 2
+
+    @property
+    def _owned_of_promise(self) -> float:
+        return self.joined * self.promise_bets.evidence
+
+    def owned_by(self, measure: Measure) -> float:
+        """Return what the bets of one measure own; nothing where nobody is held to it."""
+        match measure:
+            case Measure.HIT_RATE:
+                return self.hit_bets.evidence
+            case Measure.BRIER:
+                return self.brier_bets.evidence
+            case Measure.PROMISED:
+                return 0.0 if self.promised is None else self._owned_of_promise
+
+    def held_to(self, promised: float | None) -> QualityEvidence:
+        """Return this, held to a promise from here on; one that is no better than a coin holds nobody to anything."""
+        if self.promised is not None or promised is None or not _CHANCE < promised < 1:
+            return self
+        return replace(self, promised=promised, joined=self.evidence)
 
     def after(self, one: MaturedCandle) -> QualityEvidence:
         """Return what is known once a further candle has matured; one that overlaps the last counted adds nothing."""
@@ -101,11 +148,19 @@ class QualityEvidence:
         base = _brier(self._share_of_rises, one.rose)
         if self.poor_by is None:
             return _bet(seen, one, base, most=max(self._share_of_rises, 1 - self._share_of_rises) ** 2)
-        better = 2 * one.right - 1 if self.poor_by is Measure.HIT_RATE else base - one.brier
-        recovery = self.recovery.after(better)
+        recovery = self.recovery.after(self._better(one, base))
         if recovery.outcomes >= FEWEST_OUTCOMES and recovery.evidence >= LIMIT:
-            return QualityEvidence(counted_until_ms=seen.counted_until_ms, rises=seen.rises, counted=seen.counted)
+            return QualityEvidence(
+                counted_until_ms=seen.counted_until_ms, rises=seen.rises, counted=seen.counted, promised=self.promised
+            )
         return replace(seen, recovery=recovery)
+
+    def _better(self, one: MaturedCandle, base: float) -> float:
+        """By how much an outcome was better than what opinions were found poor by; never below -1."""
+        if self.poor_by is Measure.BRIER:
+            return base - one.brier
+        least = _CHANCE if self.poor_by is Measure.HIT_RATE else self.halfway
+        return (one.right - least) / least
 
     @property
     def _share_of_rises(self) -> float:
@@ -121,11 +176,13 @@ def _bet(known: QualityEvidence, one: MaturedCandle, base: float, *, most: float
         hit_bets=known.hit_bets.after(1 - 2 * one.right),
         # A loss is at most the score that always saying the share of rises can have: counted in that, none is below -1.
         brier_bets=known.brier_bets.after((one.brier - base) / most),
+        promise_bets=known.promise_bets
+        if known.promised is None
+        else known.promise_bets.after((known.halfway - one.right) / (1 - known.halfway)),
     )
     if seen.outcomes < FEWEST_OUTCOMES or seen.evidence < LIMIT:
         return seen
-    by_hits = seen.hit_bets.evidence >= seen.brier_bets.evidence
-    return replace(seen, poor_by=Measure.HIT_RATE if by_hits else Measure.BRIER)
+    return replace(seen, poor_by=max(Measure, key=seen.owned_by))
 
 
 def _brier(said: float, rose: float) -> float:

@@ -14,6 +14,7 @@ from inference.supervision.quality_evidence import QualityEvidence
 MATURED = "model.opinions_matured"
 BIAS_FOUND, BIAS_ENDED = "model.bias_found", "model.bias_ended"
 QUALITY_FOUND_POOR, QUALITY_RECOVERED = "model.quality_found_poor", "model.quality_recovered"
+FELL_BACK = "model.fell_back"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +33,14 @@ class Remembered:
     What the journal tells a supervisor of the lives before this one; the default is that there was none.
 
     `decided` and `matured` come oldest first. `told` is the side that was last said to be biased, `evidence` what
-    outcomes say of each model, by its name and digest.
+    outcomes say of each model, by its name and digest, `left` which of them were left for being poor.
     """
 
     decided: Iterable[DecidedCandle] = ()
     matured: Sequence[MaturedCandle] = ()
     told: Direction | None = None
     evidence: Mapping[str, QualityEvidence] = field(default_factory=dict)
+    left: frozenset[str] = frozenset()
 
 
 def matured_detail(one: MaturedCandle) -> Mapping[str, str]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from feature_store.features.live import LatestFeatures
 from inference.domain.decision import Candidate
+from inference.models.followed_regimes import FollowedRegimes
 from inference.models.opinions import opinions
 from inference.models.timed_members import MemberTimes
 from inference.supervision.member_counts import ENSEMBLE, Answers, answers_of
@@ -46,6 +47,12 @@ class Scoring:
         self._timeframe_ms = timeframe_ms
         self._monotonic = monotonic
         self._times = MemberTimes(model.bundle, monotonic)
+        manifest = model.bundle.manifest
+        self._regimes = (
+            None
+            if manifest.regime_model is None
+            else FollowedRegimes(manifest.regime_model, manifest.model_inputs, step_ms=timeframe_ms)
+        )
 
     def score(self, latest: LatestFeatures, ready: Sequence[int], rows: Mapping[str, Row]) -> ScoredCandle:
         """Return what the model makes of the rows that are ready."""
@@ -59,6 +66,7 @@ class Scoring:
             venue=self._venue,
             timeframe_ms=self._timeframe_ms,
             see=lambda scores: answers.update(answers_of(scores)),
+            regimes=self._regimes,
         )
         seconds = {ENSEMBLE: self._monotonic() - began, **self._times.take()}
         candidates = tuple(

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from feature_store.candle import Timeframe
 from feature_store.features.live import LatestFeatures
@@ -107,6 +107,10 @@ class Shadow:
         self._tasks: list[asyncio.Task[None]] = []
         self._computing: asyncio.Task[None] | None = None
 
+    def follow(self, policy: Policy) -> None:
+        """Score by these rules from the next candle on."""
+        self._plan = replace(self._plan, policy=policy)
+
     def offer(self, scene: ShadowScene) -> None:
         """Hand over a candle that was decided; returns at once."""
         if self._waiting is not None:
@@ -152,7 +156,7 @@ class Shadow:
             candles=self.scored,
             last_close_ms=self.last_close_ms,
             skipped=dict(self.skipped),
-            latency_ms={"p50": self.latencies.percentile(0.5), "p99": self.latencies.percentile(0.99)},
+            latency_ms=self.latencies.figures(),
         )
 
     async def _kept(self, what: str, make: Callable[[], Awaitable[None]]) -> None:

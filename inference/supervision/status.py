@@ -86,7 +86,7 @@ class QualityStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     The figures are those of `inference.supervision.prediction_quality.PredictionQuality`. `evidence` against the
     opinions, after so many independent `outcomes`, calls them poor at `limit`; `poor_by` names the measure while they
-    are.
+    are. `fallback` is what is done about them: none, shrink, stop or back.
     """
 
     right: float
@@ -97,13 +97,15 @@ class QualityStatus(msgspec.Struct, frozen=True, kw_only=True):
     evidence: float = 1.0
     limit: float = 0.0
     poor_by: str | None = None
+    fallback: str = "none"
 
 
 class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
     """
     What one member of the ensemble answered since the start, `ensemble` being all of them together.
 
-    The counts are those of `inference.supervision.member_counts.Answers`; `seconds` is the time of all answers.
+    The counts are those of `inference.supervision.member_counts.Answers`; `seconds` is the time that it took for
+    the answers of so many `candles`.
     """
 
     predictions: int
@@ -111,19 +113,102 @@ class MemberStatus(msgspec.Struct, frozen=True, kw_only=True):
     voted: int
     agreed: int
     seconds: float
+    candles: int = 0
     latency_ms: Mapping[str, float | None] = {}
+
+
+class PolicyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    The version of the policy in force: its number in the store, who made it and why.
+
+    `fault` is the code of what is wrong with the store while entries wait for it, and `found` says it in words.
+    """
+
+    version: int | None
+    fingerprint: str
+    author: str = ""
+    reason: str = ""
+    fault: str | None = None
+    found: str = ""
 
 
 class HoldStatus(msgspec.Struct, frozen=True, kw_only=True):
     """
-    Entries that are held back by what the venue said.
+    Entries that are held back by what the venue said, or while the event bus is down.
 
-    `what` is the account, reduce-only or a symbol, `because` the venue's code, `seconds_left` how long it still lasts.
+    `what` is the account, reduce-only, a symbol or the bus, `because` the code, `seconds_left` how long it still lasts.
     """
 
     what: str
     because: str
     seconds_left: float
+
+
+class BusStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How far the journal is told to the event bus.
+
+    `where` is local or redis, `required` whether entries need it. `published_seq` is the newest journal entry that it
+    took, `published` how many events since the start, `waiting_seconds` how long something has waited for it, `late`
+    whether that is longer than allowed, `trouble` what keeps it. `refills` counts how often it had lost what it knew.
+    """
+
+    where: str
+    required: bool
+    published_seq: int = 0
+    published: int = 0
+    waiting_seconds: float = 0.0
+    late: bool = False
+    trouble: str = ""
+    refills: int = 0
+
+
+class StopStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One emergency stop that stands: who set it off, why, and whether all that it asks for is done."""
+
+    key: str
+    evaluator: str
+    reason: str
+    at: str
+    by: str
+    done: bool
+
+
+class RiskStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    What risk looks at beside the account; money is quote currency, drawdowns are fractions.
+
+    `missing` names evaluators of the emergency stop without an input. `breaker_until_ms` is venue time.
+    """
+
+    emergency_brake_active: bool
+    stops: tuple[StopStatus, ...] = ()
+    missing: str = ""
+    breaker: str = "CLOSED"
+    breaker_reason: str = ""
+    breaker_until_ms: int = 0
+    daily_pnl: str | None = None
+    weekly_pnl: str | None = None
+    daily_drawdown: float | None = None
+    weekly_drawdown: float | None = None
+    max_drawdown: float | None = None
+    open_positions: int = 0
+    total_exposure: str = "0"
+    heat: str = "0"
+    clusters: int = 0
+    orders_refused_in_row: int = 0
+
+
+class HealthStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    How well the worker is: OPTIMAL, HEALTHY, DEGRADED, CRITICAL or EMERGENCY, and what keeps it from the best.
+
+    `seconds` is how long ago the journal was last told of a change.
+    """
+
+    level: str
+    reasons: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,6 +242,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     candles_processed: int = 0
     batches_processed: int = 0
     decision_latency_ms: Mapping[str, float | None] = {}
+    # From sending an order until the venue said that it has it.
+    order_latency_ms: Mapping[str, float | None] = {}
     cold_start_s: float | None = None
     rss_mb: float | None = None
     journal_entries: int = 0
@@ -167,8 +254,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     shadow: ShadowStatus | None = None
     bias: BiasStatus | None = None
     quality: QualityStatus | None = None
+    policy: PolicyStatus | None = None
     holds: tuple[HoldStatus, ...] = ()
     members: Mapping[str, MemberStatus] = {}
+    bus: BusStatus | None = None
+    risk: RiskStatus | None = None
+    health: HealthStatus | None = None
+    # Where Prometheus finds this, or None.
+    metrics: str | None = None
 
 
 def write_status(path: Path, status: Status) -> None:

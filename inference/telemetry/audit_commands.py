@@ -15,26 +15,43 @@ from rich.table import Table
 
 from inference.domain.errors import JournalError
 from inference.domain.events import TradeClosed, TradePlanned
+from inference.domain.exact import total
 from inference.domain.trade import TradePlan
 from inference.execution.funding import FUNDING_PAID, FundingAccount, funding_payment
 from inference.journal.codec import Entry, event_of
 from inference.journal.reader import read_entries
 from inference.journal.verify import verify as verify_journal
+from inference.telemetry.anchors import AnchorPlaces, anchors_of
 from inference.telemetry.story import story_of
 
 
-def verify(path: Path, *, as_json: bool) -> int:
-    """Say whether the journal is as it was written; 1 where it is not."""
+def verify(path: Path, *, as_json: bool, places: AnchorPlaces | None = None) -> int:
+    """Say whether the journal is as it was written, and reaches every anchor; 1 where it is not, or does not."""
     require(path)
-    found = verify_journal(path, path.with_suffix(".head"))
+    kept = anchors_of(path, places or AnchorPlaces())
+    found = verify_journal(path, path.with_suffix(".head"), anchors=kept.heads)
     if as_json:
-        _print_json(found)
+        anchors = [{"where": where, "seq": head.seq} for where, head in kept.heads.items()]
+        aside = [{"where": where, "seq": old and old.seq} for where, old in kept.set_aside.items()]
+        told = {"anchors": anchors, "not_compared": list(kept.not_compared), "set_aside": aside}
+        _print_json(msgspec.to_builtins(found) | told)
     elif found.finding is None:
         _print(f"Whole: {found.entries} entries, digest {found.digest}")
         if found.torn_bytes:
             _print(f"A crash left an unfinished last line of {found.torn_bytes} bytes; the next start cuts it off.")
+        for where, head in kept.heads.items():
+            _print(f"The anchor {where} vouches for entry {head.seq}, and agrees.")
+        for why in kept.not_compared:
+            _print(f"Not compared: {why}.")
     else:
         _print(f"Damaged at entry {found.finding.seq}: {found.finding.damage.value}, {found.finding.message}.")
+    if not as_json:
+        for where, old in kept.set_aside.items():
+            vouched = "can no longer be read" if old is None else f"vouches for entry {old.seq}, digest {old.digest}"
+            _print(
+                f"Set aside: {where} {vouched}. The home was put back from a backup, or somebody made it look so:"
+                " delete that file once you know that the restore was meant."
+            )
     return 0 if found.finding is None else 1
 
 
@@ -54,8 +71,8 @@ def trades(path: Path, *, as_json: bool) -> int:
     """Print every closed trade and the sum."""
     require(path)
     rows, funding = _closed(read_entries(path))
-    pnl = sum((closed.result.pnl for _, closed in rows), Decimal(0))
-    fees = sum((closed.result.fees for _, closed in rows), Decimal(0))
+    pnl = total(closed.result.pnl for _, closed in rows)
+    fees = total(closed.result.fees for _, closed in rows)
     if as_json:
         document = [
             {
@@ -108,7 +125,7 @@ def why(path: Path, subject: str, *, as_json: bool) -> int:
 def _closed(entries: Iterable[Entry]) -> tuple[list[tuple[TradePlan | None, TradeClosed]], Decimal]:
     plans: dict[str, TradePlan] = {}
     funding = FundingAccount()
-    rows: list[tuple[TradePlan | None, TradeClosed]] = []
+    closings: dict[str, TradeClosed] = {}
     for entry in entries:
         if entry.type not in (TradePlanned.event_type, TradeClosed.event_type, FUNDING_PAID):
             continue
@@ -116,10 +133,12 @@ def _closed(entries: Iterable[Entry]) -> tuple[list[tuple[TradePlan | None, Trad
         if isinstance(event, TradePlanned):
             plans[event.plan.trade_id] = event.plan
         elif isinstance(event, TradeClosed):
-            rows.append((plans.get(event.trade_id), event))
+            # A late execution closes a trade again; what was counted then does not count any more.
+            closings.pop(event.trade_id, None)
+            closings[event.trade_id] = event
         elif payment := funding_payment(event):
             funding.count(payment)
-    return rows, funding.total
+    return [(plans.get(key), closed) for key, closed in closings.items()], funding.total
 
 
 def require(path: Path) -> None:

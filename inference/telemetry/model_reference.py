@@ -12,25 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-import msgspec
 
 from feature_store.errors import BadInputError
 from inference.domain.errors import BundleError, RegistryUnavailableError
 from inference.models.bundle import bundle_digest
 from inference.models.registry import BundleCache, MlflowRegistry, ModelVersion
 from inference.settings import Settings
+from inference.telemetry.registry_address import registry_address
 
 _DIGITS = re.compile(r"[0-9a-f]{6,64}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,60}")
-
-
-class _Service(msgspec.Struct, frozen=True):
-    url: str | None = None
-
-
-class _Stack(msgspec.Struct, frozen=True):
-    services: dict[str, _Service] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,16 +52,13 @@ class Places:
         Raises:
             RegistryUnavailableError: Neither is known.
         """
-        with contextlib.suppress(OSError, msgspec.DecodeError):
-            stack = msgspec.json.decode((self.home / "stack.json").read_bytes(), type=_Stack)
-            if not self.mlflow_url and (url := stack.services.get("mlflow", _Service()).url):
-                return url
-        if not self.mlflow_url:
+        url = registry_address(self.home, self.mlflow_url)
+        if not url:
             raise RegistryUnavailableError(
                 "No MLflow server is known to ask for versions and aliases; start one with `qtctl up`, set"
                 " QT_MLFLOW_URL, or name a bundle's folder"
             )
-        return self.mlflow_url
+        return url
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,17 +55,20 @@ def version_row(version: Mapping[str, Any], logged: Mapping[str, Any]) -> dict[s
     Return one version by the fields of a model registry's table, from what MLflow says of it and of its run.
 
     `state` is ACTIVE (the alias champion), SHADOW (challenger) or RETIRED, `is_active` 1 or 0; exactly one version can
-    be active, as an alias points at one. `trained_at` is UTC (ISO 8601).
+    be active, as an alias points at one. `trained_at` is when its training began, UTC (ISO 8601); of a version that
+    was registered by hand and does not say, when it was registered.
     """
     tags = {str(tag.get("key")): str(tag.get("value")) for tag in version.get("tags") or ()}
     aliases = [str(one) for one in version.get("aliases") or ()]
-    trained = datetime.fromtimestamp(int(version.get("creation_timestamp") or 0) / 1000, UTC)
+    params = _by_key(logged.get("params"))
+    registered = datetime.fromtimestamp(int(version.get("creation_timestamp") or 0) / 1000, UTC)
+    trained = _moment(str(params.get("created_at") or "")) or registered
     return {
         "id": str(version["version"]),
         "version": tags.get("artefact_version", ""),
         "tag": tags.get("tag", ""),
         "path": str(version.get("source") or ""),
-        "params": _by_key(logged.get("params")),
+        "params": params,
         "metrics": _by_key(logged.get("metrics")),
         "trained_at": trained.isoformat(timespec="seconds"),
         "is_active": int("champion" in aliases),
@@ -73,6 +76,14 @@ def version_row(version: Mapping[str, Any], logged: Mapping[str, Any]) -> dict[s
         "aliases": sorted(aliases),
         "gate_verdict": tags.get("gate_verdict", ""),
     }
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        told = datetime.fromisoformat(text)
+        return told.astimezone(UTC) if told.tzinfo is not None else told.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _by_key(entries: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:

@@ -9,15 +9,18 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from feature_store.clock import monotonic
 from inference.domain.events import TradeClosed
+from inference.domain.order import OrderStatus, OrderType, Purpose
 from inference.domain.policy import EntryStyle
 from inference.domain.signal import Direction
 from inference.domain.trade import ExitReason
+from inference.execution.book import Book, Trade
 from infra.prove.desk import Desk, open_desk
 from infra.prove.proof import Proof, Size
 from infra.prove.record import events_in
@@ -26,11 +29,10 @@ from infra.prove.stage import ProofError, Stage, get, post
 
 BOUND_S = 6.0
 """How long a position may be without a stop, the restart within it: five seconds for a stop, and one to leave."""
-_POINTS_AT_MOST = 400
+_POINTS_AT_MOST, _ENDS_AT_MOST = 400, 10
 _QUIET_S = 60.0
-_SYMBOL, _THIN = "BTC/USDT:USDT", "SOL/USDT:USDT"
-# More than the whole book holds, so that a market order ends with a part of it filled.
-_WHOLE_BOOK = Decimal(30)
+_ORDER, _ALGO, _COUNTDOWN = "/fapi/v1/order", "/fapi/v1/algoOrder", "/fapi/v1/countdownCancelAll"
+_SYMBOL = "BTC/USDT:USDT"
 
 Story = Callable[[Desk, str, str], Awaitable[None]]
 
@@ -41,16 +43,29 @@ async def _whole(desk: Desk, _url: str, name: str) -> None:
 
 
 async def _part(desk: Desk, url: str, name: str) -> None:
-    """Enter with more than the book holds: a part is filled, protected and left."""
-    await _trade(desk, name, Direction.SHORT, _WHOLE_BOOK * _depth(url), symbol=_THIN)
+    """Enter and find half of it: that is protected and left, and of the way out only half is found at first too."""
+    await asyncio.to_thread(post, f"{url}/sandbox/ctl", {"op": "partial", "frac": 0.5, "times": 2})
+    await _trade(desk, name, Direction.SHORT, Decimal(2_000))
 
 
 async def _unanswered(desk: Desk, url: str, name: str) -> None:
     """Enter and leave while sendings are executed and not answered."""
-    for path in ("/fapi/v1/order", "/fapi/v1/algoOrder"):
+    for path in (_ORDER, _ALGO):
         fault = {"op": "fault", "method": "POST", "path": path, "action": "exec_then_drop", "times": 1}
         await asyncio.to_thread(post, f"{url}/sandbox/ctl", fault)
     await _trade(desk, name, Direction.LONG, Decimal(1_000))
+
+
+async def _doubted(desk: Desk, url: str, name: str) -> None:
+    """Enter while a stop is executed, not answered and not told of: another one is sent, and one is taken away."""
+    for fault in (
+        {"op": "wsfault", "drop_user": True},
+        {"op": "fault", "method": "POST", "path": _ALGO, "action": "exec_then_drop", "times": 1},
+        {"op": "fault", "method": "POST", "path": _ALGO, "action": "drop", "times": 1},
+        {"op": "fault", "method": "GET", "path": _ALGO, "action": "status", "status": 503, "code": -1000, "times": 3},
+    ):
+        await asyncio.to_thread(post, f"{url}/sandbox/ctl", fault)
+    await _trade(desk, name, Direction.SHORT, Decimal(1_000))
 
 
 async def _resting(desk: Desk, _url: str, name: str) -> None:
@@ -65,7 +80,73 @@ async def _resting(desk: Desk, _url: str, name: str) -> None:
     await desk.executor.request_exit(_SYMBOL, ExitReason.TIME_BARRIER)
 
 
-STORIES: dict[str, Story] = {"whole": _whole, "part": _part, "unanswered": _unanswered, "resting": _resting}
+STORIES: dict[str, Story] = {
+    "whole": _whole,
+    "part": _part,
+    "unanswered": _unanswered,
+    "doubted": _doubted,
+    "resting": _resting,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a story came to in which nobody was killed: its trade, and what the venue met of each request."""
+
+    trade: Trade
+    met: dict[str, list[int]]
+
+    def requests(self, what: str) -> int:
+        """Return how many requests of this method and path the venue saw."""
+        return self.met.get(what, [0, 0])[0]
+
+    def failed(self, what: str) -> int:
+        """Return how many of them a fault made fail."""
+        return self.met.get(what, [0, 0])[1]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that was planned was entered, by one order, and left by another."""
+        (entry, *more), exits = self.trade.of(Purpose.ENTRY), self.trade.of(Purpose.EXIT)
+        return not more and entry.executed == self.trade.plan.quantity and len(exits) == 1 and self.is_left
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the trade was protected, and what was entered was left again at market."""
+        out = sum((order.executed for order in self.trade.of(Purpose.EXIT)), Decimal(0))
+        stops = [order for order in self.trade.of(Purpose.STOP) if order.venue_order_id]
+        return bool(stops) and self.trade.entered == out > 0
+
+
+def _was_part(told: Told) -> bool:
+    entries, exits = told.trade.of(Purpose.ENTRY), told.trade.of(Purpose.EXIT)
+    is_entry_in_part = len(entries) == 1 and 0 < told.trade.entered < told.trade.plan.quantity
+    is_exit_in_part = len(exits) == 2 and 0 < exits[0].executed < exits[0].intent.quantity
+    return is_entry_in_part and is_exit_in_part and told.is_left
+
+
+def _was_doubted(told: Told) -> bool:
+    stops = told.trade.of(Purpose.STOP)
+    both = [order for order in stops if order.venue_order_id and order.status is OrderStatus.CANCELED]
+    return told.is_whole and told.failed(f"POST {_ALGO}") == 2 and len(both) > 1
+
+
+def _was_resting(told: Told) -> bool:
+    entries = told.trade.of(Purpose.ENTRY)
+    types = [order.intent.order_type for order in entries]
+    is_taken_away = entries[0].status is OrderStatus.CANCELED and entries[0].remaining > 0
+    is_armed = told.requests(f"POST {_COUNTDOWN}") > 0
+    return types == [OrderType.LIMIT, OrderType.MARKET] and is_taken_away and is_armed and told.is_left
+
+
+# What each story stands for: where its run to the end was not that, the kills in it proved something else.
+STANDS_FOR: dict[str, Callable[[Told], bool]] = {
+    "whole": lambda told: told.is_whole,
+    "part": _was_part,
+    "unanswered": lambda told: told.is_whole and told.failed(f"POST {_ORDER}") == told.failed(f"POST {_ALGO}") == 1,
+    "doubted": _was_doubted,
+    "resting": _was_resting,
+}
 # How entries are worked in a story, where it is not at market.
 STYLES = {"resting": EntryStyle.LIMIT}
 RUN = {Size.FULL: tuple(STORIES), Size.CI: ("whole",)}
@@ -80,19 +161,27 @@ def prove(size: Size) -> Proof:
     with Stage("crash-points") as stage, Servers(stage) as servers:
         url = servers.sandbox(symbols=3, speed=1, balance=10_000_000_000, start="2026-01-05T01:00:00Z")
         for name in RUN[size]:
+            ended = 0
             for point in range(1, _POINTS_AT_MOST):
                 folder = stage.home / name / str(point)
                 folder.mkdir(parents=True)
                 wallet = Decimal(get(f"{url}/sandbox/audit")["wallet"])
                 at = _die(name, url, folder, point)
+                met = post(f"{url}/sandbox/ctl", {"op": "log"})["met"]
                 post(f"{url}/sandbox/ctl", {"op": "clear"})
+                unlike = [] if at else _not_what_it_stands_for(name, folder, met)
                 wrong += [
                     f"{name}, killed {at or 'never'}: {one}" for one in asyncio.run(_come_back(url, folder, wallet))
                 ]
-                if at is None:
+                if at is not None:
+                    killed[name] += 1
+                    places[at] += 1
+                    continue
+                ended += 1
+                # The market may end a story early, or fill what was to rest: that one was another story, and shorter.
+                if not unlike or ended == _ENDS_AT_MOST:
+                    wrong += unlike
                     break
-                killed[name] += 1
-                places[at] += 1
             else:
                 raise ProofError(f"Story {name} did not end within {_POINTS_AT_MOST} points")
         audit = get(f"{url}/sandbox/audit")
@@ -112,18 +201,22 @@ def prove(size: Size) -> Proof:
     )
 
 
-async def _trade(desk: Desk, name: str, direction: Direction, notional: Decimal, symbol: str = _SYMBOL) -> None:
+async def _trade(desk: Desk, name: str, direction: Direction, notional: Decimal) -> None:
     approval = await desk.approval(
-        symbol, notional=notional, distance=Decimal("0.05"), trace_id=name, direction=direction
+        _SYMBOL, notional=notional, distance=Decimal("0.05"), trace_id=name, direction=direction
     )
     await desk.executor.enter(approval, candle_close_ms=desk.now_ms())
-    await desk.executor.request_exit(symbol, ExitReason.TIME_BARRIER)
+    await desk.executor.request_exit(_SYMBOL, ExitReason.TIME_BARRIER)
 
 
-def _depth(url: str) -> Decimal:
-    """Return what the book of the thin symbol holds at its best price, in quote currency."""
-    book = get(f"{url}/fapi/v1/depth?symbol=SOLUSDT&limit=5")
-    return Decimal(book["bids"][0][0]) * Decimal(book["bids"][0][1])
+def _not_what_it_stands_for(name: str, folder: Path, met: dict[str, list[int]]) -> list[str]:
+    """Return a complaint where a story that nobody was killed in was not the one that it is meant to be."""
+    trades = list(Book.rebuilt(events_in(folder / "journal.jsonl")).trades.values())
+    if len(trades) == 1 and STANDS_FOR[name](Told(trades[0], met)):
+        return []
+    orders = [order for trade in trades for order in trade.orders.values()]
+    told = ", ".join(f"{one.intent.purpose} {one.executed} of {one.intent.quantity} {one.status}" for one in orders)
+    return [f"story {name} was not what it stands for: {told or 'nothing was ordered'}"]
 
 
 def _die(name: str, url: str, folder: Path, point: int) -> str | None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from pathlib import Path
-
+from infra.prove.clocked import clocked
 from infra.prove.practice import SERVERS, retrain
 from infra.prove.proof import Proof, Size
-from infra.prove.stage import ROOT, WORKER_PYTHON, ProofError, Stage
+from infra.prove.stage import ProofError, Stage
 
 MAX_P99_MS = 50.0
 CANDLES = {Size.FULL: 1000, Size.CI: 300}
@@ -22,18 +19,7 @@ def prove(size: Size) -> Proof:
         bundles = sorted(path.parent for path in (stage.home / "mlflow").rglob("bundle/manifest.json"))
         if not bundles:
             raise ProofError(f"No bundle was logged under {stage.home / 'mlflow'}")
-        done = subprocess.run(
-            [WORKER_PYTHON, Path(__file__).with_name("decision_clock.py"), bundles[-1], str(CANDLES[size])],
-            cwd=ROOT,
-            env=stage.environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-    if done.returncode != 0:
-        raise ProofError(f"The measurement failed: {done.stderr[-1500:]}")
-    figures = json.loads(done.stdout)
+        figures = clocked(stage, "decision_clock", bundles[-1], CANDLES[size])
     return Proof(
         name="decision-latency",
         figure=f"p99 {figures['p99_ms']:.1f} ms, p50 {figures['p50_ms']:.1f} ms for {figures['symbols']} symbols",

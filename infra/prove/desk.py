@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from feature_store.clock import monotonic
+from feature_store.venue.budget import LIMITS, RateBudget
 from feature_store.venue.errors import VenueError
 from feature_store.venue.factory import create_exchange
 from inference.domain.decision import Approved
@@ -22,6 +23,7 @@ from inference.domain.order import OrderIntent
 from inference.domain.policy import EntryStyle
 from inference.domain.signal import Direction, SignalScore
 from inference.exchange.ccxt_gateway import CcxtGateway
+from inference.exchange.transport import govern
 from inference.exchange.user_stream import UserStream
 from inference.exchange.venue_clock import VenueClock
 from inference.execution.book import Book
@@ -94,6 +96,9 @@ async def open_desk(
     clock = VenueClock(accelerated=True)
     exchange = create_exchange("sandbox", url=url, api_key=API_KEY, api_secret=API_SECRET)
     streams: list[UserStream] = []
+    # As in the worker every request passes the transport, with its budget and its circuits.
+    budget = RateBudget(journal_path.with_suffix(".budget.json"), LIMITS["sandbox"])
+    transport = govern(exchange, budget=budget, monotonic=monotonic)
     gateway = CcxtGateway(
         exchange,
         clock=clock,
@@ -117,6 +122,7 @@ async def open_desk(
                 settings=settings,
                 entry_style=entry_style,
                 entry_patience_seconds=1,
+                no_capacity=transport.no_room_for_entry,
             )
             stream = None
             if streaming:
@@ -143,6 +149,7 @@ async def open_desk(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await gateway.close()
+        await transport.close()
 
 
 async def _reconcile_after(gap: asyncio.Event, executor: Executor) -> None:

@@ -27,6 +27,8 @@ from infra.prove.small_candidate import config_of, market, train
 ROOT = Path(__file__).resolve().parents[2]
 TOLERANCE = 1e-5
 """The most that a net's predictions may differ between the two, in standard deviations of its predictions."""
+FIGURES = 1e-3
+"""The most that a gate's figure may differ, as a share of it: what nets differ by moves what is computed from them."""
 
 # Symbols, days and size of a training: what `qtctl train --size quick` takes, and what tries the machinery.
 _SCALES: dict[Size, tuple[int, int, TrainingSize]] = {Size.FULL: (10, 20, "quick"), Size.CI: (4, 8, "tiny")}
@@ -51,7 +53,10 @@ def prove(size: Size) -> Proof:
             f"{compared.trees} tree files equal to the byte, nets within {compared.worst:.2g} of their spread "
             f"({compared.same_nets} of {compared.nets} files equal to the byte), verdict the same: {compared.verdict}"
         ),
-        bar=f"every tree file equal to the byte, nets within {TOLERANCE:g}, the same verdict with the same figures",
+        bar=(
+            f"every tree file equal to the byte, nets within {TOLERANCE:g}, "
+            f"the same verdict with figures within {FIGURES:.1%}"
+        ),
         holds=not compared.faults,
         details=(
             f"two processes, seed {_SEED}, size {name}, {symbols} symbols, {days} days",
@@ -114,7 +119,9 @@ def _compare_verdicts(found: _Compared, ours: dict[str, Any], theirs: dict[str, 
     if ours["decision"] != theirs["decision"]:
         found.faults.append("the gates decided differently")
     for one, other in zip(ours["checks"], theirs["checks"], strict=True):
-        if one["finding"] != other["finding"] or not np.isclose(_value(one), _value(other), rtol=1e-3, equal_nan=True):
+        if one["finding"] != other["finding"] or not np.isclose(
+            _value(one), _value(other), rtol=FIGURES, equal_nan=True
+        ):
             found.faults.append(f"gate {one['name']}: {one['value']} and {other['value']}")
 
 

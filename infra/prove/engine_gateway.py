@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
 from feature_store.venue.errors import (
-    OrderRefusedError,
     OutcomeUnknownError,
     RateLimitedError,
     RetryableError,
     VenueDownError,
 )
 from inference.domain.market import Quote
-from inference.domain.order import Fill, OrderIntent, OrderReport, OrderType
-from inference.exchange import ccxt_mapping as mapped
+from inference.domain.order import Fill, OrderIntent, OrderReport
+from inference.exchange.engine_account import EngineAccount, refusal
 from inference.execution.ports import VenuePosition
 from infra.prove.virtual import Crash, VirtualClock
 from infra.sandbox.audit import Auditor
+from infra.sandbox.disturbed import ThinBook
 from infra.sandbox.engine import countdown, model, state
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.engine.exchange import Exchange
 from infra.sandbox.engine.instrument import Instrument
-from infra.sandbox.protocol import shapes
-from infra.sandbox.protocol.user_events import user_event
 
 _T = TypeVar("_T")
 _LATE_S, _HANGS_S, _REST_S = 1.2, 30.0, 2.0
-SENDING_FAULTS = ("drop", "exec_then_drop", "late", "down", "overload", "limited", "hang")
+PART = "part"
+SENDING_FAULTS = ("drop", "exec_then_drop", "late", "down", "overload", "limited", "hang", PART)
 ASKING_FAULTS = ("down", "stale", "limited")
 
 
@@ -39,7 +39,8 @@ class EngineGateway:
 
     `sending_faults` and `asking_faults` are taken one by one by requests: "" is none, "drop" was not executed and not
     answered, "exec_then_drop" executed and not answered, "late" executed before the window ends, "down", "overload" and
-    "limited" not executed, "hang" executed and answered after half a minute, "stale" denied though it may be there.
+    "limited" not executed, "hang" executed and answered after half a minute, "part" executed for half of what it would
+    take at once and answered as ever, "stale" denied though it may be there.
     `crash_at` kills the process at that moment, of which there are two to a request.
     """
 
@@ -61,6 +62,7 @@ class EngineGateway:
         self.is_dead = False
         self._names = {one.symbol: name for name, one in instruments.items()}
         self._native = {name: one.symbol for name, one in instruments.items()}
+        self.account = EngineAccount(self.exchange, self._native)
         self._late: list[tuple[float, OrderIntent]] = []
 
     # -- the port -------------------------------------------------------------------------------------------------
@@ -71,7 +73,7 @@ class EngineGateway:
 
     async def equity(self) -> Decimal:
         """See the port."""
-        return self.exchange.margin().balance
+        return self.account.equity()
 
     async def quote(self, symbol: str) -> Quote:
         """See the port."""
@@ -99,13 +101,16 @@ class EngineGateway:
         if fault == "late":
             self._late.append((self.clock.seconds + _LATE_S, intent))
             raise OutcomeUnknownError("no answer")
+        whole = self.exchange.book
+        if fault == PART:
+            self.exchange.book = ThinBook(whole, Decimal("0.5"), None)  # type: ignore[assignment]
         try:
-            report = self._sent(intent)
-        except VenueError as refusal:
+            report = self.account.place(intent, now_ms=self.clock.now_ms())
+        except VenueError as error:
             self._settle()
-            if refusal.code == -4116:
-                raise OutcomeUnknownError(refusal.message, code=refusal.code) from refusal
-            raise OrderRefusedError(refusal.message, code=refusal.code) from refusal
+            raise refusal(error) from error
+        finally:
+            self.exchange.book = whole
         self._settle()
         if fault == "hang":
             await self.clock.sleep(_HANGS_S)
@@ -117,50 +122,31 @@ class EngineGateway:
     async def query(self, intent: OrderIntent) -> OrderReport | None:
         """See the port; takes the next of `asking_faults`."""
         fault = await self._request(self.asking_faults)
-        report = None if fault == "stale" else self._found(intent)
+        report = None if fault == "stale" else self.account.find(intent)
         return await self._answered(report)
 
     async def cancel(self, intent: OrderIntent) -> OrderReport | None:
         """See the port; takes the next of `asking_faults`."""
         await self._request(self.asking_faults)
-        try:
-            now_ms = self.clock.now_ms()
-            if intent.is_conditional:
-                self.exchange.cancel_algo(client_algo_id=intent.client_order_id, now_ms=now_ms)
-            else:
-                self.exchange.cancel(self._native[intent.symbol], client_order_id=intent.client_order_id, now_ms=now_ms)
-        except VenueError:
+        if not self.account.cancel(intent, now_ms=self.clock.now_ms()):
             return None
         self._settle()
-        return await self._answered(self._found(intent))
+        return await self._answered(self.account.find(intent))
 
     async def open_orders(self) -> list[OrderReport]:
         """See the port."""
         await self._request(self.asking_faults)
-        plain = [
-            mapped.order_report(shapes.order(one), symbol=self._names[one.symbol])
-            for one in self.exchange.open_orders()
-        ]
-        return plain + [self._algo(one) for one in self.exchange.open_algos()]
+        return self.account.open_orders()
 
     async def positions(self) -> list[VenuePosition]:
         """See the port."""
         await self._request(self.asking_faults)
-        account = self.exchange.margin()
-        return [
-            mapped.venue_position(shapes.position_risk(self.exchange, one, account), symbol=self._names[one.symbol])
-            for one in self.exchange.state.open_positions()
-        ]
+        return self.account.positions()
 
     async def fills(self, symbol: str, since_ms: int) -> list[Fill]:
         """See the port."""
         await self._request(self.asking_faults)
-        native = self._native[symbol]
-        return [
-            mapped.fill(shapes.trade(one), symbol=symbol)
-            for one in self.exchange.state.trades
-            if one.symbol == native and one.time_ms >= since_ms
-        ]
+        return self.account.fills(symbol, since_ms)
 
     # -- what happens at the venue --------------------------------------------------------------------------------
 
@@ -168,10 +154,20 @@ class EngineGateway:
         countdown.run(self.exchange, now_ms=self.clock.now_ms())
         self._settle()
 
-    def move(self, symbol: str, price: Decimal) -> None:
-        """Trade at a price: conditional orders that it reaches fire, resting orders that it passes fill."""
+    def move(self, symbol: str, price: Decimal, *, volume: Decimal | None = None) -> None:
+        """
+        Trade at a price: conditional orders that it reaches fire, resting orders that it passes fill.
+
+        With a `volume` all of them together get no more than that.
+        """
         self.prices[symbol] = price
-        self.exchange.tick({self._native[symbol]: price}, now_ms=self.clock.now_ms())
+        native, account = self._native[symbol], self.exchange.state
+        rules = account.rules
+        if volume is not None:
+            account.rules = replace(rules, participation=Decimal(1))
+        volumes = {} if volume is None else {native: volume}
+        self.exchange.tick({native: price}, now_ms=self.clock.now_ms(), volumes=volumes)
+        account.rules = rules
         self._settle()
 
     def trade_by_hand(self, symbol: str, signed_quantity: Decimal) -> None:
@@ -230,7 +226,8 @@ class EngineGateway:
         self._run_countdowns()
         await asyncio.sleep(0)
         fault = faults.pop(0) if faults else ""
-        self.faults_met += bool(fault)
+        # What is answered keeps nobody waiting.
+        self.faults_met += bool(fault) and fault != PART
         if fault == "down":
             raise VenueDownError("refused to connect")
         if fault == "limited":
@@ -248,70 +245,19 @@ class EngineGateway:
         self._late = [one for one in self._late if one[0] > self.clock.seconds]
         for intent in due:
             try:
-                self._sent(intent)
+                self.account.place(intent, now_ms=self.clock.now_ms())
             except VenueError:
                 continue
             finally:
                 self._settle()
-
-    def _sent(self, intent: OrderIntent) -> OrderReport:
-        native, now_ms = self._native[intent.symbol], self.clock.now_ms()
-        side, kind = model.Side(intent.side.value), model.OrderType(intent.order_type.value)
-        if intent.is_conditional:
-            algo = model.AlgoRequest(
-                symbol=native,
-                side=side,
-                type=kind,
-                quantity=intent.quantity,
-                trigger_price=intent.trigger_price,
-                reduce_only=intent.reduce_only,
-                client_algo_id=intent.client_order_id,
-            )
-            return self._algo(self.exchange.submit_algo(algo, now_ms=now_ms))
-        plain = model.OrderRequest(
-            symbol=native,
-            side=side,
-            type=kind,
-            quantity=intent.quantity,
-            price=intent.limit_price if intent.order_type is OrderType.LIMIT else None,
-            time_in_force=model.TimeInForce.GTX if intent.post_only else model.TimeInForce.GTC,
-            reduce_only=intent.reduce_only,
-            client_order_id=intent.client_order_id,
-        )
-        order = self.exchange.submit(plain, now_ms=now_ms)
-        return mapped.order_report(shapes.order(order), symbol=intent.symbol)
-
-    def _found(self, intent: OrderIntent) -> OrderReport | None:
-        try:
-            if intent.is_conditional:
-                return self._algo(self.exchange.find_algo(client_algo_id=intent.client_order_id))
-            order = self.exchange.find_order(self._native[intent.symbol], client_order_id=intent.client_order_id)
-        except VenueError:
-            return None
-        return mapped.order_report(shapes.order(order), symbol=intent.symbol)
-
-    def _algo(self, algo: model.AlgoOrder) -> OrderReport:
-        name = self._names[algo.symbol]
-        child = self.exchange.state.orders.get(algo.order_id)
-        report = mapped.algo_report(shapes.algo(algo, child), symbol=name)
-        if child is None:
-            return report
-        return mapped.fired_report(report, mapped.order_report(shapes.order(child), symbol=name))
 
     def _settle(self) -> None:
         events = self.exchange.drain()
         if not events:
             return
         self.auditor.observe(self.exchange, now_ms=self.clock.now_ms(), wall_ms=self.clock.seconds * 1000)
-        for event in events:
-            if not isinstance(event, model.OrderEvent | model.AlgoEvent):
-                continue
-            told = user_event(event, self.exchange.state)
-            raw = {"T": told["T"], **told["o"]}
-            name = self._names[raw["s"]]
-            if (fill := mapped.stream_fill(raw, symbol=name)) is not None:
-                self._emit(fill)
-            self._emit(mapped.stream_report(raw, symbol=name))
+        for told in self.account.told(events):
+            self._emit(told)
 
     def _emit(self, event: OrderReport | Fill) -> None:
         if self.holds_stream:

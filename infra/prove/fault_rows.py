@@ -6,6 +6,7 @@ import asyncio
 from decimal import Decimal
 from typing import Any
 
+from feature_store.clock import monotonic
 from inference.domain.order import Purpose
 from inference.domain.trade import ExitReason
 from inference.execution.entry_holds import ACCOUNT, REDUCE_ONLY
@@ -14,6 +15,8 @@ from infra.sandbox.presets import PAGE, PRESETS
 
 _ORDER, _ALGO = "/fapi/v1/order", "/fapi/v1/algoOrder"
 _NOTICES_S = 10.0
+# Within which a change of the position by another hand is known, once somebody looks.
+_ADOPTS_S = 5.0
 
 
 def _refuses(code: int, path: str = _ORDER, **more: Any) -> dict[str, Any]:
@@ -177,6 +180,33 @@ def _by_another_hand(operation: str, *, share: str = "1", **more: Any) -> Act:
     return act
 
 
+async def _halve(story: Story) -> None:
+    """Somebody closes half by hand; what the worker does on a timer, looking at the account, is done here."""
+    await _by_another_hand("trade", share="0.5")(story)
+    ends = monotonic() + _ADOPTS_S
+    while (trade := story.first) is not None and monotonic() < ends:
+        await story.desk.executor.reconcile()
+        if trade.external:
+            break
+        await asyncio.sleep(0.1)
+    # A stop of another size comes to rest before the one of before is cancelled.
+    await until(story.is_protected, _ADOPTS_S)
+    if (trade := story.first) is not None:
+        stops = sum(one.remaining for one in trade.of(Purpose.STOP) if one.is_live)
+        story.notes["halved"] = (trade.entered, trade.external, trade.open_quantity, stops)
+
+
+def _halved(story: Story) -> list[str]:
+    """The venue is right: half is somebody else's doing, the rest stays on its stop and ends by the clock."""
+    if "halved" not in story.notes:
+        return ["nothing was halved"]
+    entered, external, left, stops = story.notes["halved"]
+    return _traded(story) + _says(
+        (external == left == entered / 2, f"of {entered}, {external} was adopted as another's and {left} is left"),
+        (stops >= left > 0, f"of the {left} that is left, {stops} rests on a stop"),
+    )
+
+
 async def _outage(story: Story) -> None:
     """Maintenance with a trade open: entries wait, the stop stays where it is."""
     for operation in PRESETS["maintenance"]:
@@ -258,7 +288,7 @@ ROWS: tuple[Row, ...] = (
     Row(20, "maintenance", act=_outage, expect=_kept),
     Row(21, "liquidation", act=_by_another_hand("liquidation"), expect=_ended_by(ExitReason.EXTERNAL)),
     Row(21, "adl", act=_by_another_hand("adl"), expect=_ended_by(ExitReason.EXTERNAL)),
-    Row(21, "halved-by-hand", act=_by_another_hand("trade", share="0.5"), expect=lambda _: []),
+    Row(21, "halved-by-hand", act=_halve, expect=_halved),
     Row(22, "restart", act=restart, expect=_traded),
     Row(22, "restart-unanswered", begin=PRESETS["executed-cut-off"], act=restart, expect=_traded),
     Row(23, "leverage-unchanged", begin=(_LEVERAGE | {"code": -4046},), expect=_traded),

@@ -14,6 +14,7 @@ from feature_store.candle import CandleBlock, Timeframe
 from feature_store.features.definition import INDEX, MODEL_INPUT_NAMES, fingerprint
 from feature_store.features.engine import FeatureEngine, model_inputs
 from feature_store.sources.recorded import read_file
+from feature_store.ticks import suspect_marks
 from flows.training.dataset import FrameSet, TrainingFrame
 from flows.training.traded import TradedCandles
 from infra.prove.recorded_markets import FOLDER_VARIABLE, sound
@@ -149,6 +150,7 @@ def _frame(symbol: str, block: CandleBlock) -> TrainingFrame:
         features[:, INDEX["log_return_1"]],
         block.close,
         traded=TradedCandles(block=block, atr=features[:, INDEX["atr_14"]]),
+        suspect=suspect_marks(block, Timeframe.M5),
     )
 
 

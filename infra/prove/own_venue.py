@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +17,7 @@ from infra.sandbox.protocol.signing import Credentials
 from infra.sandbox.serve import Options, build
 from infra.sandbox.server import Sandbox, application
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _START_MS = 1_767_574_800_000
 """2026-01-05, one o'clock: no funding is due within the minutes of a story."""
 
@@ -43,16 +44,29 @@ class OwnVenue:
 
 @asynccontextmanager
 async def own_venue(
-    *, symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT"), speed: float = 1.0, seed: int = 7
+    *,
+    symbols: tuple[str, ...] = ("BTCUSDT", "ETHUSDT"),
+    speed: float = 1.0,
+    seed: int = 7,
+    edge: float = 0.0,
+    heard: Callable[[str, str], None] = lambda *_: None,
 ) -> AsyncIterator[OwnVenue]:
-    """Run a venue with a few symbols for the length of the block."""
+    """Run a venue with a few symbols for the length of the block; `heard` is told method and path of each request."""
     options = Options(
-        host="127.0.0.1", port=0, symbols=symbols, symbol_count=len(symbols), seed=seed, edge=0.0, speed=speed,
+        host="127.0.0.1", port=0, symbols=symbols, symbol_count=len(symbols), seed=seed, edge=edge, speed=speed,
         start_ms=_START_MS, history_days=1, balance=Decimal(1_000_000), taker_fee=Decimal("0.0005"),
         maker_fee=Decimal("0.0002"), spread_bps=Decimal(1), credentials=Credentials(API_KEY, API_SECRET),
     )  # fmt: skip
     sandbox = build(options)
-    runner = web.AppRunner(application(sandbox), access_log=None, shutdown_timeout=0.2)
+
+    @web.middleware
+    async def listening(request: web.Request, handler: Handler) -> web.StreamResponse:
+        heard(request.method, request.path)
+        return await handler(request)
+
+    app = application(sandbox)
+    app.middlewares.append(listening)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

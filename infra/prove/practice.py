@@ -44,6 +44,7 @@ def restless_policy(stage: Stage) -> str:
         "cooldown_seconds = 0\n"
         "max_holding_candles = 2\n"
         'max_daily_drawdown = "0.15"\n'
+        'max_weekly_drawdown = "0.25"\n'
         'taker_fee = "0"\n'
         'slippage = "0"\n'
     )

@@ -23,6 +23,7 @@ from flows.settings import FlowSettings
 from flows.source_settings import SourceSettings
 from inference.cli import build, command_paths
 from inference.settings import Settings
+from inference.storage.settings import StorageSettings
 
 # Programs of any system that the text may speak of.
 PROGRAMS = frozenset({"kill"})
@@ -124,7 +125,7 @@ def _setting(name: str, value: str | None, named: Named) -> Iterator[str]:
     field = next(
         (
             found
-            for one in (FlowSettings, SourceSettings, ViewSettings, BudgetPlace, Settings)
+            for one in (FlowSettings, SourceSettings, ViewSettings, BudgetPlace, StorageSettings, Settings)
             if (found := _field(one, name))
         ),
         None,
@@ -149,7 +150,7 @@ def _is_accepted(field: str, value: str) -> bool:
             SourceSettings.of(**{field: value}).chosen()
         elif field in ViewSettings.model_fields:
             ViewSettings.of(**{field: value})
-        elif field in BudgetPlace.model_fields:
+        elif field in BudgetPlace.model_fields or field in StorageSettings.model_fields:
             return bool(value)
         else:
             annotation: Any = Settings.model_fields[field].annotation

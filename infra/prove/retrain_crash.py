@@ -14,8 +14,9 @@ from infra.prove.practice import MODEL, SERVERS
 from infra.prove.proof import Proof, Size
 from infra.prove.stage import ROOT, ProofError, Stage, get, post
 
+_FITS, _TRAINS = "trainers.fit_one", "train.pack_members"
 # Where most can go wrong: much is done, and nobody could note it.
-_FEW = (("trainers.fit_one", "after"), ("promote.move_alias", "after"))
+_FEW = ((_FITS, "after"), ("promote.move_alias", "after"))
 _ORDER = {"days": 6, "size": "tiny"}
 # Tasks of one run that a run which goes on does not come to, or that come once more in another's place.
 _NOT_ON_THE_WAY = ("train.take_over_run",)
@@ -92,7 +93,10 @@ class _Trial:
 def _points(size: Size, names: list[str]) -> tuple[tuple[str, str], ...]:
     if size is Size.CI:
         return _FEW
-    return tuple((name, when) for name in names if name not in _NOT_ON_THE_WAY for when in ("before", "after"))
+    on_the_way = [name for name in names if name not in (*_NOT_ON_THE_WAY, _FITS)]
+    # Once all members are trained no run fits any again: its turn comes within the task that fits them.
+    on_the_way.insert(on_the_way.index(_TRAINS), _FITS)
+    return tuple((name, when) for name in on_the_way for when in ("before", "after"))
 
 
 def prove(size: Size) -> Proof:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,22 @@ class RunningWorker:
     """One worker process after another under a stage's home."""
 
     def __init__(
-        self, stage: Stage, urls: dict[str, str], *, policy: str | None = None, bundle: Path | None = None
+        self,
+        stage: Stage,
+        urls: dict[str, str],
+        *,
+        policy: str | None = None,
+        bundle: Path | None = None,
+        python: Path = WORKER_PYTHON,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
-        """Remember where the servers are; nothing starts yet. With a `bundle` no registry is asked."""
+        """
+        Remember where the servers are; nothing starts yet. With a `bundle` no registry is asked.
+
+        Another `python` is for settings that ask for libraries which the light environment does without.
+        """
         self.stage = stage
+        self.python = python
         self.policy = policy
         self.bundle = bundle
         self.environment = stage.environment | {
@@ -28,11 +41,12 @@ class RunningWorker:
         }
         if bundle is None:
             self.environment["QT_MLFLOW_URL"] = urls["mlflow"]
+        self.environment |= settings or {}
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start a worker; its output goes to the stage's log."""
-        command = [str(WORKER_PYTHON), "-m", "inference.cli", "worker"]
+        command = [str(self.python), "-m", "inference.cli", "worker"]
         if self.policy is not None:
             command += ["--policy", self.policy]
         if self.bundle is not None:

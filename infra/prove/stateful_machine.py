@@ -27,16 +27,16 @@ from infra.sandbox.engine.instrument import Instrument, instrument_for_price
 
 START_MS = 1_750_000_200_000
 PRICES = {"BTC/USDT:USDT": Decimal(50_000), "SOL/USDT:USDT": Decimal(150)}
-# The book of the second holds little: larger orders end with a part of them filled.
+# All levels of the second's book together hold less than the largest entry: it ends with a part of it filled.
 INSTRUMENTS: dict[str, Instrument] = {
     "BTC/USDT:USDT": instrument_for_price("BTCUSDT", "BTC", 50_000, depth_notional=400_000),
-    "SOL/USDT:USDT": instrument_for_price("SOLUSDT", "SOL", 150, depth_notional=2_000),
+    "SOL/USDT:USDT": instrument_for_price("SOLUSDT", "SOL", 150, depth_notional=500),
 }
 TAKER_FEE = Decimal("0.0005")
 BALANCE = Decimal(10_000_000)
 # Five seconds for a stop, and one to leave; each fault on the way may cost what one costs, and what nobody was told of
 # is found by the next reconciliation.
-BARE_S, BARE_PER_FAULT_S, UNSEEN_S, HANDS_S = 6.0, 4.0, 45.0, 60.0
+BARE_S, BARE_PER_FAULT_S, UNSEEN_S, HANDS_S = 6.0, 2.5, 45.0, 60.0
 _PROMPT_S = 3000.0
 
 symbols = st.sampled_from(sorted(PRICES))
@@ -137,6 +137,14 @@ class Trading(RuleBasedStateMachine):
         """The price moves, through stops and targets perhaps."""
         price = self.gateway.prices[symbol] * (1 + Decimal(permille) / 1000)
         self.gateway.move(symbol, price.quantize(INSTRUMENTS[symbol].tick))
+        self.drive(self.clock.sleep(0.01))
+
+    @rule(symbol=symbols, permille=st.integers(-9, 9), lots=st.sampled_from([1, 20, 1_000]))
+    def move_thinly(self, symbol: str, permille: int, lots: int) -> None:
+        """The price moves and hardly anybody trades: what rests, or fires, fills in part."""
+        instrument = INSTRUMENTS[symbol]
+        price = self.gateway.prices[symbol] * (1 + Decimal(permille) / 1000)
+        self.gateway.move(symbol, price.quantize(instrument.tick), volume=lots * instrument.step)
         self.drive(self.clock.sleep(0.01))
 
     @rule(symbol=symbols)
@@ -293,6 +301,10 @@ class Trading(RuleBasedStateMachine):
         self.seen["trades"] += len({e.trade_id for e in self.journal.events() if isinstance(e, TradeClosed)})
         self.seen["orders executed"] += len(state.executed)
         self.seen["faults met"] += self.gateway.faults_met
+        ended = [order for trade in self.executor.book.trades.values() for order in trade.orders.values()]
+        self.seen["orders filled in part"] += sum(
+            order.status is not OrderStatus.FILLED and 0 < order.executed < order.intent.quantity for order in ended
+        )
         if not self.by_hand:
             results = {e.trade_id: e.result for e in self.journal.events() if isinstance(e, TradeClosed)}
             assert sum((one.pnl for one in results.values()), Decimal(0)) == state.wallet - state.opening_balance

@@ -1,4 +1,8 @@
-"""Streams that die without a word: how soon that is noticed, and whether a candle is lost or decided on twice."""
+"""
+Streams that die without a word: how soon that is noticed, and whether a candle is lost or handed out twice.
+
+Nothing decides here: what the feed hands out once is decided on once, which the decisions' own proofs show.
+"""
 
 from __future__ import annotations
 

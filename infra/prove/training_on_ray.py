@@ -78,7 +78,7 @@ def _trained(home: Path, size: Size, **chosen: object) -> dict[str, tuple[str, d
         import ray  # noqa: PLC0415 - as in _cluster
 
         node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else f"{os.getpid():056x}"
-        return bytes.fromhex(node) + fit_one.fn(name, frames, config)
+        return bytes.fromhex(node) + fit_one.fn(name, frames, config).content
 
     @flow(name="train-on-two-nodes")
     def fit() -> dict[str, tuple[str, dict[str, bytes]]]:
@@ -86,7 +86,7 @@ def _trained(home: Path, size: Size, **chosen: object) -> dict[str, tuple[str, d
         if runner is None:
             bar = ProgressBar("train", "Training")
             fitted = fitted_here(MEMBERS[size], frames, config, bar)
-            return {name: ("here", stored(content).file.files) for name, content in fitted}
+            return {name: ("here", stored(one.content).file.files) for name, one in fitted}
         told = fitted_beside_each_other(MEMBERS[size], frames, config, runner, fit_and_tell)
         return {name: (one[:_NODE_ID].hex(), stored(one[_NODE_ID:]).file.files) for name, one in told}
 

@@ -7,6 +7,7 @@ import resource
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from feature_store.clock import monotonic
 from flows.training.config import NetConfig, TrainingConfig, TreeConfig
 from flows.training.dataset import Dataset, FrameSet, Rows
 from flows.training.members.catalogue import spec
-from flows.training.pack import export_member
+from flows.training.pack import ExportParityError, export_member
 from flows.training.splits import plan_splits
 from inference.models.market_move import without_market
 from infra.prove.gate_markets import synthetic_frames
@@ -30,8 +31,11 @@ MEMBERS = ("nhits", "patchtst", "xgboost", "lightgbm")
 CORES = 2
 BAR_S = 300.0
 PART = {Size.FULL: 1, Size.CI: 4}
-LONGER = 12
-"""How many times the rounds and steps of the run that is compared with: some 52 minutes, as the source system needs."""
+SOURCE_S = 52 * 60
+"""How long the source system needs, one member after another: what the longer run is given, at full size."""
+CALIBRATED = 8
+"""How many times the rounds tell what further ones cost."""
+_SPARE = 1.08
 
 _SYMBOLS, _DAYS, _SEED = 3, 90, 41
 
@@ -44,6 +48,7 @@ class Fitted:
     wall_s: float
     cpu_s: float
     predicted: npt.NDArray[np.float64]
+    refused: str = ""
 
 
 def prove(size: Size) -> Proof:
@@ -52,8 +57,9 @@ def prove(size: Size) -> Proof:
 
     Their start, the exports and the checks of parity count.
 
-    At full size the same code trains twelve times as long too. CI trains a quarter of the rounds and steps on the same
-    rows, against a quarter of the bar.
+    At full size the same code trains for 52 minutes of processors too, one core counted after the other; how many times
+    the rounds and steps that are is known from a run of eight times, since a start's costs come once. CI trains a
+    quarter of the rounds and steps on the same rows, against a quarter of the bar.
     """
     frames, _ = synthetic_frames(_SYMBOLS, _DAYS, DEFAULT_EDGE, _SEED)
     part = PART[size]
@@ -71,24 +77,52 @@ def prove(size: Size) -> Proof:
     ]
     figure = f"{wall_s:.0f} s for four members on {CORES} cores, validation loss {losses['vote']:.4f} of expecting none"
     bar_s = BAR_S / part
-    holds = wall_s <= bar_s
+    compared: Compared | None = None
     if size is Size.FULL:
-        long_s, long = _train(frames, longer(config, LONGER))
+        times = _times(short, _train(frames, longer(config, CALIBRATED), may_be_refused=True)[1])
+        long_s, long = _train(frames, longer(config, times), may_be_refused=True)
         longest = _losses(long, validation, config)
-        figure += f", {longest['vote']:.4f} after {LONGER} times the rounds and steps ({long_s / 60:.1f} min)"
+        figure += f", {longest['vote']:.4f} after {times} times the rounds and steps"
+        cpu_s = _cpu_s(long)
+        figure += f" and {cpu_s / 60:.0f} minutes"
+        details.append(
+            f"the longer run took {cpu_s / 60:.1f} min of processors, {long_s / 60:.1f} min on {CORES} cores"
+        )
         details += [f"{name}: loss {losses[name]:.4f}, of the longer run {longest[name]:.4f}" for name in losses]
-        holds = holds and losses["vote"] <= longest["vote"]
+        details += [f"the longer run's {one.name} could not be used: {one.refused}" for one in long if one.refused]
+        compared = Compared(losses["vote"], longest["vote"], cpu_s)
     else:
         details += [f"{name}: loss {loss:.4f}" for name, loss in losses.items()]
         details.append(f"at this size 1 / {part} of the rounds and steps, and no longer run beside it")
+    holds, is_speed = verdict_of(wall_s, bar_s, compared)
     return Proof(
         name="training-time",
         figure=figure,
-        bar=f"<= {bar_s:.0f} s, and no worse than the longer run (at full size)",
+        bar=f"<= {bar_s:.0f} s, and no worse than a run of {SOURCE_S // 60} minutes (at full size)",
         holds=holds,
-        is_speed=True,
+        is_speed=is_speed,
         details=tuple(details),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A vote's loss, that of the longer run's, and how many seconds of processors that run took."""
+
+    loss: float
+    longer_loss: float
+    longer_cpu_s: float
+
+
+def verdict_of(wall_s: float, bar_s: float, compared: Compared | None) -> tuple[bool, bool]:
+    """
+    Return whether the bar is held, and whether time alone may be why it is not.
+
+    A busy machine takes longer without any defect; what learns worse for want of time has one.
+    """
+    # A run that ended sooner than the source system's is not what is to be compared with.
+    learns_as_well = compared is None or (compared.loss <= compared.longer_loss and compared.longer_cpu_s >= SOURCE_S)
+    return wall_s <= bar_s and learns_as_well, learns_as_well
 
 
 def configuration() -> TrainingConfig:
@@ -137,26 +171,47 @@ def sample(dataset: Dataset, config: TrainingConfig) -> tuple[Rows, Rows]:
     return found
 
 
-def _train(frames: FrameSet, config: TrainingConfig) -> tuple[float, list[Fitted]]:
+def _times(short: list[Fitted], calibrated: list[Fitted]) -> int:
+    """Return how many times the rounds and steps take as long as the source system needs, and a little more."""
+    each = (_cpu_s(calibrated) - _cpu_s(short)) / (CALIBRATED - 1)
+    return 1 + ceil(_SPARE * (SOURCE_S - _cpu_s(short)) / each)
+
+
+def _cpu_s(found: list[Fitted]) -> float:
+    return sum(one.cpu_s for one in found)
+
+
+def _train(frames: FrameSet, config: TrainingConfig, *, may_be_refused: bool = False) -> tuple[float, list[Fitted]]:
     """Fit all members in as many processes as there are cores, and return how long that took in all."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(CORES, mp_context=context) as pool:
         began = monotonic()
-        running = [pool.submit(fit_one, name, frames, config) for name in MEMBERS]
+        running = [pool.submit(fit_one, name, frames, config, may_be_refused=may_be_refused) for name in MEMBERS]
         found = [one.result() for one in running]
         return monotonic() - began, found
 
 
-def fit_one(name: str, frames: FrameSet, config: TrainingConfig) -> Fitted:
-    """Fit a member, export it, hold the export against it, and ask it for the validation rows."""
+def fit_one(name: str, frames: FrameSet, config: TrainingConfig, *, may_be_refused: bool = False) -> Fitted:
+    """
+    Fit a member, export it, hold the export against it, and ask it for the validation rows.
+
+    What is only compared with, and could not be traded, is told of: a net that went on for long may have grown so steep
+    that single precision tells its export from it.
+    """
     began, used = monotonic(), _processor_s()
     dataset = Dataset(frames, horizon=config.horizon, window=config.window)
     fit, validation = sample(dataset, config)
     fitted = spec(name).fit(dataset, fit, config, lambda _step, _share: None)
+    refused = ""
     with tempfile.TemporaryDirectory(prefix="qt-prove-training-") as folder:
-        export_member(fitted, dataset, validation.take(np.arange(config.parity_rows)), Path(folder))
+        try:
+            export_member(fitted, dataset, validation.take(np.arange(config.parity_rows)), Path(folder))
+        except ExportParityError as error:
+            if not may_be_refused:
+                raise
+            refused = str(error)
     predicted = np.concatenate([fitted.predict(dataset, part) for part in dataset.batches(validation)])
-    return Fitted(name, monotonic() - began, _processor_s() - used, predicted)
+    return Fitted(name, monotonic() - began, _processor_s() - used, predicted, refused)
 
 
 def _processor_s() -> float:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from feature_store.candle import Timeframe
 from feature_store.extensions.live import live_features
@@ -15,9 +16,11 @@ from feature_store.features.digests import unpack_facts
 from flows.replay.fast import FastEngine
 from flows.replay.market import Intrabar, Opinions, ScoredMarket, VenueCosts
 from flows.replay.word import _Walk  # The engine itself is looked at, which a backtest's result does not show.
+from inference.domain.decision import Approved
 from inference.domain.events import FeaturesUsed
 from inference.domain.policy import Policy
 from inference.domain.signal import Direction, SignalScore
+from inference.domain.trade import ExitReason
 from inference.feed.batches import CandleBatch
 from inference.feed.followed import FollowedFeatures, LastRow
 from inference.feed.rebuilding import Behind
@@ -82,7 +85,6 @@ def market_of(
         rows[symbol].append((close_ms - STEP_MS, one.signal.expected_return, rising))
         atr[symbol][(close_ms - STEP_MS - first_ms) // STEP_MS] = one.row.atr
     begins_ms = min(close_ms for close_ms, _ in said)
-    boundaries = np.arange(funding.next_boundary(begins_ms - 1), until_ms, funding.INTERVAL_MS, dtype=np.int64)
     return ScoredMarket.of(
         {symbol: candles.blocks[name] for symbol, name in names.items()},
         atr=atr,
@@ -94,11 +96,19 @@ def market_of(
         timeframe_ms=STEP_MS,
         threshold=threshold,
         model_version=VERSION,
-        funding={
-            symbol: (boundaries, np.array([float(funding.rate_at(seed, name, int(at))) for at in boundaries]))
-            for symbol, name in names.items()
-        },
+        funding=funding_of(candles, seed=seed, from_ms=begins_ms, until_ms=until_ms),
     ).between(begins_ms - STEP_MS, until_ms)
+
+
+def funding_of(
+    candles: WireCandles, *, seed: int, from_ms: int, until_ms: int
+) -> dict[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
+    """Return the times and rates of funding of an exchange with that seed, by unified symbol."""
+    boundaries = np.arange(funding.next_boundary(from_ms - 1), until_ms, funding.INTERVAL_MS, dtype=np.int64)
+    return {
+        unified(name): (boundaries, np.array([float(funding.rate_at(seed, name, int(at))) for at in boundaries]))
+        for name in candles.blocks
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +121,23 @@ class Replayed:
     funding: list[dict[str, Any]]
 
 
-class _Watched(_Walk):
-    """A replay whose engine can be read."""
+class Watched(_Walk):
+    """A replay whose engine can be read, and whose orders to execution are kept in `asked`, by time."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.asked: list[tuple[int, Approved | tuple[str, ExitReason]]] = []
+        enter, leave = self._execution.enter, self._execution.leave
+
+        def entering(approved: Approved, *, now_ms: int) -> None:
+            self.asked.append((now_ms, approved))
+            enter(approved, now_ms=now_ms)
+
+        def leaving(symbol: str, reason: ExitReason, *, now_ms: int) -> None:
+            self.asked.append((now_ms, (symbol, reason)))
+            leave(symbol, reason, now_ms=now_ms)
+
+        self._execution.enter, self._execution.leave = entering, leaving  # type: ignore[method-assign] # listened to
 
     @property
     def exchange(self) -> Exchange:
@@ -122,10 +147,20 @@ class _Watched(_Walk):
 
 def replayed(market: ScoredMarket, policy: Policy) -> tuple[Replayed, bool]:
     """Trade a market in process; return what the engine did, and whether the compiled engine makes the same trades."""
-    walk = _Watched(market, policy, balance=BALANCE, costs=COSTS, intrabar=Intrabar.PATH)
+    return recorded_by(walked(market, policy), market, policy)
+
+
+def walked(market: ScoredMarket, policy: Policy) -> Watched:
+    """Trade a market in process, and return who did."""
+    walk = Watched(market, policy, balance=BALANCE, costs=COSTS, intrabar=Intrabar.PATH)
     for row in range(1, len(market)):
         if not walk.candle(row):
             break
+    return walk
+
+
+def recorded_by(walk: Watched, market: ScoredMarket, policy: Policy) -> tuple[Replayed, bool]:
+    """Return what an engine did, and whether the compiled one makes the same trades of its market."""
     state = walk.exchange.state
     found = Replayed(
         orders=[shapes.order(one) for one in state.orders.values()],

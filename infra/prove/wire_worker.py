@@ -56,8 +56,8 @@ def trade(stage: Stage, candles: WireCandles, *, bundle: Path, policy: Path, dec
     candles.write(home / "candles.parquet")
     with Servers(stage) as servers:
         url = servers.sandbox(
-            replay=home / "candles.parquet", replay_start=_iso(candles.opens_ms), speed=SPEED, seed=SEED, lockstep=True,
-            balance=BALANCE, taker_fee=COSTS.taker_fee, spread_bps=COSTS.spread_bps,
+            replay=home / "candles.parquet", replay_start=iso(candles.opens_ms), speed=SPEED, seed=SEED, lockstep=True,
+            balance=BALANCE, taker_fee=COSTS.taker_fee, spread_bps=COSTS.spread_bps, intrabar="path",
         )  # fmt: skip
         post(f"{url}/sandbox/ctl", {"op": "lead"})
         journal = _Journal(home / "journal" / "journal.jsonl")
@@ -74,7 +74,7 @@ def trade(stage: Stage, candles: WireCandles, *, bundle: Path, policy: Path, dec
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
             process.wait()
-        return _told(url, journal.path, tuple(candles.blocks))
+        return told(url, journal.path, tuple(candles.blocks))
 
 
 class _Journal:
@@ -139,7 +139,8 @@ def asleep(pid: int) -> bool:
     return all(one.rpartition(")")[2].split()[0] in "SIZ" for one in found)
 
 
-def _told(url: str, journal: Path, symbols: tuple[str, ...]) -> Traded:
+def told(url: str, journal: Path, symbols: tuple[str, ...]) -> Traded:
+    """Return what a journal says was decided, and what the venue says became of it, of these native names."""
     events = events_in(journal)
     each: dict[str, list[dict[str, Any]]] = {
         path: [row for symbol in symbols for row in signed(url, path, symbol=symbol, limit=1000)]
@@ -166,5 +167,6 @@ def signed(url: str, path: str, **values: object) -> Any:
         return msgspec.json.decode(answer.read())
 
 
-def _iso(time_ms: int) -> str:
+def iso(time_ms: int) -> str:
+    """Return a time as the sandbox's command line reads it."""
     return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -8,9 +8,11 @@ from heapq import heapify, heappop, heappush
 from typing import Any
 
 from infra.sandbox.engine.rules import Rules
+from infra.sandbox.spot import paths
 
-_ORDERS = frozenset({"/fapi/v1/order", "/fapi/v1/algoOrder", "/fapi/v1/batchOrders"})
-_CANCELS = _ORDERS | {"/fapi/v1/allOpenOrders", "/fapi/v1/algoOpenOrders"}
+_CONTRACTS = frozenset({"/fapi/v1/order", "/fapi/v1/algoOrder", "/fapi/v1/batchOrders"})
+_ORDERS = _CONTRACTS | paths.ORDERS
+_CANCELS = _CONTRACTS | {"/fapi/v1/allOpenOrders", "/fapi/v1/algoOpenOrders"} | paths.CANCELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,12 @@ class Arrivals:
     def in_flight(self) -> list[Arrival]:
         """Requests that have not arrived, as they will arrive."""
         return [one for _, _, one in sorted(self._heap, key=lambda row: row[:2])]
+
+    def forget(self) -> None:
+        """Let nothing arrive any more; whoever waits is told that nobody knows what came of it."""
+        waiting, self._waiting, self._heap = self._waiting, {}, []
+        for answered in waiting.values():
+            answered(Reply(503, {"code": -1007, "msg": "Timeout waiting for response from backend server."}))
 
     def restore(self, arrivals: Iterable[Arrival]) -> None:
         """Take in what was in flight when the venue was saved."""

@@ -10,6 +10,8 @@ from infra.sandbox.engine.clearing import is_venue_order
 from infra.sandbox.engine.exchange import Exchange
 from infra.sandbox.engine.model import STOPS, ZERO, RoundTrip
 from infra.sandbox.engine.position import Position
+from infra.sandbox.engine.spot import SpotExchange
+from infra.sandbox.engine.spot_state import QUOTE
 from infra.sandbox.engine.state import total_fees
 from infra.sandbox.engine.trips import mean_price
 
@@ -115,6 +117,30 @@ def report(exchange: Exchange, auditor: Auditor, *, now_ms: int, wall_ms: float)
             cid for cid, orders in state.executed.items() if len(orders) > 1 and not is_venue_order(cid)
         ),
         "trades": [_trip(one) for one in state.trips],
+    }
+
+
+def spot_report(spot: SpotExchange) -> dict[str, Any]:
+    """What `GET /sandbox/audit` answers of the spot account: `expected` is what its executions make of what came."""
+    state = spot.state
+    expected = {QUOTE: state.opening_balance}
+    for moved in state.transfers:
+        expected[moved.asset] = expected.get(moved.asset, ZERO) + moved.amount
+    for trade in state.trades:
+        lot = spot.lots[trade.symbol]
+        exchanged = ((lot.base, trade.side.sign * trade.quantity), (lot.quote, -trade.side.sign * trade.notional))
+        received = lot.base if trade.side.sign > 0 else lot.quote
+        for asset, amount in (*exchanged, (received, -trade.fee)):
+            expected[asset] = expected.get(asset, ZERO) + amount
+    return {
+        "assets": {
+            asset: {"free": _text(spot.free(asset)), "locked": _text(spot.locked(asset)), "expected": _text(amount)}
+            for asset, amount in expected.items()
+        },
+        "orders": len(spot.all_orders()),
+        "open_orders": len(spot.all_open()),
+        "fills": len(state.trades),
+        "duplicate_client_ids": sorted(own_id for own_id, orders in state.executed.items() if len(orders) > 1),
     }
 
 

@@ -13,6 +13,7 @@ from cyclopts import App, Parameter
 from feature_store.terminal import help_end, run
 from infra.sandbox.asking import DEFAULT_PORT, AsJson, Url, ask, asking, show
 from infra.sandbox.engine import funding
+from infra.sandbox.engine.spot_ledger import SPOT_FEES
 from infra.sandbox.fault_command import FAULT_HELP, fault
 from infra.sandbox.faults import FaultError
 from infra.sandbox.intrabar import Intrabar
@@ -20,15 +21,15 @@ from infra.sandbox.market.equations import DEFAULT_EDGE
 from infra.sandbox.protocol.signing import Credentials
 from infra.sandbox.rules_command import RULES_HELP, rules
 from infra.sandbox.script import read_script
-from infra.sandbox.serve import LIQUIDATION_FEE, OptionError, Options, run_until_told
+from infra.sandbox.serve import LIQUIDATION_FEE, SPOT_BALANCE, OptionError, Options, run_until_told
 
 DEFAULT_START = "2026-01-05T00:00:00Z"
 
 app = App(
     name="sandbox",
     help=(
-        "A local exchange on a clock of its own; it speaks Binance USD-M futures, and Bitfinex's derivatives under"
-        " /bitfinex."
+        "A local exchange on a clock of its own; it speaks Binance USD-M futures and Binance spot, and Bitfinex's"
+        " derivatives under /bitfinex."
     ),
     help_format="plaintext",
     help_epilogue=asking(
@@ -70,6 +71,8 @@ def serve(
     spread_bps: str = "1",
     liquidation_fee: str = str(LIQUIDATION_FEE),
     funding_hours: str = "8",
+    spot_balance: str = str(SPOT_BALANCE),
+    spot_fee: str = str(SPOT_FEES.taker),
     api_key: Annotated[str, Parameter(env_var="QT_API_KEY")] = "sandbox-key",
     api_secret: Annotated[str, Parameter(env_var="QT_API_SECRET")] = "sandbox-secret",  # noqa: S107 - a toy's key.
     state: Path | None = None,
@@ -81,7 +84,7 @@ def serve(
     replay_exchange: str | None = None,
     lockstep: Annotated[bool, Parameter(negative=())] = False,
     faults: Path | None = None,
-    intrabar: str = "path",
+    intrabar: str | None = None,
 ) -> None:
     """Run the exchange until it is told to stop; one JSON line on stdout says where it listens.
 
@@ -115,6 +118,10 @@ def serve(
         What a liquidation costs per notional beyond its fills, as far as there is money left.
     funding_hours
         Hours between settlements of funding, 1, 4 or 8; of some symbols others: 8,SOLUSDT=4,XRPUSDT=1.
+    spot_balance
+        Opening balance of the spot account in USDT, which is separate.
+    spot_fee
+        Maker and taker fee on spot, as a share of what is received.
     api_key
         The key clients must send.
     api_secret
@@ -139,9 +146,9 @@ def serve(
     faults
         Script of faults to follow from the start, as `qtctl sandbox fault --file` takes it; by default none.
     intrabar
-        What a recorded candle reaches first that could end a position either way; by default path, the extreme
-        nearer to the open; detail is as recorded minutes say, else what hurts; else adverse or optimistic. The audit
-        says how much is at stake.
+        What a recorded candle reaches first that could end a position either way; by default detail, as recorded
+        minutes say, else what hurts; else adverse, optimistic, or path, the extreme nearer to the open. The audit says
+        how much is at stake.
     """
     names, count = _names(symbols)
     options = Options(
@@ -160,6 +167,8 @@ def serve(
         spread_bps=_amount(spread_bps, "--spread-bps"),
         liquidation_fee=_amount(liquidation_fee, "--liquidation-fee"),
         funding_hours=_funding_hours(funding_hours),
+        spot_balance=_amount(spot_balance, "--spot-balance"),
+        spot_fee=_amount(spot_fee, "--spot-fee"),
         credentials=Credentials(api_key, api_secret),
         state_folder=state,
         ready_file=ready_file,
@@ -170,7 +179,7 @@ def serve(
         replay_exchange=replay_exchange,
         lockstep=lockstep,
         faults=_script(faults),
-        intrabar=_intrabar(intrabar),
+        intrabar=_intrabar(intrabar, replayed=replay is not None),
     )
     run_until_told(options)
 
@@ -278,7 +287,9 @@ def _speed(value: float) -> float:
     return value
 
 
-def _intrabar(raw: str) -> Intrabar:
+def _intrabar(raw: str | None, *, replayed: bool) -> Intrabar:
+    if raw is None:
+        return Intrabar.DETAIL if replayed else Intrabar.PATH
     try:
         return Intrabar(raw)
     except ValueError:

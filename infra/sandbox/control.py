@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 
 from feature_store import clock as wall
-from infra.sandbox import audit, disturbing, order_rules, page
+from infra.sandbox import audit, disturbing, moments, order_rules, page
 from infra.sandbox.faults import FaultError, flag
 from infra.sandbox.market.equations import attainable_information_coefficient
 from infra.sandbox.market.equations import oracle_information_coefficient as oracle
@@ -84,6 +84,7 @@ async def handle_audit(request: web.Request) -> web.Response:
     answer = audit.report(
         sandbox.venue.exchange, sandbox.venue.auditor, now_ms=sandbox.now_ms(), wall_ms=sandbox.monotonic_ms()
     )
+    answer["spot"] = audit.spot_report(sandbox.venue.spot)
     if sandbox.venue.ambiguity is not None:
         answer["intrabar"] = sandbox.venue.ambiguity.report()
     return json_response(answer)
@@ -121,11 +122,12 @@ async def perform(sandbox: Sandbox, body: dict[str, Any]) -> Any:
     if operation not in _QUIET:
         note = {"now_ms": sandbox.now_ms(), "wall_ms": sandbox.wall_ms()}
         sandbox.faults.note_operation(note | {name: str(value)[:200] for name, value in body.items()})
-    if operation == "kill_ws":
-        return {"ok": True, "killed": await sandbox.kill_sockets(hard=flag(body, "hard", default=False))}
+    if operation in _AWAITED:
+        return {"ok": True} | await _AWAITED[operation](sandbox, body)
     handler = _OPERATIONS.get(operation)
     if handler is None:
-        raise FaultError(f"Unknown op '{operation[:40]}', expected kill_ws, {', '.join(sorted(_OPERATIONS))}")
+        known = ", ".join(sorted(_OPERATIONS.keys() | _AWAITED.keys()))
+        raise FaultError(f"Unknown op '{operation[:40]}', expected {known}")
     try:
         return {"ok": True} | handler(sandbox, body)
     except disturbing.Unfolded as several:
@@ -157,6 +159,10 @@ def _tell_failed(what: str, error: Exception) -> None:
     sys.stderr.write(f"{what} of the fault script failed: {type(error).__name__}: {error}\n")
 
 
+async def _kill(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    return {"killed": await sandbox.kill_sockets(hard=flag(body, "hard", default=False))}
+
+
 def _log(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
     if "on" in body:
         sandbox.faults.is_logging = bool(body["on"])
@@ -166,19 +172,21 @@ def _log(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
 
 def _lead(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
     sandbox.lockstep.led_by_hand = bool(body.get("on", True))
-    return {"led_by_hand": sandbox.lockstep.led_by_hand}
+    sandbox.lockstep.each_tick = sandbox.lockstep.led_by_hand and bool(body.get("each_tick", False))
+    return {"led_by_hand": sandbox.lockstep.led_by_hand, "each_tick": sandbox.lockstep.each_tick}
 
 
 def _stand_still(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
     del body
     sandbox.advance()
-    sandbox.lockstep.led_by_hand = True
+    sandbox.lockstep.led_by_hand = sandbox.leading.stands = True
     sandbox.clock.hold(wall.monotonic(), sandbox.venue.ticked_ms)
     return {"held_ms": sandbox.venue.ticked_ms}
 
 
 def _go_on(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
     del body
+    sandbox.leading.stands = False
     return {"stood_still": sandbox.lockstep.go_on(wall.monotonic())}
 
 
@@ -191,11 +199,11 @@ def _clear(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
     sandbox.hub.frozen_market = sandbox.hub.frozen_user = False
     sandbox.hub.thaw()
     sandbox.clock.skew_ms = 0
-    sandbox.legacy_conditionals = sandbox.lockstep.led_by_hand = False
-    state = sandbox.venue.exchange.state
-    state.rules = order_rules.switched_off(state.rules)
+    sandbox.legacy_conditionals = sandbox.lockstep.led_by_hand = sandbox.lockstep.each_tick = False
+    order_rules.put_in_force(sandbox, order_rules.switched_off(sandbox.venue.exchange.state.rules))
     order_rules.apply_feed_latency(sandbox)
     disturbing.clear(sandbox)
+    sandbox.leading.stands = False
     sandbox.lockstep.go_on(wall.monotonic())
     return {}
 
@@ -207,7 +215,14 @@ _OPERATIONS: dict[str, Callable[[Sandbox, dict[str, Any]], dict[str, Any]]] = {
     "go_on": _go_on,
     "rules": order_rules.rules,
     "clear": _clear,
+    "snapshot": moments.snapshot,
 } | disturbing.OPERATIONS
+# Those during which others may be served.
+_AWAITED: dict[str, Callable[[Sandbox, dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+    "kill_ws": _kill,
+    "advance": moments.advance,
+    "restore": moments.restore,
+}
 # Questions, and what is done at each turn of a lockstep: not worth a line.
 _QUIET = frozenset({"log", "go_on"})
 

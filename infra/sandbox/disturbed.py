@@ -20,6 +20,9 @@ STALE_PATHS = {
     "/fapi/v1/algoOrder": "createTime",
     "/fapi/v1/openAlgoOrders": "createTime",
     "/fapi/v1/allAlgoOrders": "createTime",
+    "/api/v3/order": "time",
+    "/api/v3/openOrders": "time",
+    "/api/v3/allOrders": "time",
 }
 
 

@@ -11,13 +11,15 @@ from feature_store import clock as wall
 from infra.sandbox import interventions
 from infra.sandbox.disturbed import ThinBook
 from infra.sandbox.engine.errors import VenueError
+from infra.sandbox.engine.margin import mark_of
 from infra.sandbox.engine.model import OrderRequest, OrderType, Side
+from infra.sandbox.engine.spot_state import QUOTE
 from infra.sandbox.faults import LONGEST_SECONDS, Fault, FaultError, flag, number, parse_fault
 from infra.sandbox.limits import Limits
 from infra.sandbox.listen_keys import MINUTES
 from infra.sandbox.presets import PRESETS
 from infra.sandbox.script import Ending, Undo, parse_steps
-from infra.sandbox.streams import MAX_STREAMS
+from infra.sandbox.streams import MAX_MESSAGES, MAX_STREAMS
 
 if TYPE_CHECKING:
     from infra.sandbox.server import Sandbox
@@ -75,7 +77,12 @@ def push(sandbox: Sandbox, body: Answer) -> Answer:
     if len(frame) > LONGEST_FRAME:
         raise FaultError(f"A frame holds at most {LONGEST_FRAME} characters, was {len(frame)}")
     # A channel of a socket reads events; a frame as it is goes to the socket itself.
-    found = [one for one in sandbox.hub.sockets() if to == "all" or (one.listen_key is not None) == (to == "user")]
+    accounts = sandbox.bitfinex.account.listeners
+    found = [
+        one
+        for one in sandbox.hub.sockets()
+        if to == "all" or (one.listen_key is not None or one in accounts) == (to == "user")
+    ]
     for connection in found:
         connection.push(frame)
     return {"pushed": len(found)}
@@ -117,13 +124,14 @@ def partial(sandbox: Sandbox, body: Answer) -> Answer:
     if flag(body, "on", default=True) and share < 1:
         left = None if times is None else int(number(body, "times", 1, least=1, most=10**9))
         exchange.book = ThinBook(exchange.book, share, left)  # type: ignore[assignment]
+    sandbox.venue.spot.book = exchange.book
     return {"frac": float(share)}
 
 
 def limits(sandbox: Sandbox, body: Answer) -> Answer:
     """Allow so much and no more; without numbers, as much as the live venue does."""
     if not flag(body, "on", default=True):
-        sandbox.hub.most_streams = MAX_STREAMS
+        sandbox.hub.most_streams, sandbox.hub.most_messages = MAX_STREAMS, None
         sandbox.limiter.limits = Limits()
         sandbox.limiter.lift()
         return {"on": False}
@@ -135,6 +143,7 @@ def limits(sandbox: Sandbox, body: Answer) -> Answer:
         ban_seconds=number(body, "ban_secs", 120.0, most=259_200.0),
     )
     sandbox.hub.most_streams = int(number(body, "streams", MAX_STREAMS, least=1, most=1e9))
+    sandbox.hub.most_messages = int(number(body, "messages", MAX_MESSAGES, least=1, most=1e9))
     return {"on": True}
 
 
@@ -153,20 +162,36 @@ def hold(sandbox: Sandbox, body: Answer) -> Answer:
     return {}
 
 
+def seed(sandbox: Sandbox, body: Answer) -> Answer:
+    """Draw the chance of faults anew from a seed, by default the venue's; its market is no chance and stays."""
+    sandbox.faults.reseed(int(number(body, "seed", sandbox.venue.seed, least=0, most=2**63)))
+    return {"seed": sandbox.faults.seed}
+
+
 def legacy(sandbox: Sandbox, body: Answer) -> Answer:
     """Take conditional orders at the plain endpoint, as the venue did until the end of 2025, or refuse them again."""
-    sandbox.legacy_conditionals = body.get("mode", "accept") == "accept"
-    return {}
+    sandbox.legacy_conditionals = flag(body, "on", default=True) and body.get("mode", "accept") == "accept"
+    return {"accepted": sandbox.legacy_conditionals}
 
 
 def price(sandbox: Sandbox, body: Answer) -> Answer:
-    """Trade once at another price, `factor` times the last one; the next tick is the market's own again."""
+    """
+    Trade once at another price, `factor` times the last one; the next tick is the market's own again.
+
+    The mark price follows no single trade: it stays where it was, unless `also_mark` is said.
+    """
+    moves_mark = flag(body, "also_mark", default=False)
     factor = number(body, "factor", 1.0, least=0.01, most=100.0)
     now_ms = sandbox.advance()
     for symbol in _symbols(sandbox, body):
         instrument = sandbox.venue.instrument(symbol)
         wick = (sandbox.venue.last_price(symbol) * Decimal(str(factor))).quantize(instrument.tick, ROUND_HALF_EVEN)
-        sandbox.venue.exchange.tick({symbol: max(wick, instrument.tick)}, now_ms=now_ms)
+        sandbox.venue.touch(symbol)
+        sandbox.venue.hide_book(symbol)
+        for account in sandbox.venue.accounts:
+            marks = {} if moves_mark else {symbol: mark_of(account.state, symbol)}
+            account.tick({symbol: max(wick, instrument.tick)}, now_ms=now_ms, marks=marks)
+            account.state.mark_prices.pop(symbol, None)
     sandbox.settle()
     return {}
 
@@ -179,6 +204,24 @@ def trade(sandbox: Sandbox, body: Answer) -> Answer:
         raise FaultError(f"'side' expects BUY or SELL, was '{side[:40]}'")
     quantity = Decimal(str(number(body, "quantity", 0.0, least=1e-12, most=1e12)))
     return _submit(sandbox, symbol, Side(side), quantity, f"web_{sandbox.venue.exchange.state.next_order_id}")
+
+
+def deposit(sandbox: Sandbox, body: Answer) -> Answer:
+    """Bring an asset to the spot account, or take it away where the amount is negative."""
+    spot = sandbox.venue.spot
+    known = {one.base for one in spot.lots.values()} | {QUOTE}
+    asset = str(body.get("asset") or "").upper()
+    if asset not in known:
+        raise FaultError(f"'asset' expects one of the venue's, was '{asset[:40]}'")
+    amount = Decimal(str(number(body, "quantity", 0.0, least=-1e12, most=1e12)))
+    now_ms = sandbox.advance()
+    try:
+        spot.transfer(asset, amount, now_ms=now_ms)
+    except VenueError as error:
+        raise FaultError(f"The engine refused: {error}") from error
+    finally:
+        sandbox.settle()
+    return {"asset": asset, "free": f"{spot.free(asset):f}", "locked": f"{spot.locked(asset):f}"}
 
 
 def preset(sandbox: Sandbox, body: Answer) -> Answer:
@@ -201,7 +244,7 @@ class Unfolded(Exception):  # noqa: N818 - not an error: an operation that stand
 def script(sandbox: Sandbox, body: Answer) -> Answer:
     """Plan what is to be done, by the clock."""
     steps = parse_steps(body.get("steps"))
-    unknown = sorted({str(one.operation["op"]) for one in steps} - OPERATIONS.keys() - {"kill_ws"})
+    unknown = sorted({str(one.operation["op"]) for one in steps} - OPERATIONS.keys() - _ALSO)
     if unknown:
         raise FaultError(f"The script has the unknown op {', '.join(unknown)[:200]}")
     lasting = [str(one.operation["op"]) for one in steps if one.lasts is not None]
@@ -298,15 +341,36 @@ OPERATIONS: dict[str, Callable[[Sandbox, Answer], Answer]] = {
     "limits": limits,
     "hold": hold,
     "legacy": legacy,
+    "seed": seed,
     "price": price,
     "trade": trade,
+    "deposit": deposit,
     "preset": preset,
     "script": script,
     **interventions.OPERATIONS,
 }
 # What is done and over at once, so that nothing ends it.
 MOMENTARY = frozenset(
-    {"kill_ws", "push", "expire_key", "price", "trade", "liquidation", "adl", "delist", "log", "clear", "go_on"}
+    {
+        "kill_ws",
+        "push",
+        "expire_key",
+        "price",
+        "trade",
+        "deposit",
+        "seed",
+        "advance",
+        "snapshot",
+        "restore",
+        "liquidation",
+        "adl",
+        "delist",
+        "log",
+        "clear",
+        "go_on",
+    }
 )
+# What a script may do beside that: it takes the venue as a whole.
+_ALSO = frozenset({"kill_ws", "advance", "snapshot", "restore"})
 # Lies in the account's state, and so goes on after a restart.
 _OUTLIVES = frozenset(interventions.OPERATIONS) - MOMENTARY

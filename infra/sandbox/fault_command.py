@@ -17,6 +17,8 @@ FAULT_HELP = asking(
     "qtctl sandbox fault --path /fapi/v1/time --status 429 --times 3 --retry-after 2",
     "qtctl sandbox fault --op preset --name black-hole",
     "qtctl sandbox fault --op skew --ms 5000",
+    "qtctl sandbox fault --op advance --for-s 3600",
+    "qtctl sandbox fault --op snapshot --name before",
     "qtctl sandbox fault --file night.toml  # [[step]] at = '12:00', for = 30, op = 'freeze_ws'",
     "qtctl sandbox fault --op clear",
 )
@@ -44,7 +46,9 @@ def fault(
     symbol: str = "",
     side: str = "",
     quantity: float = 0.0,
+    asset: str = "",
     factor: float = 1.0,
+    also_mark: Annotated[bool, Parameter(negative=())] = False,
     frac: float = 0.5,
     position_side: str = "BOTH",
     share: float = 1.0,
@@ -64,6 +68,9 @@ def fault(
     orders_10s: int | None = None,
     orders_1m: int | None = None,
     streams: int | None = None,
+    messages: int | None = None,
+    until_ms: int | None = None,
+    seed: int | None = None,
     strikes: int | None = None,
     ban_secs: float | None = None,
     file: Path | None = None,
@@ -71,13 +78,15 @@ def fault(
 ) -> None:
     """Inject a fault, plan many from a file, undo all with `--op clear`, or lead the time of a venue in lockstep.
 
-    What --op may be: fault (requests fail), preset (what has a --name), stale_reads, partial, price, trade, skew,
-    limits, hold (429, then a ban), kill_ws, freeze_ws, wsfault, black_hole, push, expire_key,
+    What --op may be: fault (requests fail), preset (what has a --name), stale_reads, partial, price, trade, deposit,
+    skew, limits, hold (429, then a ban), kill_ws, freeze_ws, wsfault, black_hole, push, expire_key,
     key_life, legacy, log, clear, lead, stand_still (time does) or go_on. Once `lead` was said, a venue in lockstep
     stands still after each closed candle and each fill until `go_on`. Further `liquidation` and `adl`, which close
     positions as the venue does; `halt` of a symbol and `maintenance` of all, in which nothing trades and candles stop;
-    `delist`, which settles a symbol; and `restrict`, which lets it only be reduced. `--no-on` and `clear` end all
-    of these but a delisting.
+    `delist`, which settles a symbol; `restrict`, which lets it only be reduced; and `mark`, which pulls mark prices
+    away from the last ones. `--no-on` and `clear` end all of these but a delisting. `advance` lets the time to a moment
+    pass at once; `snapshot` keeps the whole venue under a --name and `restore` makes it that again; `seed` lets chance
+    draw the same faults again.
 
     Parameters
     ----------
@@ -113,16 +122,20 @@ def fault(
     hard
         Cut sockets without a farewell.
     name
-        Which preset; a wrong one is answered with all there are.
+        Which preset, a wrong one is answered with all there are; or which snapshot.
     symbol
-        The symbol that it is about; by default all, where price or liquidation are meant, else it has to be named.
+        The symbol that it is about; by default all, for price, mark and liquidation, else it has to be named.
         With `freeze_ws`, only the sockets fall silent that carry it.
     side
         BUY or SELL, of a trade by somebody else's hand.
     quantity
-        How much of it.
+        How much of it; of a deposit to the spot account, below zero where it is taken away.
+    asset
+        Which asset is deposited: USDT, or the first part of a symbol.
     factor
-        The price of one trade as a multiple of the last.
+        The price of one trade, or the mark price, as a multiple of the last; by default 1.
+    also_mark
+        Let the mark price follow that one trade; by default it stays where it was.
     frac
         The share that takers get.
     position_side
@@ -130,7 +143,7 @@ def fault(
     share
         Which part of it, above 0 and at most 1.
     for_s
-        Venue seconds that a halt or maintenance lasts; by default until it is switched off.
+        Venue seconds that a halt or maintenance lasts, by default until it is switched off; or that `advance` leaps.
     after_s
         Venue seconds until a symbol is delisted; by default at the next price.
     frame
@@ -161,6 +174,12 @@ def fault(
         Orders that are allowed in a minute; by default 1200.
     streams
         Streams that one WebSocket carries; by default 1024.
+    messages
+        Messages that a client may send a WebSocket of streams in a second before it is cut off; by default 10.
+    until_ms
+        The venue time that `advance` leads to, in milliseconds since 1970 UTC; by default --for-s counts.
+    seed
+        What the chance of faults is drawn from; by default the venue's own seed.
     strikes
         Requests while told to wait that lead to a ban; by default 3.
     ban_secs
@@ -182,10 +201,12 @@ def fault(
         "op": op, "path": path, "method": method, "action": action, "times": times, "p": p, "secs": secs,
         "status": status, "code": code, "body": body, "retry_after": retry_after,
         "spare_reduce_only": spare_reduce_only, "ms": ms, "on": on, "hard": hard, "name": name, "symbol": symbol,
-        "side": side, "quantity": quantity, "factor": factor, "frac": frac, "position_side": position_side,
-        "share": share, "for_s": for_s, "after_s": after_s, "frame": frame, "to": to,
+        "side": side, "quantity": quantity, "asset": asset, "factor": factor, "also_mark": also_mark, "frac": frac,
+        "position_side": position_side, "share": share, "for_s": for_s, "after_s": after_s, "frame": frame, "to": to,
         "dup": dup, "reverse": reverse, "drop_user": drop_user, "freeze_market": freeze_market,
         "handshake": handshake, "silent": silent, "minutes": minutes, "venue_time": venue_time, "weight": weight,
-        "orders_10s": orders_10s, "orders_1m": orders_1m, "streams": streams, "strikes": strikes, "ban_secs": ban_secs,
+        "orders_10s": orders_10s, "orders_1m": orders_1m, "streams": streams,
+        "messages": messages, "until_ms": until_ms, "seed": seed,
+        "strikes": strikes, "ban_secs": ban_secs,
     }  # fmt: skip
     show(ask(url, "/sandbox/ctl", asked), compact=json)

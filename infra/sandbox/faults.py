@@ -140,6 +140,11 @@ class FaultPlan:
     def __post_init__(self) -> None:
         self._chance = random.Random(self.seed)
 
+    def reseed(self, seed: int) -> None:
+        """Draw chance anew from a seed: the same requests then meet the same faults again."""
+        self.seed = seed
+        self._chance = random.Random(seed)
+
     def add(self, fault: Fault) -> None:
         """
         Put a rule in force, after those that are.

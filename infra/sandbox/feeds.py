@@ -10,7 +10,7 @@ import numpy as np
 
 from infra.sandbox.engine.book import LEVELS
 from infra.sandbox.market.series import INTERVALS, TICK_MS, AnyInts, candles_between, next_open, open_time
-from infra.sandbox.protocol import market_data, shapes
+from infra.sandbox.protocol import market_data, public_trades, shapes
 from infra.sandbox.protocol.market_data import ticker
 from infra.sandbox.streams import Hub
 from infra.sandbox.venue import Venue
@@ -54,6 +54,11 @@ class Feeds:
         )
         self.venue.listeners.append(self.on_tick)
 
+    def forget(self) -> None:
+        """Know nothing of what was sent: candles and books are begun anew."""
+        self.running.clear()
+        self._depth_sent.clear()
+
     def watch(self) -> None:
         """Start following the intervals that somebody subscribed since the last call; forget the others."""
         wanted = {interval for _, interval in self._kline_streams()}
@@ -71,8 +76,10 @@ class Feeds:
         """Take one tick of every symbol."""
         for candles in self.running.values():
             if tick_ms >= candles.close_ms:
+                self._print(candles, tick_ms - TICK_MS + 1, candles.close_ms)
                 self._emit_klines(candles, closed=True)
                 self._reset(candles, tick_ms)
+            self._print(candles, max(tick_ms - TICK_MS + 1, candles.open_ms), tick_ms + 1)
             self._add(candles, price, volume)
         if any("@aggTrade" in one or "@trade" in one for one in self.hub.by_stream):
             self._emit_trades(tick_ms, price, volume)
@@ -86,7 +93,8 @@ class Feeds:
                 self._emit_klines(candles, closed=False)
         for stream in streams:
             self._emit(stream, now_ms, slow=slow or stream in self.hub.fresh)
-        self.hub.fresh.clear()
+        if not self.hub.frozen_market:
+            self.hub.fresh.clear()
 
     # -- candles --------------------------------------------------------------------------------------------------
 
@@ -135,6 +143,22 @@ class Feeds:
         candles.volume += volume
         candles.trades += there
         candles.quote += price * volume.astype(np.float64) * self._units
+
+    def _print(self, candles: RunningCandles, start_ms: int, end_ms: int) -> None:
+        """Take the recorded trades of this tick that were made in [start_ms, end_ms)."""
+        for place, prints in self.venue.prints.items():
+            made = prints.between(start_ms, end_ms)
+            if not len(made):
+                continue
+            opened, high, low, close = candles.prices
+            if not opened[place]:
+                opened[place] = low[place] = made.price[0]
+            high[place] = max(high[place], made.price.max())
+            low[place] = min(low[place], made.price.min())
+            close[place] = made.price[-1]
+            candles.volume[place] += made.quantity.sum()
+            candles.trades[place] += len(made)
+            candles.quote[place] += float((made.price * made.quantity.astype(np.float64)).sum()) * self._units[place]
 
     def _emit_klines(self, candles: RunningCandles, *, closed: bool) -> None:
         suffix = f"@kline_{candles.interval}"
@@ -185,11 +209,21 @@ class Feeds:
         for stream in list(self.hub.by_stream):
             symbol, _, kind = stream.partition("@")
             place = self.venue.index.get(symbol.upper())
-            if kind not in {"aggTrade", "trade"} or place is None or not price[place]:
+            if kind not in {"aggTrade", "trade"} or place is None:
+                continue
+            for told in public_trades.told(self.venue, place):
+                event: dict[str, Any] = {"e": kind, "E": tick_ms, "s": symbol.upper()}
+                number = told.number
+                event |= {"a": number, "f": number, "l": number} if kind == "aggTrade" else {"t": number, "X": "MARKET"}
+                self.hub.publish(
+                    stream, event | {"p": told.price, "q": told.quantity, "T": told.time_ms, "m": told.sold}
+                )
+            # Where trades were recorded, nothing else is told as one.
+            if not price[place] or self.venue.market.tape(place) is not None:
                 continue
             instrument = self.venue.market.instruments[place]
             number = tick_ms // TICK_MS
-            event: dict[str, Any] = {"e": kind, "E": tick_ms, "s": symbol.upper()}
+            event = {"e": kind, "E": tick_ms, "s": symbol.upper()}
             event |= {"a": number, "f": number, "l": number} if kind == "aggTrade" else {"t": number, "X": "MARKET"}
             event |= {
                 "p": shapes.text(instrument.price(int(price[place]))),

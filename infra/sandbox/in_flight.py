@@ -34,7 +34,7 @@ def carry_out(venue: Venue, arrival: Arrival) -> Reply:
         call = Call(venue, Params(dict(arrival.values)), arrival.due_ms, arrival.legacy_conditionals)
         return Reply(200, handler(call))
     except VenueError as refusal:
-        return Reply(refusal.status, {"code": refusal.code, "msg": refusal.message})
+        return Reply(refusal.status, refusal.body())
     except Exception:  # noqa: BLE001 - a defect in one answer may not stop the venue's time
         traceback.print_exc()
         return Reply(500, {"code": -1000, "msg": "An unknown error occurred while processing the request."})
@@ -56,7 +56,7 @@ async def respond(sandbox: Sandbox, request: web.Request, body: str) -> web.Resp
         values = _admitted(sandbox, request, body)
         reply = await carried(sandbox, request.method, request.path, values, delay_ms=late_ms)
     except VenueError as refusal:
-        reply = Reply(refusal.status, {"code": refusal.code, "msg": refusal.message})
+        reply = Reply(refusal.status, refusal.body())
     return answer(request, reply.data, status=reply.status, headers=headers)
 
 

@@ -16,6 +16,7 @@ from infra.sandbox.market.series import TICK_MS
 from infra.sandbox.protocol.params import Params
 from infra.sandbox.protocol.user_events import user_event
 from infra.sandbox.routes import ROUTES
+from infra.sandbox.spot.account_stream import written
 from infra.sandbox.venue import Venue
 
 
@@ -30,7 +31,7 @@ class InProcess:
         """Take over a venue that has begun."""
         self.venue = venue
         self.heard: list[dict[str, Any]] = []
-        """Events of the account so far, as its stream tells them."""
+        """Events of the accounts so far, as their streams tell them."""
 
     @property
     def now_ms(self) -> int:
@@ -74,4 +75,6 @@ class InProcess:
         self.venue.settle(wall_ms=0.0)
         events, self.venue.events = self.venue.events, []
         self.heard += [user_event(one, self.venue.exchange.state) for one in events]
-        return bool(events)
+        news, self.venue.spot_events = self.venue.spot_events, []
+        self.heard += [told for one in news for told in written(self.venue.spot, one)]
+        return bool(events or news)

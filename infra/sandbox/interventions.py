@@ -1,4 +1,4 @@
-"""What a test or a person may do to account and market: liquidate, deleverage, halt, delist, stand still."""
+"""What a test or a person may do to account and market: liquidate, deleverage, halt, delist, pull marks away."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.engine.model import PositionSide
-from infra.sandbox.faults import FaultError
+from infra.sandbox.faults import FaultError, number
 from infra.sandbox.market.timetable import end_interruption, interrupt
 
 if TYPE_CHECKING:
@@ -80,6 +80,18 @@ def _restrict(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
     return {"restricted": sorted(restricted)}
 
 
+def _mark(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
+    """Pull the mark price of a symbol, or of all, away from the last: `factor` times that, until it is ended."""
+    factors, factor = sandbox.venue.exchange.state.mark_factors, number(body, "factor", 1.0, least=0.1, most=10.0)
+    for symbol in [_symbol(sandbox, body)] if body.get("symbol") else list(sandbox.venue.index):
+        if _on(body) and factor != 1:
+            factors[symbol] = Decimal(str(factor))
+            sandbox.venue.touch(symbol)
+        else:
+            factors.pop(symbol, None)
+    return {"marks": {symbol: f"{by:f}" for symbol, by in sorted(factors.items())}}
+
+
 def _on(body: dict[str, Any]) -> bool:
     on = body.get("on", True)
     if not isinstance(on, bool):
@@ -110,6 +122,7 @@ _HANDLERS: Final[dict[str, Callable[[Sandbox, dict[str, Any]], dict[str, Any]]]]
     "maintenance": _maintenance,
     "delist": _delist,
     "restrict": _restrict,
+    "mark": _mark,
 }
 
 
@@ -136,6 +149,7 @@ def end_all(sandbox: Sandbox) -> None:
     for symbol in {one.symbol for one in state.interruptions}:
         end_interruption(state, symbol, at_ms=venue.ticked_ms + 1)
     state.restricted.clear()
+    state.mark_factors.clear()
 
 
 OPERATIONS: Final = {name: _settled(handler) for name, handler in _HANDLERS.items()}

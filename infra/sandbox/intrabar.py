@@ -58,7 +58,8 @@ class Ambiguity:
         for position in exchange.state.open_positions():
             held.setdefault(position.symbol, []).append(position)
         for symbol, positions in sorted(held.items()):
-            if self._seen.get(symbol) == open_ms:
+            # Recorded trades leave nothing open.
+            if self._seen.get(symbol) == open_ms or self.market.is_traded(index[symbol], open_ms):
                 continue
             stakes = _stakes(exchange, positions)
             candle = None if stakes is None else self.market.extremes(index[symbol], open_ms)
@@ -77,6 +78,11 @@ class Ambiguity:
                 self.bent()
                 self.chosen += 1
                 self.at_stake += abs(quantity) * abs(target - stop)
+
+    def begin_anew(self, told_by_minutes: int, chosen: int, at_stake: Decimal, *, bent: Callable[[], None]) -> None:
+        """Look again at every candle that is played from now on, with what was counted of those before it."""
+        self.told_by_minutes, self.chosen, self.at_stake, self.bent = told_by_minutes, chosen, at_stake, bent
+        self._seen.clear()
 
     def report(self) -> dict[str, Any]:
         """Return the mode, how many candles were ambiguous, and how much the other order would have made of them."""

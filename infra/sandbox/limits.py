@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-_MINUTE, _TEN = 60, 10
+_DAY, _MINUTE, _TEN = 86_400, 60, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,7 @@ class RateLimiter:
     _weight: tuple[int, int] = (0, 0)
     _tens: tuple[int, int] = (0, 0)
     _minutes: tuple[int, int] = (0, 0)
+    _days: tuple[int, int] = (0, 0)
     _until: float = 0.0
     _banned_until: float = 0.0
     _strikes: int = 0
@@ -65,6 +66,7 @@ class RateLimiter:
         self._weight = _counted(self._weight, minute, weight)
         if is_order:
             self._tens, self._minutes = _counted(self._tens, ten, 1), _counted(self._minutes, minute, 1)
+            self._days = _counted(self._days, int(now // _DAY), 1)
         if _exceeds(self._weight[1], self.limits.weight_1m) or _exceeds(self._minutes[1], self.limits.orders_1m):
             self.hold(now, (minute + 1) * _MINUTE - now)
         elif _exceeds(self._tens[1], self.limits.orders_10s):
@@ -74,13 +76,28 @@ class RateLimiter:
         self.refused += 1
         return TooMany(429, self._until - now)
 
-    def headers(self, *, is_order: bool) -> dict[str, str]:
-        """Return what an answer says of what was used so far."""
+    def headers(self, *, is_order: bool, by_day: bool = False) -> dict[str, str]:
+        """Return what an answer says of what was used so far; spot counts orders by the day, not by the minute."""
         told = {"X-MBX-USED-WEIGHT-1M": str(self._weight[1])}
         if is_order:
             told["X-MBX-ORDER-COUNT-10S"] = str(self._tens[1])
-            told["X-MBX-ORDER-COUNT-1M"] = str(self._minutes[1])
+            told |= {"X-MBX-ORDER-COUNT-1D": str(self._days[1])} if by_day else {}
+            told |= {} if by_day else {"X-MBX-ORDER-COUNT-1M": str(self._minutes[1])}
         return told
+
+    def told(self, *, by_day: bool) -> list[dict[str, object]]:
+        """Return the same as an answer over a WebSocket says it."""
+        long = ("DAY", 1, 200_000, self._days) if by_day else ("MINUTE", 1, 1_200, self._minutes)
+        weight, tens = (6_000, 100) if by_day else (2_400, 300)
+        rows = [
+            ("REQUEST_WEIGHT", "MINUTE", 1, weight, self._weight),
+            ("ORDERS", "SECOND", 10, tens, self._tens),
+            ("ORDERS", *long),
+        ]
+        return [
+            {"rateLimitType": kind, "interval": interval, "intervalNum": number, "limit": limit, "count": used[1]}
+            for kind, interval, number, limit, used in rows
+        ]
 
     def _strike(self, now: float) -> TooMany:
         self.refused += 1

@@ -20,6 +20,8 @@ class Lockstep:
     on: bool
     # Whether time goes on when somebody says so, and not when clients are silent.
     led_by_hand: bool = False
+    # Whether every price is waited at, and not only what closes and what happens: for who works an order by the price.
+    each_tick: bool = False
     _asked_at: float = 0.0
 
     def heard(self, now: float) -> None:
@@ -29,7 +31,7 @@ class Lockstep:
     def after_tick(self, now: float, ticked_ms: int, *, matters: bool) -> None:
         """Stand still at a tick, for good where it matters: what closed, triggered or filled is answered first."""
         self.clock.hold(now, ticked_ms)
-        if not matters:
+        if not (matters or self.each_tick):
             self.clock.release(now)
 
     def go_on(self, now: float) -> bool:

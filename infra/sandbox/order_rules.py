@@ -21,7 +21,7 @@ def rules(sandbox: Sandbox, body: dict[str, Any]) -> dict[str, Any]:
     """Change the rules that are named and return all of them."""
     state = sandbox.venue.exchange.state
     asked = {name: value for name, value in body.items() if name != "op" and value is not None}
-    state.rules = changed(state.rules, asked)
+    put_in_force(sandbox, changed(state.rules, asked))
     apply_feed_latency(sandbox)
     return {name: str(v) if isinstance(v, Decimal) else v for name, v in asdict(state.rules).items() if name in NAMES}
 
@@ -41,6 +41,12 @@ def changed(known: Rules, asked: dict[str, Any]) -> Rules:
         return replace(known, **values)
     except ValueError as error:
         raise FaultError(str(error)) from error
+
+
+def put_in_force(sandbox: Sandbox, told: Rules) -> None:
+    """Let rules hold for every account that trades at the venue."""
+    for account in sandbox.venue.accounts:
+        account.state.rules = told
 
 
 def switched_off(known: Rules) -> Rules:

@@ -11,6 +11,7 @@ import msgspec
 from infra.sandbox.arrivals import Arrival
 from infra.sandbox.audit import Interval
 from infra.sandbox.engine.margin import initial_margin
+from infra.sandbox.engine.spot_state import SpotState
 from infra.sandbox.engine.state import SCHEMA, EngineState
 from infra.sandbox.script import Ending
 
@@ -34,7 +35,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Identity, virtual time, account, audit, and the requests that had not arrived."""
+    """Identity, virtual time, accounts, audit, and the requests that had not arrived."""
 
     identity: Identity
     now_ms: int
@@ -44,6 +45,10 @@ class Saved:
     in_flight: list[Arrival] = field(default_factory=list)
     # What a script began and has not ended.
     endings: list[Ending] = field(default_factory=list)
+    # The last nonce of each key of the Bitfinex front: what was signed before a restart is void after it.
+    nonces: dict[str, int] = field(default_factory=dict)
+    # None in what was saved before there was a spot account.
+    spot: SpotState | None = None
 
 
 def save(folder: Path, saved: Saved) -> None:

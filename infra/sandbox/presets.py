@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 PAGE: Final = "<html><body>The server is busy</body></html>"
-_ORDERS: Final = ("/fapi/v1/order", "/fapi/v1/algoOrder")
+# Of contracts, and of spot.
+_ORDERS: Final = ("/fapi/v1/order", "/fapi/v1/algoOrder", "/api/v3/order")
 
 
 def _sends(**fault: Any) -> tuple[dict[str, Any], ...]:
@@ -20,19 +21,19 @@ PRESETS: Final[dict[str, tuple[dict[str, Any], ...]]] = {
     "executed-silent": _sends(action="exec_then_hang", secs=2.5),
     "late": _sends(action="late_exec", secs=1.0, status=503, code=-1007),
     "duplicate": _sends(action="exec_then_status", status=400, code=-4116),
-    "overload": ({"op": "fault", "method": "POST", "path": "/fapi/v1/", "status": 503, "code": -1008, "p": 1.0,
+    "overload": ({"op": "fault", "method": "POST", "path": "api/v", "status": 503, "code": -1008, "p": 1.0,
                   "spare_reduce_only": True},),
     "rate-limit": ({"op": "hold", "secs": 2.0, "ban_secs": 4.0},),
     "waf": ({"op": "fault", "method": "POST", "path": "", "status": 403, "body": PAGE, "p": 1.0},),
     "geo": ({"op": "fault", "method": "POST", "path": "", "status": 451, "body": PAGE, "p": 1.0},),
-    "wrong-key": ({"op": "fault", "method": "POST", "path": "/fapi/v1/", "status": 401, "code": -2015, "p": 1.0},),
+    "wrong-key": ({"op": "fault", "method": "POST", "path": "api/v", "status": 401, "code": -2015, "p": 1.0},),
     "skew": ({"op": "skew", "ms": 15_000},),
     "stale-reads": ({"op": "stale_reads", "secs": 3.0},),
     "page": _sends(action="exec_then_status", status=200, body=PAGE),
     "truncated": _sends(action="exec_then_truncate"),
     "empty": _sends(action="exec_then_status", status=200, body=""),
     "maintenance": ({"op": "maintenance"},
-                    {"op": "fault", "path": "/fapi/v", "status": 503, "body": PAGE, "p": 0.5}),
+                    {"op": "fault", "path": "api/v", "status": 503, "body": PAGE, "p": 0.5}),
     "frozen": ({"op": "freeze_ws"},),
     "malformed": ({"op": "push", "frame": '{"e":"kline",'},),
     "empty-frame": ({"op": "push", "frame": "[]"},),

@@ -1,36 +1,15 @@
-"""Which path answers what, who may ask, and what it weighs."""
+"""Which path answers what, who may ask, and what it weighs: contracts here, spot beside them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from infra.sandbox.handlers import account, conditionals, countdowns, isolated, market, orders
-from infra.sandbox.handlers.call import Call, Handler, per_symbol
+from infra.sandbox.handlers.call import Call, per_symbol
 from infra.sandbox.protocol import market_data, open_interest, public_trades
-
-
-class Security(Enum):
-    """Who may ask."""
-
-    NONE = "none"
-    KEY = "key"
-    SIGNED = "signed"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A handler with its admission and weight; of candles, the weight grows with how many are asked for."""
-
-    handler: Handler
-    security: Security = Security.NONE
-    weight: int = 1
-    weight_up_to: tuple[tuple[int, int], ...] = ()
-
-    def weighs(self, limit: int) -> int:
-        """Return the weight of a request for so many rows."""
-        return next((weight for most, weight in self.weight_up_to if limit <= most), self.weight)
+from infra.sandbox.routing import Route, Security
+from infra.sandbox.spot import paths
+from infra.sandbox.spot.routes import ROUTES as SPOT
 
 
 def _nothing(call: Call) -> Any:
@@ -41,7 +20,7 @@ def _nothing(call: Call) -> Any:
 K, S = Security.KEY, Security.SIGNED
 CANDLES = ((99, 1), (499, 2), (1000, 5))
 
-ROUTES: dict[tuple[str, str], Route] = {
+FUTURES: Final[dict[tuple[str, str], Route]] = {
     ("GET", "/fapi/v1/ping"): Route(lambda _: {}),
     ("GET", "/fapi/v1/exchangeInfo"): Route(lambda c: market_data.exchange_info(c.venue, c.now_ms)),
     ("GET", "/fapi/v1/klines"): Route(
@@ -51,11 +30,13 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/fapi/v1/markPriceKlines"): Route(market.index_klines, weight=10, weight_up_to=CANDLES),
     ("GET", "/fapi/v1/indexPriceKlines"): Route(market.index_klines, weight=10, weight_up_to=CANDLES),
     ("GET", "/fapi/v1/premiumIndexKlines"): Route(market.premium_klines, weight=10, weight_up_to=CANDLES),
-    ("GET", "/fapi/v1/ticker/24hr"): Route(per_symbol(market_data.ticker), weight=40),
-    ("GET", "/fapi/v1/ticker/price"): Route(per_symbol(market_data.price_ticker), weight=2),
-    ("GET", "/fapi/v2/ticker/price"): Route(per_symbol(market_data.price_ticker), weight=2),
-    ("GET", "/fapi/v1/ticker/bookTicker"): Route(per_symbol(market_data.book_ticker), weight=5),
-    ("GET", "/fapi/v1/depth"): Route(lambda c: market_data.depth(c.venue, c.params, c.now_ms), weight=10),
+    ("GET", "/fapi/v1/ticker/24hr"): Route(per_symbol(market_data.ticker), weight_of_all=40),
+    ("GET", "/fapi/v1/ticker/price"): Route(per_symbol(market_data.price_ticker), weight_of_all=2),
+    ("GET", "/fapi/v2/ticker/price"): Route(per_symbol(market_data.price_ticker), weight_of_all=2),
+    ("GET", "/fapi/v1/ticker/bookTicker"): Route(per_symbol(market_data.book_ticker), weight=2, weight_of_all=5),
+    ("GET", "/fapi/v1/depth"): Route(
+        lambda c: market_data.depth(c.venue, c.params, c.now_ms), weight=20, weight_up_to=((50, 2), (100, 5), (500, 10))
+    ),
     ("GET", "/fapi/v1/aggTrades"): Route(lambda c: public_trades.trades(c.venue, c.params, aggregate=True), weight=20),
     ("GET", "/fapi/v1/trades"): Route(lambda c: public_trades.trades(c.venue, c.params, aggregate=False), weight=5),
     ("GET", "/fapi/v1/historicalTrades"): Route(
@@ -74,7 +55,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("DELETE", "/fapi/v1/order"): Route(orders.cancel_order, S),
     ("GET", "/fapi/v1/order"): Route(orders.get_order, S),
     ("GET", "/fapi/v1/openOrder"): Route(orders.get_open_order, S),
-    ("GET", "/fapi/v1/openOrders"): Route(orders.open_orders, S),
+    ("GET", "/fapi/v1/openOrders"): Route(orders.open_orders, S, weight_of_all=40),
     ("GET", "/fapi/v1/allOrders"): Route(orders.all_orders, S, weight=5),
     ("POST", "/fapi/v1/countdownCancelAll"): Route(countdowns.set_countdown, S, weight=10),
     ("DELETE", "/fapi/v1/allOpenOrders"): Route(orders.cancel_all, S),
@@ -85,7 +66,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/fapi/v1/algoOrder"): Route(conditionals.get_algo, S),
     ("DELETE", "/fapi/v1/algoOrder"): Route(conditionals.cancel_algo, S),
     ("DELETE", "/fapi/v1/algoOpenOrders"): Route(conditionals.cancel_all_algos, S),
-    ("GET", "/fapi/v1/openAlgoOrders"): Route(conditionals.open_algos, S),
+    ("GET", "/fapi/v1/openAlgoOrders"): Route(conditionals.open_algos, S, weight_of_all=40),
     ("GET", "/fapi/v1/allAlgoOrders"): Route(conditionals.all_algos, S, weight=5),
     ("GET", "/fapi/v3/account"): Route(account.account, S, weight=5),
     ("GET", "/fapi/v2/account"): Route(account.account_v2, S, weight=5),
@@ -106,7 +87,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/fapi/v1/leverageBracket"): Route(account.brackets, S),
     ("GET", "/fapi/v1/userTrades"): Route(account.user_trades, S, weight=5),
     ("GET", "/fapi/v1/income"): Route(account.income, S, weight=30),
-    ("GET", "/fapi/v1/forceOrders"): Route(isolated.force_orders, S, weight=20),
+    ("GET", "/fapi/v1/forceOrders"): Route(isolated.force_orders, S, weight=20, weight_of_all=50),
     ("POST", "/fapi/v1/positionMargin"): Route(isolated.move_margin, S),
     ("GET", "/fapi/v1/positionMargin/history"): Route(isolated.margin_history, S),
     ("GET", "/fapi/v1/adlQuantile"): Route(isolated.adl_quantiles, S, weight=5),
@@ -116,4 +97,5 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/sapi/v1/system/status"): Route(market.system_status),
 }
 
-ORDER_PATHS = frozenset({"/fapi/v1/order", "/fapi/v1/algoOrder", "/fapi/v1/batchOrders"})
+ROUTES: Final = FUTURES | SPOT
+ORDER_PATHS: Final = frozenset({"/fapi/v1/order", "/fapi/v1/algoOrder", "/fapi/v1/batchOrders"}) | paths.ORDERS

@@ -26,6 +26,10 @@ from infra.sandbox.engine.book import BookModel
 from infra.sandbox.engine.checks import PRICE_BAND
 from infra.sandbox.engine.exchange import Exchange
 from infra.sandbox.engine.fees import Clearance, Fees
+from infra.sandbox.engine.recorded_book import RecordedBook
+from infra.sandbox.engine.spot import SpotExchange
+from infra.sandbox.engine.spot_ledger import SPOT_FEES
+from infra.sandbox.engine.spot_state import new_spot_state
 from infra.sandbox.engine.state import new_state
 from infra.sandbox.faults import FaultError
 from infra.sandbox.intrabar import Ambiguity, Intrabar
@@ -38,6 +42,7 @@ from infra.sandbox.server import Sandbox, application
 from infra.sandbox.venue import Venue
 
 LIQUIDATION_FEE = Decimal("0.0125")
+SPOT_BALANCE = Decimal(10_000)
 
 if TYPE_CHECKING:
     from infra.sandbox.market.recording import Recording
@@ -79,6 +84,9 @@ class Options:
     liquidation_fee: Decimal = LIQUIDATION_FEE
     # Hours between settlements of funding where they are not eight; of every symbol where none is named.
     funding_hours: Mapping[str, int] = field(default_factory=dict)
+    # What the spot account begins with, in the quote asset, and what it pays of what it receives.
+    spot_balance: Decimal = SPOT_BALANCE
+    spot_fee: Decimal = SPOT_FEES.taker
 
 
 def build_market(options: Options) -> Market:
@@ -90,7 +98,12 @@ def build_market(options: Options) -> Market:
     """
     if options.replay is not None:
         # Reading recordings needs pyarrow, which the light environment does not have.
-        from infra.sandbox.market.replay import RecordingError, ReplayMarket, read_recording  # noqa: PLC0415
+        from infra.sandbox.market.replay import (  # noqa: PLC0415
+            RecordingError,
+            ReplayMarket,
+            read_flows,
+            read_recording,
+        )
 
         try:
             recording = read_recording(
@@ -104,6 +117,7 @@ def build_market(options: Options) -> Market:
                 start_ms=options.replay_start_ms,
                 history_days=options.history_days,
                 minutes=_minutes(options, recording),
+                flows=read_flows(options.replay, recording),
             )
         except RecordingError as error:
             raise OptionError(str(error)) from error
@@ -157,15 +171,28 @@ def build(options: Options) -> Sandbox:
     state = saved.engine if saved is not None else new_state(options.balance)
     now_ms = saved.now_ms if saved is not None else market.start_ms
     market = TimetabledMarket(market, state, funding_hours=_funding_hours(options, identity.symbols))
+    has_flow = _has_flow(market)
     exchange = Exchange(
         market.instruments,
         state,
         fees=Fees(maker=options.maker_fee, taker=options.taker_fee),
-        book=BookModel(spread_bps=options.spread_bps),
+        book=(RecordedBook if has_flow else BookModel)(spread_bps=options.spread_bps),
         clearance=Clearance(options.liquidation_fee, insured=True),
     )
     state.rules = replace(state.rules, seed=options.seed, take_bound=PRICE_BAND)
-    venue = Venue(market, exchange, options.seed, ambiguity=_ambiguity(market, options.intrabar))
+    if saved is None and has_flow:
+        # Where it is known who waited before us, nobody is served before them.
+        state.rules = replace(state.rules, queue=True)
+    spot = SpotExchange(
+        market.instruments,
+        (None if saved is None else saved.spot) or new_spot_state(options.spot_balance),
+        fees=Fees(maker=options.spot_fee, taker=options.spot_fee),
+        book=exchange.book,
+    )
+    spot.state.rules = state.rules
+    venue = Venue(
+        market, exchange, options.seed, ambiguity=_ambiguity(market, options.intrabar), spot_account=spot
+    )  # fmt: skip
     venue.begin(now_ms - now_ms % TICK_MS)
     if saved is not None:
         venue.auditor.finished.extend(saved.unprotected)
@@ -177,6 +204,7 @@ def build(options: Options) -> Sandbox:
         lockstep=options.lockstep,
     )  # fmt: skip
     if saved is not None:
+        sandbox.bitfinex.doorkeeper.nonces.update(saved.nonces)
         _resume(sandbox, saved)
     return sandbox
 
@@ -197,6 +225,11 @@ def _ambiguity(market: TimetabledMarket, mode: Intrabar) -> Ambiguity | None:
     if mode is not Intrabar.PATH:
         raise OptionError(f"--intrabar {mode} chooses inside recorded candles; name some with --replay.")
     return None
+
+
+def _has_flow(market: TimetabledMarket) -> bool:
+    places = range(len(market.instruments))
+    return any(market.tape(place) is not None or market.snapshots(place) is not None for place in places)
 
 
 def _funding_hours(options: Options, symbols: tuple[str, ...]) -> dict[str, int]:

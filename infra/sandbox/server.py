@@ -10,10 +10,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from aiohttp import WSCloseCode, WSMsgType, web
+from aiohttp import WSCloseCode, web
 
 from feature_store import clock as wall
-from infra.sandbox import control, in_flight
+from infra.sandbox import control, in_flight, moments, sockets, ws_api
 from infra.sandbox.admitting import admit, is_order, weight_of
 from infra.sandbox.answers import WholeAnswer, answer
 from infra.sandbox.bitfinex.front import Bitfinex
@@ -29,13 +29,18 @@ from infra.sandbox.listen_keys import ListenKey
 from infra.sandbox.lockstep import Lockstep
 from infra.sandbox.market.series import DAY_MS, TICK_MS
 from infra.sandbox.order_rules import apply_feed_latency
-from infra.sandbox.persist import Identity, Saved, save
+from infra.sandbox.persist import Identity, save
 from infra.sandbox.protocol.force_orders import force_order_frames
+from infra.sandbox.protocol.params import Params
 from infra.sandbox.protocol.signing import Credentials, check_key
 from infra.sandbox.protocol.user_events import listen_key_expired, user_event
-from infra.sandbox.routes import ROUTES, Route, Security
+from infra.sandbox.routes import ROUTES
+from infra.sandbox.routing import Route, Security
 from infra.sandbox.script import Script
-from infra.sandbox.streams import Connection, Hub, reply_to, write_frames
+from infra.sandbox.spot import paths
+from infra.sandbox.spot.account_stream import AccountStream
+from infra.sandbox.spot.streams import ROOM
+from infra.sandbox.streams import Hub, write_frames
 from infra.sandbox.venue import Venue
 
 SLOW_SECONDS = 0.5
@@ -43,6 +48,7 @@ SAVE_SECONDS = 1.0
 IDLE_SAVE_SECONDS = 5.0
 SHORTEST_SLEEP = 0.01
 LONGEST_SLEEP = 0.25
+TIMES = frozenset({"/fapi/v1/time", paths.TIME})
 # A loop may count in whole milliseconds, and wake so much too early.
 _EARLY = 0.001
 
@@ -68,6 +74,7 @@ class Sandbox:
         self.hub = Hub()
         self.feeds = Feeds(venue, self.hub)
         self.bitfinex = Bitfinex(self)
+        self.spot_stream = AccountStream(venue, self.hub)
         self.faults = FaultPlan(venue.seed)
         self.legacy_conditionals = False
         self.requests = 0
@@ -75,8 +82,11 @@ class Sandbox:
         self.limiter = RateLimiter()
         self.script = Script()
         self.listen_keys = ListenKey()
+        # The venue as it was at moments that somebody may want to come back to, by name.
+        self.snapshots: dict[str, moments.Snapshot] = {}
+        self.leading = moments.Leading()
         self._said_halted = False
-        self._saved_revision = -1
+        self._saved: tuple[int, int] = (-1, 0)
         self._ahead: asyncio.Task[None] | None = None
         self.lockstep = Lockstep(clock, lockstep)
         venue.arrivals.perform = partial(in_flight.carry_out, venue)
@@ -91,6 +101,11 @@ class Sandbox:
             now = min(now, self.venue.ticked_ms + TICK_MS)
         end = self.venue.market.end_ms
         return now if end is None else min(now, end)
+
+    def told_ms(self) -> int:
+        """Return the time that clients are told; in lockstep nobody is told of one whose prices are not out yet."""
+        now_ms = self.venue.ticked_ms if self.lockstep.on else self.clock.now_ms(wall.monotonic())
+        return now_ms + self.clock.skew_ms
 
     @staticmethod
     def wall_ms() -> int:
@@ -141,8 +156,7 @@ class Sandbox:
                     self.expire_listen_key()
                 self._prepare_tomorrow()
                 self._say_halted(now_ms)
-            changed = self.venue.revision != self._saved_revision
-            if now - saved_at >= (SAVE_SECONDS if changed else IDLE_SAVE_SECONDS):
+            if now - saved_at >= (IDLE_SAVE_SECONDS if self.is_saved else SAVE_SECONDS):
                 saved_at = now
                 self.save()
 
@@ -167,23 +181,29 @@ class Sandbox:
 
     # -- state ----------------------------------------------------------------------------------------------------
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether nothing has changed since the account was written, but the time."""
+        return self._saved == self._version
+
+    @property
+    def _version(self) -> tuple[int, int]:
+        return self.venue.revision, self.bitfinex.doorkeeper.admitted
+
     def save(self) -> None:
         """Write the account and the time."""
         if self.state_folder is not None:
-            unprotected = self.venue.auditor.intervals(now_ms=self.venue.ticked_ms, wall_ms=self.monotonic_ms())
-            venue = self.venue
-            under_way, endings = venue.arrivals.in_flight(), self.script.endings(wall.monotonic())
-            save(
-                self.state_folder,
-                Saved(self.identity, venue.ticked_ms, venue.exchange.state, unprotected, under_way, endings),
-            )
-            self._saved_revision = self.venue.revision
+            save(self.state_folder, moments.saved(self))
+            self._saved = self._version
 
     # -- user stream ----------------------------------------------------------------------------------------------
 
     def _flush(self) -> bool:
+        news, self.venue.spot_events = self.venue.spot_events, []
+        if news:
+            self.spot_stream.tell(news)
         if not self.venue.events:
-            return False
+            return bool(news)
         events, self.venue.events = self.venue.events, []
         self.bitfinex.tell(events)
         # Most of the time nobody listens, and then nothing is written for them.
@@ -202,9 +222,9 @@ class Sandbox:
 
     def expire_listen_key(self, *, silent: bool = False) -> bool:
         """End the user stream as the venue does when a key was not kept alive."""
-        key = self.listen_keys.key
+        key, ended = self.listen_keys.key, self.spot_stream.terminate(self.now_ms(), silent=silent)
         if key is None:
-            return False
+            return ended
         if not silent:
             self.hub.publish_user(key, listen_key_expired(key, self.now_ms()))
         self.listen_keys.key = None
@@ -225,7 +245,7 @@ class Sandbox:
     async def handle_rest(self, request: web.Request) -> web.StreamResponse:
         """Answer one REST request, or fail it as the fault plan says."""
         self.requests += 1
-        if request.path != "/fapi/v1/time":
+        if request.path not in TIMES:
             self.lockstep.heard(wall.monotonic())
         # As a rule all of it came with the head.
         raw = request.content.read_nowait() if request.content.is_eof() else await request.read()
@@ -266,27 +286,34 @@ class Sandbox:
             data = self._answer(request, body, route)
             status = 200
         except VenueError as refusal:
-            data = {"code": refusal.code, "msg": refusal.message}
+            data = refusal.body()
             status = refusal.status
         return answer(request, data, status=status, headers=headers)
 
     def _answer(self, request: web.Request, body: str, route: Route | None) -> Any:
-        if request.path == "/fapi/v1/time":
-            # In lockstep nobody is told of a time whose prices are not out yet.
-            now_ms = self.venue.ticked_ms if self.lockstep.on else self.clock.now_ms(wall.monotonic())
-            return {"serverTime": now_ms + self.clock.skew_ms}
+        if request.path in TIMES:
+            return {"serverTime": self.told_ms()}
         if request.path == "/fapi/v1/listenKey":
             return self._answer_listen_key(request)
         if route is None:
             raise VenueError(-5000, f"Path {request.path}, Method {request.method} is invalid", status=404)
         params = admit(self.credentials, self.clock, request, body, route)
+        return self.execute(request.method, request.path, route, params)
+
+    def execute(self, method: str, path: str, route: Route, params: Params) -> Any:
+        """
+        Do what an admitted request asks, now.
+
+        Raises:
+            VenueError: The venue refuses.
+        """
         now_ms = self.advance()
-        if request.method != "GET":
+        if method != "GET":
             self.venue.check_open(now_ms)
         call = Call(self.venue, params, now_ms, self.legacy_conditionals)
         try:
             young_ms = self.disturbed.stale_seconds * 1000 * self.clock.speed
-            return lagging(request.method, request.path, call, young_ms) if young_ms else route.handler(call)
+            return lagging(method, path, call, young_ms) if young_ms else route.handler(call)
         finally:
             if route.security is Security.SIGNED:
                 self.venue.settle(wall_ms=self.monotonic_ms())
@@ -305,57 +332,8 @@ class Sandbox:
 
     def headers(self, request: web.Request) -> dict[str, str]:
         """Return what an answer says of how much was asked so far."""
-        return self.limiter.headers(is_order=is_order(request))
-
-    # -- WebSocket ------------------------------------------------------------------------------------------------
-
-    async def handle_socket(self, request: web.Request) -> web.StreamResponse:
-        """Serve one WebSocket until either side closes it."""
-        await self.disturbed.answering.wait()
-        if request.transport is None:
-            return web.Response(status=499)
-        if self.disturbed.refuses_handshake():
-            wait = f"{self.disturbed.handshake_retry_after:g}"
-            return web.Response(status=self.disturbed.handshake_status, headers={"Retry-After": wait})
-        # Pings are answered here, so that a black hole can leave them unanswered.
-        socket = web.WebSocketResponse(heartbeat=180.0, autoping=False, compress=False)
-        await socket.prepare(request)
-        path = request.path.rstrip("/")
-        connection = Connection(socket, combined="/stream" in path, transport=request.transport)
-        names = [one for one in (request.query.get("streams") or "").split("/") if one]
-        tail = path.rsplit("/ws/", 1)[1] if "/ws/" in path else ""
-        if tail and not tail.isdigit():
-            names.extend(tail.split("/"))
-        key = request.query.get("listenKey") or next((n for n in names if n == self.listen_keys.key), None)
-        connection.listen_key = key
-        self.hub.add(connection, [name for name in names if name != key])
-        self.feeds.watch()
-        writer = asyncio.create_task(write_frames(connection, self.disturbed))
-        try:
-            async for message in socket:
-                if self.disturbed.black_hole:
-                    continue
-                if message.type == WSMsgType.PING:
-                    await socket.pong(message.data)
-                elif message.type == WSMsgType.TEXT:
-                    reply = reply_to(connection, self.hub, message.data)
-                    self._adopt_listen_key(connection)
-                    self.feeds.watch()
-                    if reply is not None:
-                        connection.push(reply)
-        finally:
-            self.hub.remove(connection)
-            writer.cancel()
-            with suppress(asyncio.CancelledError):
-                await writer
-        return socket
-
-    def _adopt_listen_key(self, connection: Connection) -> None:
-        # Some clients subscribe the listen key as though it were a stream.
-        key = self.listen_keys.key
-        if key is not None and key in connection.streams:
-            connection.listen_key = key
-            self.hub.unsubscribe(connection, [key])
+        by_day = request.path.startswith(paths.PREFIX)
+        return self.limiter.headers(is_order=is_order(request), by_day=by_day)
 
 
 async def _rest(request: web.Request) -> web.StreamResponse:
@@ -364,17 +342,22 @@ async def _rest(request: web.Request) -> web.StreamResponse:
 
 
 async def _socket(request: web.Request) -> web.StreamResponse:
-    sandbox: Sandbox = request.app[control.SANDBOX]
-    return await sandbox.handle_socket(request)
+    return await sockets.serve(request.app[control.SANDBOX], request)
+
+
+async def _asking_socket(request: web.Request) -> web.StreamResponse:
+    return await ws_api.serve(request.app[control.SANDBOX], request)
 
 
 def application(sandbox: Sandbox) -> web.Application:
     """Build the web application around a venue."""
     app = web.Application(client_max_size=4 * 1024 * 1024)
     app[control.SANDBOX] = sandbox
-    for room in ("", "/market", "/public", "/private"):
+    for room in ("", "/market", "/public", "/private", ROOM):
         for path in ("/ws", "/ws/{stream:.*}", "/stream"):
             app.router.add_get(room + path, _socket)
+    for room in ws_api.METHODS:
+        app.router.add_get(room, _asking_socket)
     app.router.add_get("/", control.handle_page)
     app.router.add_get("/sandbox/status", control.handle_status)
     app.router.add_get("/sandbox/audit", control.handle_audit)

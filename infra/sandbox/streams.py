@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,8 @@ from infra.sandbox.late_frames import LateFrames
 
 MAX_QUEUE = 20_000
 MAX_STREAMS = 1_024
+# What the live venue hears from one socket in a second, where limits are on.
+MAX_MESSAGES = 10
 _encode = msgspec.json.encode
 
 
@@ -33,6 +36,11 @@ class Connection:
     held: str | None = None
     # The symbols for whose sake it gets nothing any more, though other sockets do.
     frozen_by: set[str] = field(default_factory=set)
+    # Writes an event of a stream in another form, or says None where it has no such stream.
+    dialect: Callable[[str, Any], Any] | None = None
+    # When the last messages of its client came, and why it is cut off.
+    heard: deque[float] = field(default_factory=deque)
+    reason: bytes = b"client too slow"
 
     @property
     def carrier(self) -> Connection:
@@ -44,9 +52,14 @@ class Connection:
         try:
             self.queue.put_nowait(frame)
         except asyncio.QueueFull:
-            while not self.queue.empty():
-                self.queue.get_nowait()
-            self.queue.put_nowait(None)
+            self.cut_off(self.reason)
+
+    def cut_off(self, reason: bytes) -> None:
+        """Send nothing more but a farewell."""
+        self.reason = reason
+        while not self.queue.empty():
+            self.queue.get_nowait()
+        self.queue.put_nowait(None)
 
 
 class Hub:
@@ -61,6 +74,8 @@ class Hub:
         self.frozen_user = False
         # How many streams a socket may carry.
         self.most_streams = MAX_STREAMS
+        # How many messages a second it may send; without a number as many as it likes.
+        self.most_messages: int | None = None
         self.late = LateFrames()
         # Events come twice; each second one overtakes the one before.
         self.doubles = False
@@ -97,6 +112,16 @@ class Hub:
                 if not listeners:
                     del self.by_stream[stream]
 
+    def is_flooded(self, connection: Connection, now: float) -> bool:
+        """Note a message of a client at a time in seconds, and say whether that makes it too many."""
+        if self.most_messages is None:
+            return False
+        heard = connection.heard
+        while heard and now - heard[0] >= 1.0:
+            heard.popleft()
+        heard.append(now)
+        return len(heard) > self.most_messages
+
     def freeze(self, symbol: str) -> int:
         """Send nothing any more over the sockets that carry a stream of a symbol; return how many those are."""
         name = symbol.lower() + "@"
@@ -110,7 +135,12 @@ class Hub:
         found = [one for one in self.connections if one.frozen_by]
         for one in found:
             one.frozen_by = set() if symbol is None else one.frozen_by - {symbol}
-        return sum(not one.frozen_by for one in found)
+        thawed = {one for one in found if not one.frozen_by}
+        for one in self.connections:
+            if one.carrier in thawed:
+                # What was subscribed meanwhile has seen nothing yet.
+                self.fresh.update(one.streams)
+        return len(thawed)
 
     def publish(self, stream: str, data: Any) -> None:
         """Send market data to all who subscribed the stream."""
@@ -119,8 +149,14 @@ class Hub:
             return
         raw = _encode(data).decode()
         wrapped: str | None = None
+        others: dict[bool, str] = {}
         for connection in list(listeners):
-            if connection.combined:
+            if connection.dialect is not None:
+                if connection.combined not in others:
+                    others[connection.combined] = _rewritten(connection, stream, data)
+                if others[connection.combined]:
+                    self.send(connection, others[connection.combined])
+            elif connection.combined:
                 wrapped = wrapped or f'{{"stream":"{stream}","data":{raw}}}'
                 self.send(connection, wrapped)
             else:
@@ -162,6 +198,14 @@ class Hub:
                 self.late.push(connection, one)
 
 
+def _rewritten(connection: Connection, stream: str, data: Any) -> str:
+    told = None if connection.dialect is None else connection.dialect(stream, data)
+    if told is None:
+        return ""
+    raw = _encode(told).decode()
+    return f'{{"stream":"{stream}","data":{raw}}}' if connection.combined else raw
+
+
 async def write_frames(connection: Connection, disturbed: Disturbed) -> None:
     """Send what is queued for a connection until it is cut off, or the task is cancelled."""
     while True:
@@ -169,7 +213,7 @@ async def write_frames(connection: Connection, disturbed: Disturbed) -> None:
         if disturbed.black_hole:
             continue
         if frame is None:
-            await connection.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"client too slow")
+            await connection.socket.close(code=WSCloseCode.POLICY_VIOLATION, message=connection.reason)
             return
         with suppress(ConnectionError):
             await connection.socket.send_str(frame)

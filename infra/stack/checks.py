@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -44,6 +46,14 @@ class Finding(msgspec.Struct, frozen=True):
     level: Level
     found: str
     mend: str = ""
+
+
+class _PaperWallet(msgspec.Struct, frozen=True):
+    wallet: Decimal
+
+
+class _PaperAccount(msgspec.Struct, frozen=True):
+    engine: _PaperWallet
 
 
 class _SourceState(msgspec.Struct, frozen=True):
@@ -221,6 +231,24 @@ def lake(home: Home) -> Finding:
     return Finding("lake", Level.OK, f"{len(files)} files")
 
 
+def paper(home: Home) -> list[Finding]:
+    """Each paper account of the home can be read, and whoever trades on paper is told what that means."""
+    findings = []
+    if os.environ.get("QT_MODE") == "paper":
+        venue = os.environ.get("QT_VENUE") or "sandbox"
+        findings.append(Finding("mode paper", Level.OK, f"prices of {venue}, fills made here; no key is used or sent"))
+    for path in sorted((home.root / "paper").glob("*.json")):
+        check = f"paper {path.stem}"
+        try:
+            account = msgspec.json.decode(path.read_bytes(), type=_PaperAccount)
+        except (OSError, msgspec.MsgspecError) as error:
+            mend = f"restore {path} from a backup, or move it away to begin a new account"
+            findings.append(Finding(check, Level.FAIL, f"cannot be read: {error}", mend))
+        else:
+            findings.append(Finding(check, Level.OK, f"wallet {account.engine.wallet:.2f} USDT"))
+    return findings
+
+
 def sources(home: Home) -> list[Finding]:
     """Other sources than venues answer, where any was ever asked; none of them is needed."""
     findings = []
@@ -255,15 +283,18 @@ def journal(home: Home, programs: Programs) -> Finding:
     """Every entry of the worker's journal carries the digest of the one before."""
     if not home.journal.exists():
         return Finding("journal", Level.OK, "none yet")
-    verified, found = verify_journal(home, programs)
+    verified, found, aside = verify_journal(home, programs)
+    if verified and aside:
+        mend = "Delete what was set aside once you know that a restore was meant; `qtctl audit verify` says more"
+        return Finding("journal", Level.WARN, f"{found}; anchors of before a restore: {', '.join(aside)}", mend)
     if verified:
         return Finding("journal", Level.OK, found)
     mend = "`qtctl audit verify` names the entry; keep the file, it is evidence"
     return Finding("journal", Level.FAIL, found, mend)
 
 
-def verify_journal(home: Home, programs: Programs) -> tuple[bool, str]:
-    """Ask `qtctl audit verify`, which knows the journal's form."""
+def verify_journal(home: Home, programs: Programs) -> tuple[bool, str, list[str]]:
+    """Ask `qtctl audit verify`, which knows the journal's form, and what anchors were set aside."""
     environment_ = base_environment() | {"QUANTUM_HOME": str(home.root), "PYTHONPATH": str(programs.repository)}
     try:
         done = subprocess.run(
@@ -276,11 +307,13 @@ def verify_journal(home: Home, programs: Programs) -> tuple[bool, str]:
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return False, f"could not be checked: {error}"
+        return False, f"could not be checked: {error}", []
     try:
         verdict = msgspec.json.decode(done.stdout.encode(), type=dict[str, Any])
     except msgspec.DecodeError:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
-        return False, last[0][:300] if last else f"`qtctl audit verify` ended with status {done.returncode}"
+        return False, last[0][:300] if last else f"`qtctl audit verify` ended with status {done.returncode}", []
     entries = f"{verdict.get('entries', 0)} entries"
-    return done.returncode == 0, f"{entries}: {verdict['finding']}" if verdict.get("finding") else entries
+    found = f"{entries}: {verdict['finding']}" if verdict.get("finding") else entries
+    aside = [f"{one['where']} (entry {one['seq']})" for one in verdict.get("set_aside", ())]
+    return done.returncode == 0, found, aside

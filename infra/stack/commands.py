@@ -24,6 +24,7 @@ from infra.stack.demo import Demo, DemoOptions, check_options
 from infra.stack.errors import StackError
 from infra.stack.home import Programs, home_from_environment
 from infra.stack.local_stack import check_settings, check_timeframe, make_stack, settle
+from infra.stack.retraining import are_scheduled
 from infra.stack.screen import Screen
 from infra.stack.services import NAMES, PREFECT, PREFECT_WORKER, StackSettings
 from infra.stack.supervisor import Supervisor
@@ -264,7 +265,7 @@ async def _show_status(*, as_json: bool) -> int:
     if not all(service.health == "ready" for service in view.services.values()):
         return 1
     # Whoever pauses the schedules, or runs no Prefect worker, expects no retraining.
-    is_scheduled = PREFECT_WORKER in view.services and os.environ.get("QT_SCHEDULES", "").lower() != "false"
+    is_scheduled = PREFECT_WORKER in view.services and are_scheduled()
     return REFUSED if is_scheduled and view.retraining is not None and view.retraining.is_stale else 0
 
 

@@ -35,6 +35,7 @@ _TRADES = 20
 _MOST_DAYS = 1500
 _FOLDERS = (
     "lake", "features", "sandbox", "prefect", "mlflow", "bundles", "journal", "worker", "shadow", "candidates", "logs",
+    "database",
 )  # fmt: skip
 _DONE, _FAILED, _NOTHING_PROMOTED = 0, 1, 3
 _ONCE_MINUTES = 10.0
@@ -308,7 +309,7 @@ class Demo:
         self.home.demo_mark.unlink(missing_ok=True)
         if self.home.journal.exists():
             found = await asyncio.to_thread(verify_journal, self.home, stack.programs)
-            self.report.journal_verified, self.report.journal = found
+            self.report.journal_verified, self.report.journal, _ = found
             if not self.report.journal_verified and self.report.exit_status == _DONE:
                 self._end(_FAILED, "The journal could not be verified.")
         self.report.seconds["all"] = monotonic() - self._started

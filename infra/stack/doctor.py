@@ -37,6 +37,7 @@ def _local(home: Home, programs: Programs) -> list[Finding]:
         *checks.sqlite_files(home),
         checks.lake(home),
         *checks.sources(home),
+        *checks.paper(home),
         checks.journal(home, programs),
     ]
 

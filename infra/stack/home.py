@@ -70,6 +70,11 @@ class Home:
         return self.root / "shadow" / "status.json"
 
     @property
+    def tables_status(self) -> Path:
+        """What the follower of the journal says of itself, where one makes tables."""
+        return self.root / "database" / "status.json"
+
+    @property
     def journal(self) -> Path:
         """The inference worker's record."""
         return self.root / "journal" / "journal.jsonl"

@@ -23,6 +23,7 @@ from infra.stack.home import Home, Programs
 from infra.stack.prefect_api import PrefectServer
 from infra.stack.record import read_record
 from infra.stack.rest import JsonApi
+from infra.stack.retraining import are_scheduled
 from infra.stack.services import (
     MARKET_SETTINGS,
     MLFLOW,
@@ -31,6 +32,7 @@ from infra.stack.services import (
     PREFECT_WORKER,
     SANDBOX,
     SHADOW,
+    TABLES,
     WORKER,
     Service,
     StackSettings,
@@ -127,12 +129,14 @@ class LocalStack:
         await self.supervisor.up([executor])
 
     async def start_worker(self) -> None:
-        """Start the inference worker, and the one that scores challengers where that is a process of its own."""
-        await self.supervisor.up([service for service in self.services if service.name in (WORKER, SHADOW)])
+        """Start the inference worker, and beside it what scores challengers or makes tables, where that was asked."""
+        await self.supervisor.up([service for service in self.services if service.name in (WORKER, SHADOW, TABLES)])
 
     async def deploy(self, *, schedules: bool = True) -> bool:
         """
         Deploy prefect.yaml, unless exactly this was deployed here before; without schedules they are there but paused.
+
+        QT_SCHEDULES=false in the environment pauses them whatever is asked for.
 
         Returns:
             Whether anything was deployed.
@@ -140,6 +144,7 @@ class LocalStack:
         Raises:
             StackError: Prefect refused a deployment.
         """
+        schedules = schedules and are_scheduled()
         digest = self._deployment_digest(schedules=schedules)
         if self._deployed.exists() and self._deployed.read_text() == digest:
             return False

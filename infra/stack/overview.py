@@ -21,9 +21,9 @@ from infra.stack.mlflow_api import MlflowServer
 from infra.stack.record import ServiceRecord, StackRecord, read_record
 from infra.stack.rest import JsonApi
 from infra.stack.retraining import RetrainingView, look_at_jobs
-from infra.stack.services import MLFLOW, PREFECT, PREFECT_WORKER, SANDBOX, SHADOW, WORKER, Health
+from infra.stack.services import MLFLOW, PREFECT, PREFECT_WORKER, SANDBOX, SHADOW, TABLES, WORKER, Health
 
-_MEASURES = {"hit_rate": "hit rate", "brier": "Brier score"}
+_MEASURES = {"hit_rate": "hit rate", "brier": "Brier score", "promised": "what training promised"}
 _HEALTH_PATHS = {SANDBOX: "/sandbox/status", PREFECT: "/api/health", MLFLOW: "/health"}
 
 
@@ -96,6 +96,8 @@ def _health(name: str, known: ServiceRecord, record: StackRecord, home: Home) ->
         return Health("prefect-worker", f"{record.services[PREFECT].url}/api")
     if name in (WORKER, SHADOW):
         return Health("worker", str(home.worker_status if name == WORKER else home.shadow_status))
+    if name == TABLES:
+        return Health("worker", str(home.tables_status))
     return Health("process", name)
 
 
@@ -147,10 +149,13 @@ def show(view: StackView, console: Console) -> None:
 
 
 def _show_worker(worker: Mapping[str, Any], console: Console) -> None:
-    console.print(f"worker: {worker.get('state')} {worker.get('reason') or ''}".rstrip())
+    on_paper = f" on paper, at prices of {worker.get('venue')}" if worker.get("mode") == "paper" else ""
+    console.print(f"worker: {worker.get('state')}{on_paper} {worker.get('reason') or ''}".rstrip())
     for told in (
+        health_told(worker.get("health") or {}),
         result_told(worker),
         *map(hold_told, worker.get("holds") or ()),
+        bus_told(worker.get("bus") or {}),
         challenger_told(worker.get("shadow") or {}),
         bias_told(worker.get("bias") or {}),
         quality_told(worker.get("quality") or {}),
@@ -158,6 +163,14 @@ def _show_worker(worker: Mapping[str, Any], console: Console) -> None:
     ):
         if told:
             console.print(told)
+
+
+def health_told(health: Mapping[str, Any]) -> str:
+    """Say how well the worker is and what keeps it from the best, or nothing where it does not say."""
+    if not health:
+        return ""
+    because = "; ".join(health.get("reasons") or ())
+    return f"health: {health['level']}" + (f" ({because})" if because else "")
 
 
 def result_told(worker: Mapping[str, Any]) -> str:
@@ -174,9 +187,19 @@ def result_told(worker: Mapping[str, Any]) -> str:
 
 def hold_told(hold: Mapping[str, Any]) -> str:
     """Say what the venue said that holds entries back, and for how long."""
+    if hold["what"] == "bus":
+        return f"entries: HELD in all symbols while the event bus takes nothing ({hold['because']})"
     where = {"account": "in all symbols", "reduce-only": "in all symbols, the account may only reduce"}
     what = where.get(hold["what"], f"in {hold['what']}")
     return f"entries: HELD {what} for {hold['seconds_left']:.0f} s more, the venue said {hold['because']}"
+
+
+def bus_told(bus: Mapping[str, Any]) -> str:
+    """Say that the event bus does not take what is journaled, or nothing while it does."""
+    if not bus.get("late"):
+        return ""
+    trouble = bus.get("trouble") or "it takes nothing"
+    return f"events: LATE, waiting for {bus['waiting_seconds']:.0f} s for the bus ({bus['where']}): {trouble}"
 
 
 def challenger_told(shadow: Mapping[str, Any]) -> str:
@@ -197,6 +220,13 @@ def bias_told(bias: Mapping[str, Any]) -> str:
     )
 
 
+_DONE = {
+    "shrink": "; sizes are halved",
+    "stop": "; nothing is entered",
+    "back": "; nothing is entered until another model has taken over",
+}
+
+
 def quality_told(quality: Mapping[str, Any]) -> str:
     """Say how often the worker's opinions were right and how sure they had been, or nothing before any has matured."""
     if not quality:
@@ -205,10 +235,11 @@ def quality_told(quality: Mapping[str, Any]) -> str:
         f"opinions: {quality['right']:.1%} right, {quality['stated']:.1%} stated,"
         f" over {quality['candles']} matured candles"
     )
+    done = _DONE.get(quality.get("fallback", ""), "")
     if not quality.get("poor_by"):
-        return told
+        return told + done
     shown = f"{quality['outcomes']} independent outcomes, evidence {quality['evidence']:.0f} of {quality['limit']:.0f}"
-    return f"{told}; POOR by {_MEASURES.get(quality['poor_by'], quality['poor_by'])} ({shown})"
+    return f"{told}; POOR by {_MEASURES.get(quality['poor_by'], quality['poor_by'])} ({shown}){done}"
 
 
 def members_told(members: Mapping[str, Mapping[str, Any]]) -> str:

@@ -35,11 +35,16 @@ _CLOCKS: Mapping[str, VenueClock] = {
 }
 
 
+# One process speaks all of them, and tells its time in one place.
+_SANDBOXES = ("sandbox", "sandbox-bitfinex")
+
+
 async def venue(record: StackRecord | None) -> Finding:
     """The configured venue answers, and its clock agrees with ours."""
     name = os.environ.get("QT_VENUE") or "sandbox"
     check = f"venue {name}"
-    if name == "sandbox":
+    is_local = name in _SANDBOXES
+    if is_local:
         url = os.environ.get("QT_VENUE_URL") or _recorded(record, SANDBOX)
         if url is None:
             return Finding(check, Level.OK, "not running", "qtctl up starts it")
@@ -47,14 +52,14 @@ async def venue(record: StackRecord | None) -> Finding:
     elif name in _CLOCKS:
         clock = _CLOCKS[name]
     else:
-        mend = f"set QT_VENUE to one of: sandbox, {', '.join(_CLOCKS)}"
+        mend = f"set QT_VENUE to one of: {', '.join((*_SANDBOXES, *_CLOCKS))}"
         return Finding(check, Level.FAIL, "unknown venue", mend)
     try:
         offset_ms, round_trip_ms = await _clock_offset_ms(clock)
     except (aiohttp.ClientError, TimeoutError, ValueError, KeyError) as error:
-        mend = "qtctl up" if name == "sandbox" else "check the network, a proxy, or whether the venue blocks this place"
+        mend = "qtctl up" if is_local else "check the network, a proxy, or whether the venue blocks this place"
         return Finding(check, Level.FAIL, f"{clock.url}: {error or type(error).__name__}", mend)
-    if name == "sandbox":
+    if is_local:
         return Finding(
             check, Level.OK, f"answers in {round_trip_ms:.0f} ms; its clock is its own (worker and flows ask it)"
         )

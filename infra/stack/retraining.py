@@ -33,6 +33,12 @@ class RetrainingView(msgspec.Struct, frozen=True, kw_only=True):
         return hours is not None and hours > self.limit_hours
 
 
+def are_scheduled(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether flows run by themselves: by their schedules, and when drift asks. QT_SCHEDULES=false pauses them."""
+    # The words by which settings of flows say no.
+    return environment.get("QT_SCHEDULES", "").strip().lower() not in ("false", "f", "no", "n", "off", "0")
+
+
 def look_at_jobs(home: Path, now: datetime, environment: Mapping[str, str] = os.environ) -> RetrainingView | None:
     """Return how retraining stands, None where no job was ever ordered or its table cannot be read."""
     path = home / "jobs" / "jobs.db"

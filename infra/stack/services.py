@@ -20,7 +20,8 @@ PREFECT_WORKER = "prefect-worker"
 MLFLOW = "mlflow"
 WORKER = "worker"
 SHADOW = "shadow-worker"
-NAMES = (SANDBOX, PREFECT, MLFLOW, PREFECT_WORKER, WORKER, SHADOW)
+TABLES = "tables"
+NAMES = (SANDBOX, PREFECT, MLFLOW, PREFECT_WORKER, WORKER, SHADOW, TABLES)
 PREFERRED_PORTS = {SANDBOX: 9100, PREFECT: 4200, MLFLOW: 5000}
 WORK_POOL = "quantum"
 
@@ -123,9 +124,10 @@ def plan(
     """
     for_workers = (MLFLOW, *((SANDBOX,) if settings.venue == "sandbox" else ()))
     needed = {PREFECT_WORKER: (PREFECT,), WORKER: for_workers, SHADOW: for_workers}
-    if names == NAMES and os.environ.get("QT_SHADOW") != "beside":
-        # As a rule the worker itself scores the challenger.
-        names = tuple(name for name in NAMES if name != SHADOW)
+    if names == NAMES:
+        # As a rule the worker itself scores the challenger, and the journal is record enough.
+        asked = {SHADOW: os.environ.get("QT_SHADOW") == "beside", TABLES: bool(os.environ.get("QT_DATABASE_URL"))}
+        names = tuple(name for name in NAMES if asked.get(name, True))
     for name in names:
         if missing := [other for other in needed.get(name, ()) if other not in ports]:
             raise BadInputError(
@@ -140,6 +142,7 @@ def plan(
         PREFECT_WORKER: _prefect_worker,
         WORKER: _worker,
         SHADOW: _shadow,
+        TABLES: _tables,
     }
     wanted = [name for name in NAMES if name in names and (name != SANDBOX or settings.venue == "sandbox")]
     return tuple(builders[name](settings, home, programs, urls) for name in wanted)
@@ -262,4 +265,18 @@ def _shadow(settings: StackSettings, home: Home, programs: Programs, urls: Mappi
         log=home.logs / "shadow-worker.log",
         health=Health("worker", str(home.shadow_status)),
         needs=(SANDBOX, MLFLOW) if settings.venue == "sandbox" else (MLFLOW,),
+    )
+
+
+def _tables(settings: StackSettings, home: Home, programs: Programs, urls: Mapping[str, str]) -> Service:
+    environment = client_environment(settings, home, urls) | {"PYTHONPATH": str(programs.repository)}
+    # It reads the journal and writes rows; it has no account, and is not told of one.
+    known = {name: value for name, value in environment.items() if name not in ("QT_API_KEY", "QT_API_SECRET")}
+    return Service(
+        name=TABLES,
+        command=(str(programs.pipeline_bin / "python"), "-m", "inference.cli", "db", "follow"),
+        environment=known,
+        directory=home.root,
+        log=home.logs / "tables.log",
+        health=Health("worker", str(home.tables_status)),
     )

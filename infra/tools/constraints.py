@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 HEADER = "# Every version that works together. Made by 'make constraints'; used by every install.\n"
-EXTRAS = "pipeline,s3,api,redis,postgres,ray,dev"
+EXTRAS = "pipeline,s3,api,redis,postgres,storage,ray,dev"
 # The CUDA packages of a GPU build of PyTorch follow torch itself and differ by machine.
 MACHINE_PREFIXES = ("nvidia-", "cuda-", "triton")
 

@@ -23,8 +23,9 @@ def canonical(requirement: str) -> str:
 
 BASE = {canonical(one) for one in PROJECT["dependencies"]}
 DECLARED = {
-    # PostgreSQL's library is asked for only where a lease is kept there.
-    "inference": BASE | {canonical(one) for one in PROJECT["optional-dependencies"]["postgres"]},
+    # PostgreSQL's library is asked for only where a lease or tables are kept there, and the rest only for tables.
+    "inference": BASE
+    | {canonical(one) for extra in ("postgres", "storage") for one in PROJECT["optional-dependencies"][extra]},
     "feature_store": BASE
     | {canonical(one) for extra in ("pipeline", "s3") for one in PROJECT["optional-dependencies"][extra]},
     "flows": BASE

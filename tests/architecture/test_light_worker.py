@@ -9,7 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKER_PYTHON = ROOT / ".venv-worker" / "bin" / "python"
-HEAVY = ("prefect", "torch", "neuralforecast", "sklearn", "pandas", "mlflow", "duckdb", "polars", "pyarrow", "ray")
+HEAVY = (
+    *("prefect", "torch", "neuralforecast", "sklearn", "pandas", "mlflow", "duckdb", "polars", "pyarrow", "ray"),
+    *("sqlalchemy", "alembic"),
+)
 
 
 def _run(code: str) -> str:

@@ -28,6 +28,8 @@ VIOLATIONS = [
     ),
     pytest.param("inference/worker.py", "import prefect", id="the-worker-knows-no-orchestrator"),
     pytest.param("inference/worker.py", "import duckdb", id="the-worker-opens-no-warehouse"),
+    pytest.param("inference/worker.py", "import inference.storage.schema", id="the-worker-knows-no-tables"),
+    pytest.param("inference/telemetry/story.py", "import sqlalchemy", id="one-door-to-sqlalchemy"),
     pytest.param("flows/ingest.py", "import mlflow", id="one-door-to-mlflow"),
     pytest.param("flows/training/labels.py", "import prefect", id="training-knows-no-orchestrator"),
     pytest.param("flows/train.py", "import inference.execution.executor", id="flows-never-trade"),

@@ -91,7 +91,7 @@ def has_ink(picture: dict) -> bool:
 
 @pytest.mark.needs_chromium
 async def test_the_report_of_a_training_opens_with_verdict_and_plots(tmp_path):
-    """All six plots are drawn; on the first screen of a laptop are the verdict and four whole ones, nothing is cut."""
+    """All seven plots are drawn; on a laptop's first screen are the verdict and four whole ones, nothing is cut."""
     trained = trained_candidate()
     shadow = shadow_candidate(trained.path, trained.frames, trained.report.windows.shadow, trained.config)
     verdict = judge(trained.report, shadow, load_gates(FlowSettings().gates))
@@ -101,7 +101,7 @@ async def test_the_report_of_a_training_opens_with_verdict_and_plots(tmp_path):
 
     seen, _ = await looked_at(tmp_path, page)
 
-    assert len(seen["pictures"]) == 6
+    assert len(seen["pictures"]) == 7
     assert all(has_ink(one) for one in seen["pictures"]), seen["pictures"]
     left, top, width, height = seen["verdict"]
     assert top + height < 120

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +24,7 @@ from inference.domain.order import OrderIntent, OrderStatus, OrderType, Purpose,
 from inference.exchange.ccxt_gateway import CcxtGateway
 from inference.exchange.user_stream import UserStream
 from inference.exchange.venue_clock import VenueClock
+from tests.paper_support import paper_gateway_at
 from tests.sandbox_support import running_sandbox
 
 BTC = "BTC/USDT:USDT"
@@ -42,6 +44,12 @@ async def gateway_at(
         yield gateway, exchange
     finally:
         await gateway.close()
+
+
+@pytest.fixture(params=["venue", "paper"])
+def account_at(request, tmp_path):
+    """Return what opens an account at a sandbox: the venue's own, or one on paper beside its market."""
+    return gateway_at if request.param == "venue" else partial(paper_gateway_at, file=tmp_path / "paper" / "a.json")
 
 
 @pytest.fixture
@@ -86,9 +94,9 @@ async def price_of(gateway, symbol=BTC) -> Decimal:
     return instrument.round_price((await gateway.quotes())[symbol].mid)
 
 
-async def test_market_order_is_reported_with_its_fill(sandbox):
+async def test_market_order_is_reported_with_its_fill(sandbox, account_at):
     """A market entry comes back filled, and order, position, execution and equity agree on it."""
-    async with gateway_at(sandbox.url) as (gateway, _):
+    async with account_at(sandbox.url) as (gateway, _):
         before = await gateway.venue_now_ms()
         report = await submit(gateway, market("qt-a-E1"))
         positions = await gateway.positions()
@@ -103,13 +111,13 @@ async def test_market_order_is_reported_with_its_fill(sandbox):
         assert all(one.fee > 0 for one in fills)
         assert found is not None
         assert found.average_price == report.average_price
-        assert Decimal((await sandbox.get("/sandbox/audit"))["wallet"]) < 10_000
+        assert await gateway.wallet() < 10_000
         assert await gateway.equity() == pytest.approx(Decimal(10_000), abs=Decimal(100))
 
 
-async def test_stop_rests_is_listed_and_can_be_cancelled(sandbox):
+async def test_stop_rests_is_listed_and_can_be_cancelled(sandbox, account_at):
     """A stop is accepted by the conditional endpoint, listed among open orders and gone after its cancel."""
-    async with gateway_at(sandbox.url) as (gateway, _):
+    async with account_at(sandbox.url) as (gateway, _):
         await submit(gateway, market("qt-b-E1"))
         stop = stop_order("qt-b-S1", await price_of(gateway) * Decimal("0.9") // 1)
         accepted = await submit(gateway, stop)
@@ -125,11 +133,11 @@ async def test_stop_rests_is_listed_and_can_be_cancelled(sandbox):
         assert await gateway.open_orders() == []
 
 
-async def test_fired_stop_is_followed_to_its_child(tmp_path):
+async def test_fired_stop_is_followed_to_its_child(tmp_path, account_at):
     """After the price went through a stop, the query tells the child order's fill, not the stop's own nought."""
     async with (
         running_sandbox(symbols=1, speed=600, seed=3, state=tmp_path / "fast") as sandbox,
-        gateway_at(sandbox.url) as (gateway, _),
+        account_at(sandbox.url) as (gateway, _),
     ):
         await submit(gateway, market("qt-c-E1"))
         stop = await stop_below_market(gateway)
@@ -166,17 +174,17 @@ async def stop_below_market(gateway) -> OrderIntent:
     raise AssertionError("The market was always faster")
 
 
-async def test_unknown_order_is_none(sandbox):
+async def test_unknown_order_is_none(sandbox, account_at):
     """What the venue has never heard of is None, plain and conditional."""
-    async with gateway_at(sandbox.url) as (gateway, _):
+    async with account_at(sandbox.url) as (gateway, _):
         assert await gateway.query(market("qt-nobody-E1")) is None
         assert await gateway.query(stop_order("qt-nobody-S1", Decimal(1))) is None
         assert await gateway.cancel(market("qt-nobody-E1")) is None
 
 
-async def test_refusals_carry_the_venues_code(sandbox):
+async def test_refusals_carry_the_venues_code(sandbox, account_at):
     """What the venue refused is refused, with its number, and nothing was executed."""
-    async with gateway_at(sandbox.url) as (gateway, _):
+    async with account_at(sandbox.url) as (gateway, _):
         with pytest.raises(OrderRefusedError) as too_much:
             await submit(gateway, market("qt-d-E1", quantity="900"))
         with pytest.raises(OrderRefusedError) as nothing_to_reduce:
@@ -190,9 +198,9 @@ async def test_refusals_carry_the_venues_code(sandbox):
         assert crossed.value.code == -2021
 
 
-async def test_id_of_an_open_order_means_that_it_exists(sandbox):
+async def test_id_of_an_open_order_means_that_it_exists(sandbox, account_at):
     """Sending an id twice while its order rests is no refusal: the order is there, and the query finds it."""
-    async with gateway_at(sandbox.url) as (gateway, _):
+    async with account_at(sandbox.url) as (gateway, _):
         await submit(gateway, market("qt-e-E1"))
         stop = stop_order("qt-e-S1", await price_of(gateway) * Decimal("0.9") // 1)
         await submit(gateway, stop)
@@ -303,9 +311,9 @@ async def test_wrong_keys_are_one_clear_error(sandbox):
         assert "QT_API_KEY" in str(caught.value)
 
 
-async def test_instruments_have_exact_steps(sandbox):
+async def test_instruments_have_exact_steps(sandbox, account_at):
     """Steps and minimums are the venue's own digits."""
-    async with gateway_at(sandbox.url) as (gateway, _):
+    async with account_at(sandbox.url) as (gateway, _):
         symbols = gateway.tradable_symbols()
         instruments = gateway.instruments(symbols)
 
@@ -334,6 +342,29 @@ async def test_funding_is_read_and_told_of(tmp_path):
         assert len(told.funding) == len(paid) == len({one.transaction_id for one in paid})
         assert sum(one.amount for one in paid) == Decimal(audit["funding"]) != 0
         assert await gateway.funding(paid[-1].event_time_ms + 1) == []
+
+
+async def test_paper_funding_is_what_the_venue_would_have_paid(tmp_path):
+    """A paper position held over the hour pays once, at the rate that the venue announced."""
+    hourly = {"funding_hours": 1, "start": "2026-01-05T07:55:00Z"}
+    async with (
+        running_sandbox(symbols=3, speed=60, seed=3, state=tmp_path / "funded", **hourly) as sandbox,
+        paper_gateway_at(sandbox.url, file=tmp_path / "paper.json") as (gateway, told),
+    ):
+        since_ms = await gateway.venue_now_ms()
+        for place, symbol in enumerate((BTC, ETH)):
+            await submit(gateway, market(f"qt-f-E{place}", symbol=symbol, quantity="0.1"))
+        await until(lambda: len(told.funding) >= 2)
+        paid = {one.symbol: one for one in await gateway.funding(since_ms)}
+        held = {one.symbol: one for one in await gateway.positions()}
+        history = (await sandbox.get("/fapi/v1/fundingRate?symbol=BTCUSDT"))[-1]
+        audit = await sandbox.get("/sandbox/audit")
+
+        assert paid.keys() == {BTC, ETH}
+        assert paid[BTC].event_time_ms == history["fundingTime"]
+        expected = -held[BTC].signed_quantity * Decimal(history["markPrice"]) * Decimal(history["fundingRate"])
+        assert paid[BTC].amount == pytest.approx(expected, rel=Decimal("0.01"))
+        assert Decimal(audit["wallet"]) == 10_000
 
 
 OPENED = "the stream was opened"

@@ -138,6 +138,43 @@ async def test_refusals_reach_the_client_with_their_codes():
         assert await code_of(exchange.create_order(COIN, "market", "sell", 3, None, {"reduceOnly": True})) == "-4118"
 
 
+async def test_prices_are_taken_over_from_the_book():
+    """By priceMatch of ccxt an order takes over a price, and its answer, its query and its amendment say whose."""
+    async with running_sandbox(symbols=3, history_days=1, speed=0.05) as sandbox, client(sandbox.url) as exchange:
+        book = await exchange.fetch_order_book(COIN, 20)
+        for match, side, price in (
+            ("QUEUE", "buy", book["bids"][0][0]), ("QUEUE_5", "buy", book["bids"][4][0]),
+            ("QUEUE_10", "sell", book["asks"][9][0]), ("QUEUE_20", "sell", book["asks"][19][0]),
+        ):  # fmt: skip
+            order = await exchange.create_order(COIN, "limit", side, 1, None, {"priceMatch": match, "postOnly": True})
+            read = await exchange.fetch_order(order["id"], COIN)
+            assert (order["status"], order["price"], read["price"]) == ("open", price, price), match
+            assert (order["info"]["priceMatch"], read["info"]["priceMatch"]) == (match, match)
+        edited = await exchange.edit_order(order["id"], COIN, "limit", "sell", 1, None, {"priceMatch": "QUEUE"})
+        assert (edited["price"], edited["info"]["priceMatch"]) == (book["asks"][0][0], "QUEUE")
+        await exchange.cancel_all_orders(COIN)
+
+        for match, level in (("OPPONENT", 0), ("OPPONENT_5", 4), ("OPPONENT_10", 9), ("OPPONENT_20", 19)):
+            taken = await exchange.create_order(COIN, "limit", "buy", 1, None, {"priceMatch": match})
+            assert (taken["status"], taken["price"], taken["average"]) == (
+                "closed", book["asks"][level][0], book["asks"][0][0],
+            )  # fmt: skip
+        low = exchange.price_to_precision(COIN, book["bids"][0][0] * 0.95)
+        guard = {"stopLossPrice": low, "reduceOnly": True, "priceMatch": "OPPONENT_20"}
+        stop = await exchange.create_order(COIN, "limit", "sell", 4, None, guard)
+        assert stop["info"]["priceMatch"] == "OPPONENT_20"
+
+        good = {**RAW, "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "1", "priceMatch": "QUEUE"}
+        for code, params in (
+            ("-5037", {**good, "priceMatch": "BEST"}),
+            ("-5038", {**good, "type": "MARKET"}),
+            ("-1106", {**good, "price": str(book["bids"][0][0])}),
+            ("-5022", {**good, "priceMatch": "OPPONENT", "timeInForce": "GTX"}),
+        ):
+            assert await code_of(exchange.fapiPrivatePostOrder(params)) == code, params
+        assert await exchange.fapiPrivatePostOrderTest(good) == {}
+
+
 async def test_orders_are_edited_in_place():
     """An edited order keeps its id; what cannot be edited is refused, and a crossing post-only order is cancelled."""
     async with running_sandbox(symbols=3, history_days=1) as sandbox, client(sandbox.url) as exchange:
@@ -302,6 +339,7 @@ async def test_answers_to_every_kind_of_order_pass_the_models_of_the_sdk():
             ("new_order", {**RAW, "side": "BUY", "type": "MARKET", "quantity": 5.0, "new_order_resp_type": "RESULT"}),
             ("new_order", {**order, "time_in_force": "GTC", "price": low, "new_client_order_id": "rest"}),
             ("new_order", {**order, "time_in_force": "GTX", "price": low}),
+            ("new_order", {**order, "time_in_force": "GTX", "price_match": "QUEUE_5"}),
             ("new_order", {**order, "time_in_force": "IOC", "price": low}),
             ("new_order", {**order, "time_in_force": "FOK", "price": high, "self_trade_prevention_mode": "NONE"}),
             ("test_order", {**order, "time_in_force": "GTC", "price": low}),
@@ -311,6 +349,8 @@ async def test_answers_to_every_kind_of_order_pass_the_models_of_the_sdk():
             ("modify_multiple_orders", {"batch_orders": [
                 {**RAW, "side": "BUY", "origClientOrderId": "leg", "quantity": "2", "price": str(lower)}]}),
             ("new_algo_order", {**algo, "type": "STOP", "trigger_price": low, "price": lower, "time_in_force": "GTC"}),
+            ("new_algo_order", {**algo, "type": "TAKE_PROFIT", "trigger_price": high, "price_match": "OPPONENT_5",
+                                "time_in_force": "GTC"}),
             ("new_algo_order", {**algo, "type": "TAKE_PROFIT_MARKET", "trigger_price": high,
                                 "working_type": "MARK_PRICE"}),
             ("new_algo_order", {**algo, "type": "TRAILING_STOP_MARKET", "callback_rate": 1.0,

@@ -20,6 +20,7 @@ from feature_store.venue.budget import LIMITS, Demand, Limit, RateBudget, accoun
 from feature_store.venue.errors import RateLimitedError, RetryableError
 from feature_store.venue.factory import create_exchange
 from feature_store.venue.requests import Urgency
+from feature_store.venue.room import room
 from feature_store.venue.shared_redis import SharedRedis
 from tests.feature_support import REPOSITORY
 from tests.redis_support import running_redis
@@ -165,6 +166,29 @@ async def test_no_room_is_said_in_time(place):
     await budget.admit(Demand(5.0, Urgency.URGENT), patience_s=0)
     with pytest.raises(RetryableError, match="No room"):
         await budget.admit(Demand(1.0, Urgency.URGENT), patience_s=0)
+    await budget.close()
+
+
+async def test_room_is_made_for_what_is_inside_and_for_each_call(place):
+    """As a block and as a decorator: spent before each, waited for, and nothing inside is done where there is none."""
+    budget = budget_at(place, Limit(2, window_s=WINDOW_S, margin_s=0))
+    done: list[float] = []
+
+    @room(budget, Demand(1.0))
+    async def request() -> float:
+        done.append(monotonic())
+        return done[-1]
+
+    async with room(budget, Demand(1.0), patience_s=0):
+        done.append(monotonic())
+    assert await request() == done[-1]
+    with pytest.raises(RetryableError, match="No room"):
+        async with room(budget, Demand(1.0), patience_s=0):
+            done.append(monotonic())
+    await request()
+
+    assert len(done) == 3
+    assert done[2] - done[0] >= WINDOW_S * 0.95
     await budget.close()
 
 

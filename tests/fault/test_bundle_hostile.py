@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from feature_store.errors import BadInputError
 from inference.domain.errors import BundleError
-from inference.models.bundle import bundle_digest, load_bundle
+from inference.models.bundle import bundle_digest, load_bundle, this_platform
 from inference.models.inspection.refusal import Fault, InspectionError
 from tests.training_support import FINGERPRINT, bundle_inputs, trained_candidate
 
@@ -194,6 +194,38 @@ def test_changed_weights_do_not_reproduce_the_golden_outputs(bundle):
 
     with pytest.raises(BundleError, match="golden outputs: expected_return"):
         _load(bundle)
+
+
+def _nudged(bundle, member):
+    """Move one golden output of a member by its last bit, and mend the digest."""
+    with np.load(bundle / "golden.npz", allow_pickle=False) as found:
+        arrays = {name: found[name] for name in found.files}
+    values = arrays[f"member_{member}"] = arrays[f"member_{member}"].copy()
+    values[3] = np.nextafter(values[3], np.inf)
+    np.savez(bundle / "golden.npz", allow_pickle=False, **arrays)
+    _forge(bundle, "golden.npz", (bundle / "golden.npz").read_bytes())
+
+
+@pytest.mark.parametrize("member", ["xgboost", "lightgbm"])
+def test_trees_answer_to_the_last_bit_where_they_were_trained(bundle, member):
+    """One bit of one tree's golden output refuses a bundle at home; elsewhere the bound of nets holds for trees."""
+    _nudged(bundle, member)
+
+    with pytest.raises(BundleError, match=f"golden outputs: member_{member} is not equal"):
+        _load(bundle)
+
+    golden = json.loads((bundle / "manifest.json").read_bytes())["golden"]
+    assert golden["made_on"] == this_platform()
+    for other in ("", "linux sparc64, xgboost 1.0"):
+        _edit(bundle, golden=golden | {"made_on": other})
+        assert _load(bundle).weights
+
+
+def test_nets_answer_within_their_bound(bundle):
+    """A net's last bit depends on the processor, and refuses nothing anywhere."""
+    _nudged(bundle, "nhits")
+
+    assert _load(bundle).weights
 
 
 def test_a_pickled_golden_file_is_not_unpickled(bundle, tmp_path):

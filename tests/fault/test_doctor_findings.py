@@ -53,6 +53,23 @@ def test_a_new_home_is_fit():
     )
 
 
+def test_paper_trading_is_told_and_a_torn_account_fails(home):
+    """In paper mode the doctor says whose prices count and what the wallet holds; half a file is a failure."""
+    folder = home.root / "paper"
+    folder.mkdir()
+    (folder / "bitfinex.json").write_text('{"venue":"bitfinex","engine":{"wallet":"10012.5","opening_balance":"1"}}')
+    whole = run_doctor(home, QT_MODE="paper")[1]
+    (folder / "bitfinex.json").write_text('{"venue":"bitfinex","eng')
+    torn = run_doctor(home)[1]
+
+    assert whole["paper bitfinex"]["level"] == whole["mode paper"]["level"] == "ok"
+    assert "10012.50 USDT" in whole["paper bitfinex"]["found"]
+    assert "no key is used" in whole["mode paper"]["found"]
+    assert torn["paper bitfinex"]["level"] == "fail"
+    assert "move it away" in torn["paper bitfinex"]["mend"]
+    assert "mode paper" not in torn
+
+
 def test_a_torn_record_fails_and_says_how_to_mend_it(home):
     """Half a stack.json is a failure with the command that mends it."""
     home.record.write_text('{"stack_id": "0123456789abcdef", "serv')
@@ -131,6 +148,18 @@ def test_an_unknown_venue_fails(home):
 
     assert code == 1
     assert "binanceusdm" in findings["venue nasdaq"]["mend"]
+
+
+@pytest.mark.parametrize("name", ["sandbox", "sandbox-bitfinex"])
+async def test_every_sandbox_is_known(monkeypatch, name):
+    """One process speaks for each venue that it plays; whose clock is its own is not held to ours."""
+    monkeypatch.setenv("QT_VENUE", name)
+    async with running_sandbox(symbols=1, history_days=1) as sandbox:
+        monkeypatch.setenv("QT_VENUE_URL", sandbox.url)
+        finding = await reachability.venue(None)
+
+    assert finding.level is Level.OK
+    assert "its clock is its own" in finding.found
 
 
 async def test_a_clock_that_is_off_fails(monkeypatch):

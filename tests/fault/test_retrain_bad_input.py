@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from feature_store.candle import CandleBlock
 from feature_store.lake import CandleLake
 from flows.failures import StorageError, storage_errors
 from flows.registry import Registry, RegistryError
@@ -121,40 +127,118 @@ def test_a_registry_that_rejects_writes_says_so():
 
 
 RUNS = """
-import json, os, sys
+import json, os, resource, sys
 from flows.train import train
+whole = resource.getrlimit(resource.RLIMIT_FSIZE)
 for name, environment in json.loads(sys.argv[1]).items():
     os.environ |= environment
-    state = train(size="tiny", days=int(environment["QT_DAYS"]), return_state=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(environment.get("LARGEST_FILE", whole[0])), whole[1]))
+    state = train(size="tiny", days=int(environment["QT_DAYS"]), members="xgboost", return_state=True)
+    resource.setrlimit(resource.RLIMIT_FSIZE, whole)
     print("state", json.dumps([name, state.type.value, state.message]))
 """
 
 
-def stored(home, blocks: dict) -> str:
+def stored(home: Path, blocks: dict) -> str:
     lake = CandleLake(home / "lake")
     for series, block in blocks.items():
         lake.append(series, block)
     return str(home)
 
 
-def test_what_cannot_be_trained_on_ends_in_a_failed_run(prefect_server, mlflow_server, tmp_path):
-    """Too little history, less than was asked for, and a registry that refuses: each run failed, with what to do."""
-    registry = Registry(mlflow_server.url)
-    before = {alias: registry.by_alias(alias) for alias in ("champion", "challenger", "previous")}
+def still() -> CandleBlock:
+    """Return candles of a price that never moves, though it is traded."""
+    block = market(CANDLES)
+    return CandleBlock(block.open_time_ms, np.column_stack([np.full((CANDLES, 4), 100.0), np.ones(CANDLES)]))
+
+
+def rising() -> CandleBlock:
+    """Return candles of a price that only ever rises: of two classes there is one."""
+    block = market(CANDLES)
+    close = np.round(100 * np.exp(0.0005 * np.arange(CANDLES)), 6)
+    opened = np.append(close[0], close[:-1])
+    values = [opened, close * 1.0001, opened * 0.9999, close, block.values[:, 4] + 1]
+    return CandleBlock(block.open_time_ms, np.column_stack(values))
+
+
+def overwritten(home: Path, change: Callable[[pa.Table], pa.Table]) -> str:
+    """Store candles, and let another hand write what no candle can be: nothing of ours would."""
+    stored(home, {BTC: market(CANDLES)})
+    for path in (home / "lake").rglob("*.parquet"):
+        pq.write_table(change(pq.read_table(path)), path)
+    return str(home)
+
+
+def closing_at(value: float) -> Callable[[pa.Table], pa.Table]:
+    def change(rows: pa.Table) -> pa.Table:
+        close = rows.column("close").to_numpy().copy()
+        close[5] = value
+        place = rows.schema.get_field_index("close")
+        return rows.set_column(place, rows.schema.field(place), pa.array(close))
+
+    return change
+
+
+def doubled(rows: pa.Table) -> pa.Table:
+    return pa.concat_tables([rows.slice(0, 6), rows.slice(5)])
+
+
+SHORT = {BTC: market(280), ETH: market(280)}
+WHOLE = {BTC: market(CANDLES), ETH: market(CANDLES, seed=2)}
+CASES = {
+    "short": (lambda home: stored(home, SHORT), {"QT_DAYS": "1"}, "load more days"),
+    "asked": (lambda home: stored(home, SHORT), {"QT_DAYS": "9"}, "ingest more with 'qtctl ingest --days'"),
+    "still": (lambda home: stored(home, {BTC: still(), ETH: market(CANDLES)}), {}, "leave it out of QT_SYMBOLS"),
+    "rising": (lambda home: stored(home, {BTC: rising()}), {}, "load more days or more symbols"),
+    "nan": (lambda home: overwritten(home, closing_at(np.nan)), {}, "fetch it again with: qtctl ingest --repair"),
+    "infinite": (lambda home: overwritten(home, closing_at(np.inf)), {}, "fetch it again with: qtctl ingest --repair"),
+    "doubled": (lambda home: overwritten(home, doubled), {}, "fetch it again with: qtctl ingest --repair"),
+    "full-disk": (lambda home: stored(home, WHOLE), {"LARGEST_FILE": "4096"}, "make room in QUANTUM_HOME"),
+    "refusing": (lambda home: stored(home, WHOLE), {"QT_MLFLOW_URL": "refusing"}, "This user may not write"),
+}
+"""What a home holds, what else is set, and what the failed run says that there is to do."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How each run ended, where its aliases stood before and after, and what was left of candidates."""
+
+    states: dict[str, tuple[str, str]]
+    aliases: tuple[dict[str, object], dict[str, object]]
+    left: list[Path]
+
+
+@pytest.fixture(scope="module")
+def ended(prefect_server, mlflow_server, tmp_path_factory) -> Ended:
+    """Run flow `train` on all of them, one after the other in one process."""
+    registry, homes = Registry(mlflow_server.url), tmp_path_factory.mktemp("homes")
+    names = ("champion", "challenger", "previous")
+    before = {alias: registry.by_alias(alias) for alias in names}
     with refusing_registry() as url:
         runs = {
-            "short": {"QUANTUM_HOME": stored(tmp_path / "short", {BTC: market(280), ETH: market(280)}), "QT_DAYS": "1"},
-            "asked": {"QUANTUM_HOME": stored(tmp_path / "asked", {BTC: market(280), ETH: market(280)}), "QT_DAYS": "9"},
-            "refusing": {"QUANTUM_HOME": stored(tmp_path / "refusing", {BTC: market(CANDLES)}), "QT_MLFLOW_URL": url,
-                         "QT_DAYS": str(DAYS)},
-        }  # fmt: skip
-        said = python(RUNS, json.dumps(runs), **{**QUIET, **prefect_server.env, "QT_MLFLOW_URL": mlflow_server.url})
-    states = [json.loads(line.removeprefix("state ")) for line in said.splitlines() if line.startswith("state ")]
-    messages = {name: message for name, _, message in states}
+            name: {"QT_DAYS": str(DAYS), **more, "QUANTUM_HOME": made(homes / name)}
+            | {"QT_MLFLOW_URL": url if "QT_MLFLOW_URL" in more else mlflow_server.url}
+            for name, (made, more, _) in CASES.items()
+        }
+        said = python(RUNS, json.dumps(runs), patience_s=900, **{**QUIET, **prefect_server.env})
+    told = [json.loads(line.removeprefix("state ")) for line in said.splitlines() if line.startswith("state ")]
+    after = {alias: registry.by_alias(alias) for alias in names}
+    left = [path for path in homes.glob("*/candidates/*") if path.is_dir()]
+    return Ended({name: (state, message) for name, state, message in told}, (before, after), left)
 
-    assert {name: state for name, state, _ in states} == dict.fromkeys(runs, "FAILED")
-    assert "load more days" in messages["short"], messages
-    assert "ingest more with 'qtctl ingest --days'" in messages["asked"], messages
-    assert "This user may not write" in messages["refusing"], messages
-    assert {alias: registry.by_alias(alias) for alias in before} == before
-    assert not [path for path in tmp_path.glob("*/candidates/*") if path.is_dir()]
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_cannot_be_trained_on_ends_in_a_failed_run(ended, name):
+    """Prefect shows each run as failed, with what to do."""
+    state, message = ended.states[name]
+
+    assert state == "FAILED", message
+    assert CASES[name][2] in message
+
+
+def test_runs_that_failed_leave_nothing(ended):
+    """No alias moved, and no folder of a candidate is left."""
+    before, after = ended.aliases
+
+    assert before == after
+    assert not ended.left

@@ -164,7 +164,12 @@ async def test_wire_word_and_sweep_engine_make_the_same_trades(tmp_path):
     bundle = make_bundle(tmp_path / "bundle")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "policy.toml").write_text(POLICY)
-    options = {"replay": tmp_path / "candles.parquet", "replay_start": "2026-01-08T10:00:00Z", "speed": 240}
+    options = {
+        "replay": tmp_path / "candles.parquet",
+        "replay_start": "2026-01-08T10:00:00Z",
+        "speed": 240,
+        "intrabar": "path",
+    }
     async with running_sandbox(**options, lockstep=True) as sandbox:
         await sandbox.ctl(op="lead")
         await traded(tmp_path / "home", sandbox, bundle)

@@ -13,8 +13,9 @@ import pytest
 
 from feature_store.candle import Series, Timeframe
 from feature_store.lake import CandleLake
-from flows.backtest import LOOKS_TAG
+from flows.locked import LOCKED_USES, count_look
 from flows.registry import Registry
+from flows.trials import looks_at, sets_at
 from tests.stack_fixtures import newest_artifacts, python_code
 from tests.training_support import _candles
 from tests.worker_bundle import make_bundle
@@ -85,6 +86,26 @@ def test_a_bundle_is_traded_and_everything_is_told(env, bundle, prefect_server, 
     assert "By exit reason" in newest_artifacts(prefect_server)["backtest-report"]["data"]
 
 
+def test_every_rule_can_be_swept_by_the_workers_own_decisions(env, bundle, tmp_path):
+    """What the compiled engine refuses by name is tried with --engine word; what no backtest replays is said."""
+    rules = tmp_path / "policy.toml"
+    rules.write_text('breaker_losses = 2\nbias_mode = "enforce"\n')
+    asked = ("--bundle", str(bundle), "--policy", str(rules), "--start", "2025-01-04", "--out", str(tmp_path / "out"),
+             "--sweep", "breaker_losses=1,none", "--json")  # fmt: skip
+
+    refused = run_backtest(*asked, env=env)
+    done = run_backtest(*asked, "--engine", "word", env=env)
+
+    assert refused.returncode == 2
+    assert "does not know breaker_losses" in refused.stdout + refused.stderr
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["engines_agree"] is None
+    assert {one["changed"]["breaker_losses"] for one in report["sweep"]} == {"1", "none"}
+    assert set(report["bounds"]) == {"pessimistic", "optimistic"}
+    assert any("bias_mode may refuse" in one for one in report["warnings"])
+
+
 def test_a_registered_version_is_warned_about_and_its_looks_are_counted(env, real_candidate, mlflow_server):
     """What was seen in training is said aloud, a look into the locked window is counted, and MLflow keeps the rest."""
     registry = Registry(mlflow_server.url)
@@ -92,18 +113,23 @@ def test_a_registered_version_is_warned_about_and_its_looks_are_counted(env, rea
     version = registry.register(run_id, real_candidate.bundle, tags={}, description="Not judged yet.").version
     registry.finish_run(run_id)
 
+    count_look(registry, run_id, "shadow", "2025-01-01T00:00:00")
     done = run_backtest(version, env=env)
-    again = run_backtest(version, "--start", "2025-01-02", "--json", env=env)
+    again = run_backtest(
+        version, "--start", "2025-01-02", "--sweep", "stop_atr_multiple=1,3", "--engine", "fast", "--json", env=env
+    )
 
     assert done.returncode == 0, done.stderr
     assert "LOCKED WINDOW" in done.stdout
-    assert "look 1" in done.stdout
+    assert "look 2" in done.stdout
     assert "IN-SAMPLE" not in done.stdout
     assert "EXIT REASON" in done.stdout
     report = json.loads(again.stdout)
-    assert report["looks"] == 2
+    assert report["looks"] == 3
+    assert any("this is look 3, at 2 sets of rules besides" in one for one in report["warnings"])
     assert any(one.startswith("IN-SAMPLE") for one in report["warnings"])
-    assert registry.version(version).tags[LOOKS_TAG] == "2"
+    tags = registry.run_tags(run_id)
+    assert (len(looks_at(tags)), sets_at(tags), registry.metrics(run_id)[LOCKED_USES]) == (3, 2, 3.0)
     run = report["page"].split("/runs/")[1].split("?")[0]
     assert registry.metrics(run)["backtest/trades"] == report["figures"]["trades"]
     assert "symbol,direction" in registry.read_text(run, "trades.csv")

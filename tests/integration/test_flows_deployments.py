@@ -32,6 +32,7 @@ def test_schedules(deployed):
     assert crons.pop("profile") == ["10 0 * * *"]
     assert crons.pop("skew") == ["50 0 * * *"]
     assert crons.pop("staleness") == ["25,55 * * * *"]
+    assert crons.pop("anchor") == ["5-59/10 * * * *"]
     assert crons.pop("drift") == ["30 0 * * *"]
     assert crons.pop("live-shadow") == ["*/15 * * * *"]
     assert crons.pop("universe") == ["20 0,6,12,18 * * 1"]
@@ -65,7 +66,7 @@ def test_one_run_at_a_time(deployed):
     strategy = {name: one["concurrency_options"]["collision_strategy"] for name, one in active.items()}
 
     assert {one["global_concurrency_limit"]["limit"] for one in active.values()} == {1}
-    again = ("ingest", "market-data", "retrain", "profile", "skew", "drift", "sources", "staleness")
+    again = ("ingest", "market-data", "retrain", "profile", "skew", "drift", "sources", "staleness", "anchor")
     assert {strategy[name] for name in again} == {"CANCEL_NEW"}
     assert {strategy[name] for name in ("train", "shadow", "promote", "approve", "rollback", "import")} == {"ENQUEUE"}
 

@@ -77,6 +77,8 @@ def test_a_wilder_market_is_drift_and_asks_once(champion, prefect_server, mlflow
     page = registry.read_text(champion.run_id, "drift/evidently.html")
     assert "<html" in page
     assert "wasserstein" in page.lower()
+    stamped = registry.version(champion.version).tags["drift_verdict"].rpartition(" ")[2]
+    assert registry.read_text(champion.run_id, f"drift/evidently/{stamped}.html") == page
     assert registry.version(champion.version).tags["drift_verdict"].startswith("drifted")
     assert {"drift", "drift-performance", "drift-summary"} <= set(newest_artifacts(prefect_server))
     events = _events(prefect_server, "quantum.drift.detected")

@@ -46,6 +46,9 @@ GOOD = {
     "shadow/ensemble/kurtosis": 3.5,
     "shadow/ensemble/drawdown_of_capital": 0.01,
     "shadow/ensemble/concentration": 0.1,
+    "shadow/ensemble/sortino_per_day_low": 3.0,
+    "shadow/suspect_share": 0.0,
+    "shadow/unexplained_share": 0.0,
     "shadow/worker/net_per_day_bps_low": 150.0,
     "shadow/worker/max_drawdown": 0.03,
     "leakage/shuffled_label_z": 0.1,
@@ -93,13 +96,17 @@ def candidate(mlflow_server, real_candidate, tmp_path):
             for who in whose
             for name, value in PLAUSIBLE.items()
         }
-        coverage = {f"{window}/coverage": 1.0 for window in ("fit", "validation", "calibration")}
+        candles = {
+            f"{window}/{name}": value
+            for window in ("fit", "validation", "calibration")
+            for name, value in (("coverage", 1.0), ("suspect_share", 0.0), ("unexplained_share", 0.0))
+        }
         highs = {name.replace("_low", "_high"): value * 2 for name, value in GOOD.items() if name.endswith("_low")}
         metrics = {
             **GOOD,
             **highs,
             **plausible,
-            **coverage,
+            **candles,
             **{name.replace("__", "/"): v for name, v in changed.items()},
         }
         # Another window, or another digest, stands for another training.

@@ -196,11 +196,11 @@ async def test_where_no_stream_speaks_candles_come_by_rest_and_streams_come_back
     assert read >= 2 * len(taken)
 
 
-async def test_a_venue_without_streams_of_many_is_followed_by_rest(tmp_path):
-    """As bitfinex is: its capabilities say so, no connection is opened, and every candle comes."""
+async def test_a_venue_without_streams_is_followed_by_rest(tmp_path):
+    """Where its capabilities say so, no connection is opened, and every candle comes."""
     async with (
         running_sandbox(symbols=2, speed=60, seed=8, state=tmp_path / "s") as sandbox,
-        desk_at(sandbox, capabilities=CAPABILITIES["bitfinex"]) as desk,
+        desk_at(sandbox, capabilities=replace(FEW, streams=frozenset())) as desk,
     ):
         taken, _ = await collect(desk, candles=2)
         await check_against_history(desk, taken)

@@ -11,15 +11,21 @@ import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from urllib.parse import urlencode
 
+import ccxt
 import pytest
+from aiohttp.test_utils import make_mocked_request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feature_store.clock import monotonic, utc_now_ms
 from feature_store.venue.budget import LIMITS, Limit, RateBudget, budget_of, share, tell
 from feature_store.venue.factory import VENUES, create_exchange
+from inference.exchange.transport import govern
+from infra.prove.own_venue import own_venue
 from infra.prove.recording_proxy import RecordingProxy
+from infra.sandbox.admitting import weight_of
 from infra.sandbox.routes import ROUTES
 from tests.feature_support import REPOSITORY
 from tests.sandbox_support import running_sandbox
@@ -116,6 +122,34 @@ def test_the_sandbox_weighs_candles_as_ccxt_does():
         assert ROUTES["GET", "/fapi/v1/klines"].weighs(limit) == cost
 
 
+@pytest.mark.parametrize(
+    ("api", "path", "asked", "weight"),
+    [
+        ("fapiPublic", "depth", {"symbol": "BTCUSDT", "limit": 5}, 2),
+        ("fapiPublic", "depth", {"symbol": "BTCUSDT", "limit": 100}, 5),
+        ("fapiPublic", "depth", {"symbol": "BTCUSDT", "limit": 500}, 10),
+        ("fapiPublic", "depth", {"symbol": "BTCUSDT", "limit": 1000}, 20),
+        ("fapiPublic", "ticker/24hr", {"symbol": "BTCUSDT"}, 1),
+        ("fapiPublic", "ticker/24hr", {}, 40),
+        ("fapiPublic", "ticker/price", {}, 2),
+        ("fapiPublic", "ticker/bookTicker", {"symbol": "BTCUSDT"}, 2),
+        ("fapiPublic", "ticker/bookTicker", {}, 5),
+        ("fapiPrivate", "openOrders", {"symbol": "BTCUSDT"}, 1),
+        ("fapiPrivate", "openOrders", {}, 40),
+        ("fapiPrivate", "openAlgoOrders", {}, 40),
+        ("fapiPrivate", "forceOrders", {}, 50),
+    ],
+)
+def test_what_is_asked_of_all_symbols_or_many_levels_weighs_more(api, path, asked, weight):
+    """The sandbox weighs it as the live venue does, and as ccxt's client takes it for."""
+    exchange = create_exchange("binanceusdm", pro=False)
+    config = exchange.describe()["api"][api]["get"][path]
+    cost = exchange.calculate_rate_limiter_cost(api, "GET", path, asked, config)
+    request = make_mocked_request("GET", f"/fapi/v1/{path}?{urlencode(asked)}")
+
+    assert weight_of(request) == cost == weight
+
+
 async def test_what_the_venue_counts_counts(tmp_path):
     """Weight that others of the same address used, as the venue's header tells, is taken off the budget."""
     limit = Limit(100, window_s=0.6, margin_s=0.1, used_header="x-mbx-used-weight-1m")
@@ -183,23 +217,68 @@ def test_the_file_never_holds_more_than_the_limit(tmp_path_factory, costs):
         assert sum(cost for when, cost in noted if at <= when < at + limit.window_s) <= limit.cost + 1e-9
 
 
-async def test_every_venue_with_a_limit_shares_one_file_per_host(tmp_path):
-    """Two clients of a venue find the same budget; the sandbox sets no limit and has none."""
-    real = {name for name, venue in VENUES.items() if not venue.is_sandbox}
-    for venue in sorted(real):
-        exchange = create_exchange(venue, pro=False)
-        budget = budget_of(tmp_path, venue, exchange)
+async def test_every_venue_shares_one_file_per_host(tmp_path, monkeypatch):
+    """Two homes of a user find the same budget of a real venue; a sandbox's is the home's own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, venue in sorted(VENUES.items()):
+        exchange = create_exchange(name, pro=False, url="http://127.0.0.1:9100" if venue.is_sandbox else None)
+        budget = budget_of(tmp_path / f"home-of-{name}", name, exchange)
         assert budget is not None
         share(exchange, budget)
         await exchange.throttle(1)
         await exchange.close()
-    names = sorted(path.name for path in (tmp_path / "budgets").glob("*.json"))
+    names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.json"))
+    shared = "cache/quantum-trader/budgets"
     assert names == [
-        "binance@api.binance.com.json",
-        "binanceusdm@fapi.binance.com.json",
-        "bitfinex@api-pub.bitfinex.com.json",
+        f"{shared}/binance@api.binance.com.json",
+        f"{shared}/binanceusdm@fapi.binance.com.json",
+        f"{shared}/bitfinex@api-pub.bitfinex.com.json",
+        "home-of-sandbox-bitfinex/budgets/sandbox-bitfinex@127.0.0.1%3A9100.json",
+        "home-of-sandbox-spot/budgets/sandbox-spot@127.0.0.1%3A9100.json",
+        "home-of-sandbox/budgets/sandbox@127.0.0.1%3A9100.json",
     ]
-    assert set(LIMITS) == real
+    assert set(LIMITS) == set(VENUES)
+
+
+async def test_where_no_folder_can_be_shared_a_home_keeps_its_own_budget(tmp_path, monkeypatch):
+    """A cache folder that cannot be made holds nobody up."""
+    (tmp_path / "cache").write_text("a file where a folder should be")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    exchange = create_exchange("bitfinex", pro=False)
+    budget = budget_of(tmp_path / "home", "bitfinex", exchange)
+    assert budget is not None
+    await budget.spend(1)
+    await exchange.close()
+
+    assert [path.name for path in (tmp_path / "home").rglob("*.json")] == ["bitfinex@api-pub.bitfinex.com.json"]
+
+
+async def test_a_refusal_that_one_client_met_at_the_sandbox_quiets_the_others(tmp_path):
+    """A worker's gateway is told to wait: a flow's client asks nothing meanwhile, and nobody is banned."""
+    async with own_venue() as venue:
+        trading = create_exchange("sandbox", url=venue.url, api_key="sandbox-key", api_secret="sandbox-secret")
+        asking = create_exchange("sandbox", url=venue.url, pro=False)
+        budgets = [budget_of(tmp_path, "sandbox", one) for one in (trading, asking)]
+        transport = govern(trading, budget=budgets[0], monotonic=monotonic)
+        share(asking, budgets[1])
+        try:
+            await asking.load_markets()
+            await trading.load_markets()
+            await venue.do(op="hold", secs=2, strikes=2)
+            with pytest.raises(ccxt.BaseError):
+                await trading.fetch_ticker("BTC/USDT:USDT")
+            began = monotonic()
+            assert "wants to hear nothing" in transport.no_room_for_entry()
+            await asyncio.sleep(0.1)
+            await asyncio.gather(*(asking.fetch_ohlcv("BTC/USDT:USDT", "5m") for _ in range(4)))
+
+            assert monotonic() - began >= 1.0
+            assert venue.sandbox.limiter.bans == 0
+        finally:
+            await transport.close()
+            await budgets[1].close()
+            await trading.close()
+            await asking.close()
 
 
 def _lose(why: str) -> None:

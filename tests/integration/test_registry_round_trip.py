@@ -62,6 +62,15 @@ def test_new_version_is_challenger(registry, version):
     assert registry.read_text(version.run_id, "reports/note.md") == "judged"
 
 
+def test_a_version_is_found_by_its_run(registry, version):
+    """The newest that a run was registered as, with its aliases; of a run without one, nothing."""
+    empty = registry.start_run("candidate without a version", {}, "A candidate of a test.")
+    registry.finish_run(empty)
+
+    assert registry.of_run(version.run_id) == version
+    assert registry.of_run(empty) is None
+
+
 def test_digest_is_tagged(version, real_candidate):
     """The version's tag names the very bundle that was registered."""
     assert version.bundle_digest == load_bundle(real_candidate.bundle, expected_fingerprint=fingerprint()).digest
@@ -303,3 +312,20 @@ def test_no_address_is_one_sentence():
 
 def _bytes(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_only_the_last_of_many_pages_stay(registry):
+    """Pages that come by and by are deleted by name, the oldest first; other folders are left alone."""
+    run_id = registry.start_run("a run with pages", {}, "For a test.")
+    pages = {f"drift/evidently/2026030{day}T0000.html": f"day {day}" for day in range(1, 6)}
+    registry.log(run_id, RunLog(texts={**pages, "drift/summary.md": "said"}))
+
+    gone = registry.keep_last(run_id, "drift/evidently", 2)
+
+    assert gone == tuple(sorted(pages)[:3])
+    assert registry.keep_last(run_id, "drift/evidently", 2) == ()
+    assert registry.keep_last(run_id, "nothing", 2) == ()
+    assert registry.read_text(run_id, "drift/evidently/20260305T0000.html") == "day 5"
+    assert registry.read_text(run_id, "drift/summary.md") == "said"
+    with pytest.raises(RegistryError):
+        registry.read_text(run_id, "drift/evidently/20260301T0000.html")

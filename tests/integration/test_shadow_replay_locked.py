@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 
 from feature_store.errors import BadInputError
@@ -18,6 +19,9 @@ from flows.replay.worker_account import Terms
 from flows.training.config import TreeConfig
 from flows.training.gates import judge, load_gates
 from flows.training.pipeline import train_candidate
+from flows.training.plots import shadow_plots
+from flows.training.report import ReliabilityCurve
+from flows.training.verdict import Finding
 from inference.domain.errors import BundleError
 from inference.domain.policy import Policy
 from inference.models.manifest import TimeWindow
@@ -51,6 +55,74 @@ def test_members_ensemble_and_baselines_are_all_scored():
     assert metrics["shadow/zero/trades"] == 0
     assert metrics["shadow/ensemble/trades"] > 0
     assert {curve.name for curve in _shadow().curves} == {"ensemble", "zero", "persistence", "ridge"}
+
+
+def test_every_rule_has_every_score_with_its_interval():
+    """Members, rules and the champion: errors, steadiness, probabilities and money, each with both ends."""
+    metrics = _shadow(champion=True).metrics
+    names = (
+        "rmse", "mae", "r2", "ic", "brier", "calibration_error", "drawdown_of_capital", "turnover_per_day", "exposure",
+        "return_on_capital",
+    )  # fmt: skip
+    whose = ("xgboost", "lightgbm", "nhits", "patchtst", "ensemble", "champion", "persistence", "ridge")
+    absent = [
+        (who, name, end) for who in whose for name in names for end in ("", "_low", "_high")
+        if f"shadow/{who}/{name}{end}" not in metrics
+    ]  # fmt: skip
+    compared = [
+        (who, name)
+        for who in whose
+        if who != "ensemble"
+        for name in (
+            "net_per_slot_bps",
+            "brier_difference_low",
+            "calibration_error_difference_high",
+            "sortino_per_day",
+            "drawdown_of_capital_low",
+            "r2_difference",
+            "exposure_high",
+        )
+        if f"shadow/ensemble_minus_{who}/{name}" not in metrics
+    ]
+
+    assert absent == compared == []
+
+
+def test_each_member_has_a_reliability_curve_of_its_own():
+    """Members, rules and the champion are calibrated one by one, by windows before, and their curves are published."""
+    report = _shadow(champion=True)
+    pictures = shadow_plots(report)
+    page = shadow_markdown(report, "http://run")
+
+    assert {"xgboost", "lightgbm", "nhits", "patchtst", "ridge", "champion"} <= set(report.reliability)
+    assert "ensemble" not in report.reliability
+    for curve in report.reliability.values():
+        assert len(curve.stated) == len(curve.observed) == len(curve.count) == 10
+        assert all(0 <= one <= 1 for one in (*curve.stated, *curve.observed))
+    assert report.reliability["champion"] == ReliabilityCurve(
+        stated=report.stated, observed=report.observed, count=report.count
+    )
+    assert pictures["shadow_reliability_of_each.png"].startswith(b"\x89PNG")
+    assert "calibration error" in page
+    assert page.count("| patchtst |") >= 3
+
+
+def test_suspect_prices_of_the_locked_window_refuse():
+    """Bad prices that lie where a candidate is judged are a figure of its report, and the gate says no."""
+    trained = trained_candidate()
+    window = trained.report.windows.shadow
+    spoilt = trained.frames.frames[0]
+    inside = np.flatnonzero(spoilt.open_time_ms >= window.start_ms)
+    marks = np.zeros(len(spoilt.close), bool)
+    marks[inside[::40]] = True
+    frames = replace(trained.frames, frames=(replace(spoilt, suspect=marks), *trained.frames.frames[1:]))
+    report = shadow_candidate(trained.path, frames, window, trained.config)
+    checks = {check.name: check for check in judge(trained.report, report, load_gates(GATES_FILE)).checks}
+
+    assert report.metrics["shadow/suspect_share"] == pytest.approx(marks.sum() / (4 * len(inside)), rel=0.02)
+    assert checks["suspect_candles"].finding is Finding.FAILED
+    assert checks["unexplained_candles"].finding is Finding.HELD
+    assert trained.report.metrics["fit/suspect_share"] == 0
 
 
 def test_the_worker_s_own_decisions_are_replayed():

@@ -10,6 +10,7 @@ import pytest
 from feature_store.candle import CandleBlock
 from flows.auditing import audit_frames, audited_frames
 from flows.frames import recent_frames
+from flows.settings import FlowSettings
 from flows.training.audit import audit_inputs, audit_labels, twin
 from flows.training.dataset import Dataset
 from flows.training.pipeline import train_candidate
@@ -17,7 +18,7 @@ from flows.training.splits import plan_splits
 from flows.training.tripwire_bounds import TripwireBounds
 from flows.training.tripwires import Asked, TripwireError
 from infra.prove.planting import KINDS, PLANTED
-from tests.integration.test_training_as_of import BLOCKS, BTC, ETH, TIMES, VIEW
+from tests.integration.test_training_as_of import BLOCKS, BTC, ETH, STEP, TIMES, VIEW
 from tests.integration.test_training_as_of import _home as lake_home
 from tests.training_support import make_frames, silent, small_config
 
@@ -155,3 +156,23 @@ def test_rows_that_knew_more_are_named(tmp_path, monkeypatch, kind):
     assert planted.wires[0] in stopped.value.wires
     if kind == "resampling":
         assert "rsi@15m" in str(stopped.value)
+
+
+def test_peers_that_came_later_are_named(tmp_path, monkeypatch):
+    """An input of another symbol whose candle always comes last is named by when it came, not by when it opened."""
+    for name, value in VIEW.items():
+        monkeypatch.setenv(name, value)
+    settings = FlowSettings.of(venue="sandbox", timeframe="5m", days=2, symbols="all", home=tmp_path)
+    for series, delay_ms in ((BTC, 1_000), (ETH, 13_000)):
+        block = BLOCKS[series]
+        settings.candle_lake().append(series, block, available_at_ms=block.open_time_ms + STEP + delay_ms)
+        moved = CandleBlock(block.open_time_ms[420:422], block.values[420:422] * 1.004)
+        settings.candle_lake().append(series, moved, available_at_ms=int(TIMES[440]))
+    assert audit_frames(settings, CONFIG, recent_frames(settings, 12)) == []
+    planted = next(one for one in PLANTED if one.what == "peers before they came")
+    with planted.plant(), pytest.raises(TripwireError) as stopped:
+        audited_frames(settings, CONFIG)
+
+    assert "as_of_join" in stopped.value.wires
+    assert "resampling" not in stopped.value.wires
+    assert f"rsi@{ETH.symbol}" in str(stopped.value)

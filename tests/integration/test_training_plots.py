@@ -53,7 +53,7 @@ def test_a_verdict_is_a_page_with_pictures_first(finding):
         trained.report, shadow, verdict, version="7", selection={"trials": 3.0}, links={"Run": "http://run?a=1&b=2"}
     )
 
-    assert page.count("data:image/png;base64,") == 6
+    assert page.count("data:image/png;base64,") == 7
     assert "What the worker would have made of it" in page
     assert page.index("data:image") < page.index("<h2>Gates")
     assert f'class="verdict {verdict.decision.value}"' in page
@@ -64,11 +64,15 @@ def test_a_verdict_is_a_page_with_pictures_first(finding):
     for text in ("RMSE", "MAE", "R²", "Brier score", "calibration error", "rank ICIR by day"):
         assert re.search(rf'<td>{text}</td><td class="n">-?[0-9]', page), text
     for member in trained.report.members:
-        (row,) = re.findall(rf"<tr><td>{member.name}</td>.*?</tr>", page)
+        (row,) = re.findall(rf"<tr><td>{member.name}</td>.*?</tr>", page.split("<h2>Members</h2>")[1])
         assert row.count("<td") == 8
         assert {f"shadow/{member.name}/{name}" for name in ("rank_icir_of_days", "calibration_slope_low")} <= set(
             shadow.metrics
         )
+        # After costs, one by one.
+        assert f"<th>{member.name}</th>" in page.split("<h2>Members one by one")[1]
+    for text in ("fit", "validation", "calibration", "shadow"):
+        assert f'<td>{text}</td><td class="n">' in page.split("<h2>Candles</h2>")[1]
     assert set(shadow.size_curves) == {"ensemble", *(one.name for one in trained.report.members)}
     assert all(f"<td>{one.name}</td>" in page for one in trained.report.members)
     # Tables and plots list predictors by these names.

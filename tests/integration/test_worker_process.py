@@ -9,12 +9,23 @@ import signal
 import socket
 import sys
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from aiohttp import ClientSession
+from msgspec import UNSET
 
+from feature_store.clock import utc_now_ms
 from feature_store.extensions.settings import ViewSettings
+from inference.bus.local import LocalBus
+from inference.domain.events import CandlesDecided
+from inference.journal.codec import event_of
+from inference.journal.reader import read_entries
+from inference.journal.replay import replay_decisions
 from inference.journal.verify import verify
+from inference.policy.store import PolicyStore
+from inference.policy.versions import Source
 from tests.extension_support import PLAIN_NUMPY, written
 from tests.network_support import Host
 from tests.sandbox_support import running_sandbox
@@ -72,17 +83,17 @@ class WorkerProcess:
         return await asyncio.wait_for(self.process.wait(), 100)
 
 
-def _write_policy(home: Path) -> Path:
+def _write_policy(home: Path, rules: str) -> Path:
     home.mkdir(exist_ok=True)
     policy = home / "policy.toml"
-    policy.write_text(EAGER)
+    policy.write_text(rules)
     return policy
 
 
 @asynccontextmanager
-async def worker(home: Path, *arguments: str, inside: Host | None = None, **environment: str):
+async def worker(home: Path, *arguments: str, inside: Host | None = None, rules: str = EAGER, **environment: str):
     """Run `qtctl worker`, `inside` a host or in the light environment, and end it however the test left it."""
-    policy = _write_policy(home)
+    policy = _write_policy(home, rules)
     light = str(LIGHT if LIGHT.exists() else sys.executable)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("QT_")}
     process = await asyncio.create_subprocess_exec(
@@ -125,6 +136,7 @@ async def test_worker_trades_and_leaves_stops_behind(tmp_path, bundle):
         assert status["state"] == "trading"
         assert status["model"]["gated"] is False
         assert running.status["state"] == "stopped"
+        assert 0 < status["order_latency_ms"]["p50"] <= status["order_latency_ms"]["p99"] < 60_000
         assert audit["duplicate_client_ids"] == []
         assert all(one["protected"] for one in audit["open_positions"])
         # A stop that fired after the worker had left leaves its target behind.
@@ -133,6 +145,51 @@ async def test_worker_trades_and_leaves_stops_behind(tmp_path, bundle):
         found = verify(tmp_path / "home/journal/journal.jsonl", tmp_path / "home/journal/journal.head")
         assert found.is_whole
         assert found.torn_bytes == 0
+        # All that it wrote down was told on the bus, once and in order, the word that it stopped included.
+        told = LocalBus(tmp_path / "home/worker/bus.db")
+        seqs = [one.envelope.journal_seq for one in told.replay()]
+        assert list(dict.fromkeys(seqs)) == list(range(1, found.entries + 1))
+        assert {"signal.generated", "trade.created", "trade.filled"} <= {
+            one.envelope.event_type for one in told.replay()
+        }
+        told.close()
+
+
+async def test_a_policy_changes_while_the_worker_runs(tmp_path, bundle):
+    """A new version counts within a candle; a damaged store stops entries, and its recovery lets them go on."""
+    home = tmp_path / "home"
+    store = PolicyStore(home / "policy", now_ms=utc_now_ms)
+    async with (
+        running_sandbox(symbols=3, speed=60, seed=8, state=tmp_path / "s") as sandbox,
+        worker(home, "--venue-url", sandbox.url, "--bundle", str(bundle)) as running,
+    ):
+        await running.until(lambda one: one["positions"] and one["policy"]["version"] == 1)
+        seeded = store.version(1)
+        store.append(
+            replace(seeded.policy, max_positions=1, max_entries_per_hour=500),
+            expected=1, author="anna", reason="one at a time", source=Source.SET,
+        )  # fmt: skip
+        await running.until(lambda one: one["policy"]["version"] == 2 and "MAX_POSITIONS" in one["refusals"])
+        store.path.write_bytes(b"\0" * 8192)
+        failed = await running.until(lambda one: one["policy"]["fault"] == "DAMAGED")
+        store.recover()
+        await running.until(lambda one: one["policy"]["fault"] is None and one["trading_state"] == "ACTIVE")
+        assert await running.end(signal.SIGTERM) == 0
+
+    journal = home / "journal/journal.jsonl"
+    entries = list(read_entries(journal))
+    decided = [event for one in entries if isinstance(event := event_of(one), CandlesDecided)]
+    counted = [one for one in decided if one.policy_version == 2]
+    assert failed["trading_state"] == "REDUCING"
+    assert seeded.policy.max_holding_candles == 3
+    assert {one.policy_version for one in decided} == {1, 2}
+    assert all(one.policy_fingerprint == one.policy.fingerprint for one in decided)
+    assert all(one.snapshot.recent is not UNSET for one in counted)
+    assert [one.type for one in entries if one.type.startswith("policy.")] == [
+        "policy.loaded", "policy.updated", "policy.store_failed", "policy.store_recovered",
+    ]  # fmt: skip
+    assert replay_decisions(entries) == (len(decided), [])
+    assert verify(journal, home / "journal/journal.head").is_whole
 
 
 def ended_after(running: WorkerProcess, audit: dict) -> dict[str, float]:
@@ -190,14 +247,17 @@ async def test_worker_reads_features_of_ones_own_and_of_others(tmp_path, bundle)
 
 
 async def test_worker_without_a_model_idles_and_says_why(tmp_path):
-    """With nothing promoted it follows candles, trades nothing and names the reason."""
+    """With nothing promoted it follows candles, trades nothing and names the reason, to Prometheus too."""
     async with running_sandbox(symbols=2, speed=60, seed=1, state=tmp_path / "s") as sandbox:
-        async with worker(tmp_path / "home", "--venue-url", sandbox.url) as running:
+        async with worker(tmp_path / "home", "--venue-url", sandbox.url, QT_METRICS_PORT="0") as running:
             status = await running.until(lambda one: one["candles_processed"] >= 2)
+            async with ClientSession() as session, session.get(status["metrics"]) as answer:
+                metrics = await answer.text()
             await running.end(signal.SIGINT)
         audit = await sandbox.get("/sandbox/audit")
 
         assert status["state"] == "idle"
+        assert 'qt_worker_state{state="idle"} 1.0' in metrics
         assert "QT_MLFLOW_URL" in status["reason"]
         assert audit["orders"] == 0
         assert running.process.returncode == 0
@@ -278,6 +338,7 @@ async def test_clock_that_jumps_and_keys_that_are_refused_stop_nothing(tmp_path,
     ("arguments", "environment", "status", "said"),
     [
         pytest.param((), {}, 2, "QT_VENUE_URL", id="no-venue"),
+        pytest.param(("--venue", "sandbox-spot"), {"URL": "yes"}, 2, "does not trade spot", id="spot"),
         pytest.param(("--symbols", "NOPE/USDT:USDT"), {"URL": "yes"}, 2, "NOPE/USDT:USDT", id="unknown-symbol"),
         pytest.param((), {"URL": "yes", "QT_API_KEY": "wrong"}, 1, "QT_API_KEY", id="wrong-key"),
         pytest.param(("--bundle", "/nowhere"), {"URL": "yes"}, 1, "/nowhere", id="no-bundle"),

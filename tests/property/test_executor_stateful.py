@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from infra.prove import stateful
@@ -26,3 +27,13 @@ def test_the_proof_counts_its_steps_and_tells_what_broke(monkeypatch):
     monkeypatch.setattr(Trading, "steps", 0)
     assert "belief and venue differ" in stateful._run(0, 10)[2]
     assert stateful.STEPS[Size.CI] >= 20_000
+
+
+@pytest.mark.parametrize("seldom", stateful._TRIED)
+def test_a_run_in_which_something_was_not_tried_proves_nothing_of_it(seldom):
+    """Steps without orders, orders that ended partly filled, faults or kills are said to lack them."""
+    enough = {what: 20_000 // often for what, often in stateful._TRIED.items()}
+
+    assert stateful.untried(20_000, enough) == []
+    assert stateful.untried(20_000, enough | {seldom: enough[seldom] - 1}) == [seldom]
+    assert "orders filled in part" in stateful.untried(20_000, {})

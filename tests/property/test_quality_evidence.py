@@ -201,3 +201,86 @@ def test_the_supervisor_tells_of_poor_opinions_once():
     assert found[0] | {"right": "0.0000", "brier": "0.8100", "limit": "100", "model_version": "1"} == found[0]
     assert (status.poor_by, status.limit, status.outcomes) == ("brier", 100, FEWEST_OUTCOMES)
     assert "POOR by Brier score (20 independent outcomes" in quality_told(msgspec.to_builtins(status))
+
+
+def promised_at(promise: float, truth: float, seed: int, outcomes: int) -> QualityEvidence:
+    """Return what is known of a model that says what it is worth, and promised something else."""
+    rng = np.random.default_rng([3, seed])
+    evidence = QualityEvidence().held_to(promise)
+    for place in range(outcomes):
+        right = float((rng.random(8) < truth).mean())
+        brier = right * (1 - truth) ** 2 + (1 - right) * truth**2
+        evidence = evidence.after(outcome(place, right=right, stated=truth, brier=brier, rose=0.5))
+        if evidence.poor_by is not None:
+            break
+    return evidence
+
+
+def test_who_breaks_a_promise_is_found_though_better_than_a_coin():
+    """A model that promised 66 % and is right in 51 %, and says so, is left for its promise: 18 of 20."""
+    found = [promised_at(0.66, 0.51, seed, 400).poor_by for seed in range(20)]
+    without = [promised_at(0.5, 0.51, seed, 400).poor_by for seed in range(20)]
+
+    assert found.count(Measure.PROMISED) >= 18
+    assert without.count(None) >= 19
+
+
+def test_who_keeps_half_of_a_promise_is_hardly_ever_called_poor():
+    """A model that is right just halfway between a coin and its promise is within the stated rate."""
+    found = sum(promised_at(0.58, 0.54, seed, OUTCOMES).poor_by is not None for seed in range(MARKETS))
+
+    assert found <= binom.ppf(0.95, MARKETS, FALSE_ALARM_RATE)
+
+
+@given(st.lists(matured, max_size=60), st.floats(0.5001, 0.9999))
+def test_a_promise_that_comes_late_makes_nothing_of_what_was_owned(candles, promise):
+    """The moment a promise is known the evidence is what it was, and it is held to once."""
+    evidence = QualityEvidence()
+    for place, one in enumerate(candles):
+        evidence = evidence.after(replace(one, said_ms=place, due_ms=place + 1))
+    held = evidence.held_to(promise)
+
+    assert held.evidence == pytest.approx(evidence.evidence)
+    assert held.held_to(0.9) is held
+    assert held.halfway == (0.5 + promise) / 2
+
+
+@pytest.mark.parametrize("promise", [None, 0.5, 0.2, 1.0, float("nan")])
+def test_nobody_is_held_to_a_promise_that_is_none(promise):
+    """Without a promise, or with one no better than a coin, the two other measures are all there is, as before."""
+    evidence = QualityEvidence().held_to(promise)
+    for place in range(30):
+        evidence = evidence.after(outcome(place, right=0.4, stated=0.55, brier=0.26, rose=0.5))
+
+    assert evidence.evidence == (evidence.hit_bets.evidence + evidence.brier_bets.evidence) / 2
+    assert evidence.promise_bets == Bets()
+
+
+@given(st.lists(st.booleans(), min_size=12, max_size=12))
+def test_promise_bets_win_nothing_on_average_of_who_is_right_halfway(first):
+    """After any beginning, the next outcome of a model right exactly halfway changes nothing owned on average."""
+    evidence = QualityEvidence().held_to(0.6)
+    for place, right in enumerate(first):
+        evidence = evidence.after(outcome(place, right=float(right), stated=0.55, brier=0.25, rose=0.5))
+    after = {
+        right: evidence.after(outcome(99, right=right, stated=0.55, brier=0.25, rose=0.5)).promise_bets.evidence
+        for right in (0.0, 1.0)
+    }
+
+    assert evidence.poor_by is not None or 0.55 * after[1.0] + 0.45 * after[0.0] == pytest.approx(
+        evidence.promise_bets.evidence
+    )
+
+
+def test_who_broke_a_promise_recovers_by_keeping_it():
+    """To be right as often as a coin is not enough then; to be right as promised is, and the promise stays."""
+    poor = promised_at(0.66, 0.45, 1, 400)
+    coin_like, kept = poor, poor
+    for place in range(1000, 1400):
+        coin_like = coin_like.after(outcome(place, right=0.52, stated=0.55, brier=0.25, rose=0.5))
+        kept = kept.after(outcome(place, right=0.8, stated=0.55, brier=0.2, rose=0.5))
+
+    assert poor.poor_by is Measure.PROMISED
+    assert kept.poor_by is None
+    assert kept.promised == 0.66
+    assert coin_like.poor_by is Measure.PROMISED

@@ -23,7 +23,16 @@ from flows.training.selection import (
     probability_of_overfitting,
     selection_metrics,
 )
-from flows.trials import LOOK_TAG, STUDY_TAG, TUNED_FROM, TUNING_TRIALS, locked_tags, study_tags, trials_on
+from flows.trials import (
+    LOOK_TAG,
+    SETS_TAG,
+    STUDY_TAG,
+    TUNED_FROM,
+    TUNING_TRIALS,
+    locked_tags,
+    study_tags,
+    trials_on,
+)
 from inference.models.manifest import TimeWindow
 
 P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
@@ -165,6 +174,12 @@ def _run(name: str, start_ms: int | None, end_ms: int = 0, *, looked: bool = Tru
         pytest.param([_run("ours", 1_000, 2_000, **{f"{LOOK_TAG}{n}": "1" for n in "abc"})], 3, id="looked-at-thrice"),
         pytest.param([_run("a", 1_500, 2_500, **{f"{LOOK_TAG}{n}": "1" for n in "ab"})], 3, id="another-twice"),
         pytest.param([_run("a", 2_000, 3_000, **{f"{LOOK_TAG}{n}": "1" for n in "ab"})], 1, id="twice-elsewhere"),
+        pytest.param([_run("a", 1_000, 2_000, looked=False, **{f"{LOOK_TAG}a": "1"})], 2, id="backtested-alone"),
+        pytest.param([_run("a", 2_000, 3_000, looked=False, **{f"{LOOK_TAG}a": "1"})], 1, id="backtested-elsewhere"),
+        pytest.param([_run("ours", 1_000, 2_000, **{f"{SETS_TAG}a": "40"})], 41, id="rules-swept"),
+        pytest.param([_run("a", 1_000, 2_000, **{f"{SETS_TAG}{n}": "40" for n in "ab"})], 82, id="swept-twice"),
+        pytest.param([_run("a", 2_000, 3_000, **{f"{SETS_TAG}a": "40"})], 1, id="swept-elsewhere"),
+        pytest.param([_run("ours", 1_000, 2_000, **{f"{SETS_TAG}a": "-7", f"{SETS_TAG}b": "x"})], 1, id="no-sets"),
     ],
 )
 def test_trials_are_counted_on_the_same_candles(runs, count):

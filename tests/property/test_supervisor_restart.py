@@ -31,6 +31,7 @@ STEP = Timeframe.M5.milliseconds
 NAMES = [f"S{number}/USDT:USDT" for number in range(4)]
 DIGEST = "d" * 64
 HORIZONS = {"1": 3, "2": 1}
+PROMISED = {"1": {"promised": "0.58"}, "2": {}}
 POLICY = Policy()
 RULES = BiasRules(mode=BiasMode.ENFORCE, window=5)
 SANDBOX = Settings(venue_url="http://127.0.0.1:9100")
@@ -73,7 +74,10 @@ class Life:
         if version != self.model:
             self.model = version
             horizon = {"horizon": str(HORIZONS[version])}
-            self._note("model.loaded", {"version": version, "digest": DIGEST, **horizon})
+            promised = PROMISED[version]
+            self._note("model.loaded", {"version": version, "digest": DIGEST, **horizon, **promised})
+            name = f"{version}:{DIGEST[:12]}"
+            self.supervisor.hold_to(name, float(promised["promised"]) if promised else None)
         candidates = candidates_of(version, said)
         self.supervisor.watch(candidates, close_ms=close_ms, horizon=HORIZONS[version])
         snapshot = replace(make_snapshot(candidates, bias=self.supervisor.enforced), candle_close_ms=close_ms)
@@ -226,7 +230,7 @@ def test_what_is_known_of_a_model_outlives_another(tmp_path):
     again.decide(("2", {NAMES[0]: (Direction.LONG, 0.7, 101.0, "ranging_calm")}, 1), T0 + 22 * STEP)
 
     assert before.evidence > 10
-    assert between == QualityEvidence()
+    assert between == QualityEvidence(promised=0.58)
     assert again.supervisor.evidence.outcomes == before.outcomes + 1
     again.journal.close()
 
@@ -244,3 +248,47 @@ def test_lines_read_backwards_are_those_read_forwards(lines, torn):
         assert [line for _, line in found] == list(whole_lines(path))[::-1]
         assert all(content[place : place + len(line)] == line for place, line in found)
         assert list(newest_lines(path.with_name("missing"))) == []
+
+
+def test_what_was_left_for_being_poor_is_known_after_a_start(tmp_path):
+    """It is not left twice, unless it recovered meanwhile; another venue's or mode's word does not count."""
+
+    def left_after(*noted: tuple[str, dict[str, str]]) -> frozenset[str]:
+        with tempfile.TemporaryDirectory() as folder:
+            life = Life(Path(folder), now_ms=T0)
+            for kind, detail in noted:
+                life._note(kind, detail)
+            life.journal.close()
+            past = Past(Book())
+            JournalWriter.open(life.journal.path, visit=past.visit).close()
+            return past.opinions.remembered(life.journal.path, SANDBOX, now_ms=T0).left
+
+    fell = ("model.fell_back", {"model": "2:bbbbbbbbbbbb", "to": ""})
+    recovered = ("model.quality_recovered", {"model_version": "2:bbbbbbbbbbbb"})
+    moved = ("health.started", {"venue": "elsewhere", "mode": "live"})
+
+    assert left_after(fell) == {"2:bbbbbbbbbbbb"}
+    assert left_after(fell, recovered) == frozenset()
+    assert left_after(fell, recovered, fell) == {"2:bbbbbbbbbbbb"}
+    assert left_after(fell, moved) == frozenset()
+
+
+def test_a_journal_from_before_promises_is_held_to_one_from_its_next_start():
+    """What was counted of a model stays as it was; its promise is bet on from where it is first told."""
+    later = {"version": "1", "digest": DIGEST, "horizon": "3", "promised": "0.7"}
+    name = f"1:{DIGEST[:12]}"
+    seen = Recollection()
+    for place in range(30):
+        matured = {
+            "model_version": name, "said_ms": str(place), "due_ms": str(place + 1), "right": "0.55",
+            "stated": "0.55", "brier": "0.25", "rose": "0.5",
+        }  # fmt: skip
+        seen.visit(Noted(event_type="model.opinions_matured", detail=matured), place)
+    before = seen.evidence[name]
+    for _ in range(2):
+        seen.visit(Noted(event_type="model.loaded", detail=later), 31)
+
+    assert before.promised is None
+    assert seen.evidence[name].promised == 0.7
+    assert seen.evidence[name].evidence == pytest.approx(before.evidence)
+    assert seen.evidence[name].hit_bets == before.hit_bets

@@ -15,7 +15,7 @@ from flows.backtest_report import by_symbol, run_figures, trades_csv
 from flows.replay.fast import FastEngine
 from flows.replay.market import ScoredMarket, VenueCosts
 from flows.replay.metrics import daily_returns, drawdown, sharpe, sortino
-from flows.replay.sweep import lucky_sharpe, run_sweep, swept_policies
+from flows.replay.sweep import by_word, compiled, lucky_sharpe, run_sweep, swept_policies
 from flows.tear_sheet import tear_sheet
 from inference.domain.policy import Policy
 from infra.prove.backtest_market import START_MS, STEP_MS, make_market
@@ -75,7 +75,7 @@ def test_sweeps_try_every_combination_and_put_the_best_first():
     """Each set changes just what it says, and is what a single run with these rules would be."""
     sets = swept_policies(Policy(), ["stop_atr_multiple=1,2.5", "max_holding_candles=3,12,24"])
     engine = FastEngine(make_market(candles=900))
-    rows = run_sweep(engine, sets, balance=Decimal(10_000), costs=VenueCosts())
+    rows = run_sweep(compiled(engine, balance=Decimal(10_000), costs=VenueCosts()), sets)
     best = [row.figures["sharpe"] for row in rows]
 
     assert len(rows) == 6
@@ -87,6 +87,22 @@ def test_sweeps_try_every_combination_and_put_the_best_first():
     assert 0 < lucky < 3 * np.std(best)
 
 
+def test_the_word_sweeps_rules_that_the_compiled_engine_refuses():
+    """A pause after losses is tried by the worker's own decisions; without it a set is what the other engine says."""
+    market = make_market(candles=300)
+    terms = {"balance": Decimal(10_000), "costs": VenueCosts()}
+    sets = swept_policies(Policy(confidence_threshold=0.55), ["breaker_losses=1,none"])
+
+    rows = run_sweep(by_word(market, **terms), sets)
+
+    trades = {row.changed["breaker_losses"]: row.figures["trades"] for row in rows}
+    assert 0 < trades["1"] < trades["none"]
+    with pytest.raises(BadInputError, match="breaker_losses"):
+        run_sweep(compiled(FastEngine(market), **terms), sets)
+    free = next(row for row in rows if row.changed["breaker_losses"] == "none")
+    assert free.figures == pytest.approx(compiled(FastEngine(market), **terms)(free.policy))
+
+
 @pytest.mark.parametrize(
     ("sweep", "words"),
     [
@@ -94,9 +110,12 @@ def test_sweeps_try_every_combination_and_put_the_best_first():
         (["stop_atr_multiple"], "rule=a,b,c"),
         (["stop_atr_multiple="], "names no value"),
         (["stop_atr_multiple=nan"], "numbers"),
-        (["stop_atr_multiple=-1"], "must be positive"),
+        (["stop_atr_multiple=-1"], r"must lie in \(0, inf\)"),
         (["max_positions=1.5"], "whole numbers"),
         (["stale_after_candles=1,2"], "no effect"),
+        (["emergency_errors=1,2"], "no effect"),
+        (["max_symbols=5"], "no effect"),
+        (["breaker_losses=1.5"], "whole numbers"),
         (["leverage=1", "leverage=2"], "swept once"),
         ([f"{rule}={','.join(map(str, range(1, 400)))}" for rule in ("cooldown_seconds", "max_holding_candles")],
          "at most 100,000"),

@@ -25,6 +25,8 @@ from inference.exchange.ccxt_gateway import CcxtGateway
 from inference.exchange.ccxt_mapping import MalformedReportError
 from inference.exchange.gateways import account_stream_of, gateway_of
 from inference.exchange.guarding import NotTheWriterError, guard_writes
+from inference.exchange.spot_gateway import SpotGateway
+from inference.exchange.spot_stream import SpotStream
 from inference.exchange.user_stream import UserStream
 from inference.exchange.venue_clock import TimeSample, VenueClock
 from inference.exchange.watching import is_private
@@ -231,9 +233,12 @@ def test_a_venue_is_one_setting(venue):
         on_gap=lambda _: None,
         monotonic=lambda: 0.0,
     )
-    is_bitfinex = CAPABILITIES[venue].venue == "bitfinex"
-    assert isinstance(gateway, BitfinexGateway if is_bitfinex else CcxtGateway)
-    assert isinstance(stream, BitfinexStream if is_bitfinex else UserStream)
+    expected = {
+        "bitfinex": (BitfinexGateway, BitfinexStream),
+        "binance": (SpotGateway, SpotStream),
+        "binanceusdm": (CcxtGateway, UserStream),
+    }
+    assert (type(gateway), type(stream)) == expected[CAPABILITIES[venue].venue]
 
 
 @pytest.mark.parametrize("url", [None, "http://127.0.0.1:9100"])

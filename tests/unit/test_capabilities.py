@@ -66,6 +66,7 @@ def test_every_venue_has_its_flags():
     """Each venue that a client can be made for says what it can do, and the sandbox is as the venue it speaks for."""
     assert set(CAPABILITIES) == set(VENUES)
     assert CAPABILITIES["sandbox"] == CAPABILITIES["binanceusdm"]
+    assert CAPABILITIES["sandbox-spot"] == CAPABILITIES["binance"]
 
 
 @pytest.mark.parametrize("venue", REAL)
@@ -132,7 +133,8 @@ def test_what_else_a_venue_offers(venue, set_leverage, own_clock, trailing_perce
     assert flags.countdown_cancel == (venue != "binance" and hasattr(library, "fapiPrivatePostCountdownCancelAll"))
 
 
-STOP = {"order_type": OrderType.STOP_MARKET, "purpose": Purpose.STOP, "trigger_price": Decimal(90)}
+SELLS = {"side": Side.SELL}
+STOP = SELLS | {"order_type": OrderType.STOP_MARKET, "purpose": Purpose.STOP, "trigger_price": Decimal(90)}
 TARGET = {"order_type": OrderType.TAKE_PROFIT_MARKET, "purpose": Purpose.TARGET, "trigger_price": Decimal(110)}
 LIMIT = {"order_type": OrderType.LIMIT, "limit_price": Decimal(100)}
 
@@ -144,6 +146,16 @@ def test_what_every_venue_expresses(venue, changes):
     assert inexpressible(intent(**changes), CAPABILITIES[venue]) is None
 
 
+def test_an_order_that_must_rest_goes_only_where_that_is_offered():
+    """What the order itself says is asked of the venue: an entry that would take instead is never sent."""
+    flags = CAPABILITIES["binanceusdm"]
+    without = replace(flags, times_in_force=flags.times_in_force - {TimeInForce.POST_ONLY})
+
+    assert inexpressible(intent(**LIMIT, post_only=True), flags) is None
+    assert inexpressible(intent(**LIMIT, post_only=True), without) is Inexpressible.TIME_IN_FORCE_NOT_OFFERED
+    assert inexpressible(intent(**LIMIT), without) is None
+
+
 @pytest.mark.parametrize(
     ("venue", "changes", "asked", "code"),
     [
@@ -151,6 +163,9 @@ def test_what_every_venue_expresses(venue, changes):
         ("binanceusdm", TARGET, {}, None),
         ("binance", {"side": Side.SELL}, {"opens_short": True}, Inexpressible.SHORT_NOT_OFFERED),
         ("bitfinex", {"side": Side.SELL}, {"opens_short": True}, None),
+        ("binance", STOP | {"side": Side.BUY}, {}, Inexpressible.REDUCE_ONLY_NOT_OFFERED),
+        ("binance", {"purpose": Purpose.EXIT}, {}, Inexpressible.REDUCE_ONLY_NOT_OFFERED),
+        ("binanceusdm", {"purpose": Purpose.EXIT}, {}, None),
         ("bitfinex", LIMIT, {"time_in_force": TimeInForce.GTD}, Inexpressible.TIME_IN_FORCE_NOT_OFFERED),
         ("binance", LIMIT, {"time_in_force": TimeInForce.GTD}, Inexpressible.TIME_IN_FORCE_NOT_OFFERED),
         ("binanceusdm", LIMIT, {"time_in_force": TimeInForce.GTD}, None),

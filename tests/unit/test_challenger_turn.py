@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
+import flows.retrain as flow
+from feature_store.clock import utc_now
+from flows.outcome import Promotion
 from flows.promote import keeps_its_turn
 from flows.registered import RegisteredVersion
+from flows.retraining.age import staleness
+from flows.retraining.work import table_of
+from flows.settings import FlowSettings
+from flows.training.verdict import Decision
+from inference.domain.errors import RegistryUnavailableError
+from infra.stack.retraining import look_at_jobs
 
 NOW = datetime(2026, 3, 10, tzinfo=UTC)
 
@@ -35,3 +46,73 @@ def _challenger(days: float | None, verdict: str = "held") -> RegisteredVersion:
 def test_a_challenger_on_live_candles_keeps_its_turn(challenger, mode, keeps):
     """Only one that is held back, where live candles are asked for, and for a week at most."""
     assert keeps_its_turn(challenger, mode, NOW) is keeps
+
+
+@pytest.fixture
+def retrained(tmp_path, monkeypatch):
+    """Return what runs a retraining in live while a challenger is tried, with its verdict; nothing may be trained."""
+    monkeypatch.setenv("QUANTUM_HOME", str(tmp_path))
+    monkeypatch.setenv("QT_MODE", "live")
+    challenger = replace(_challenger(0), tags={"gate_verdict": "held", "held_since": utc_now().isoformat()})
+
+    async def listed(_settings):
+        return None
+
+    def run(verdict=Decision.HELD, **chosen):
+        judged = Promotion(
+            promoted=False, version="5", run_id="r", reasons=("live_shadow_days was 2, bound 3",), verdict=verdict
+        )
+        monkeypatch.setattr(flow, "promote", lambda version: judged if version == "5" else None)
+        return flow.retrain.fn(**chosen)
+
+    monkeypatch.setattr(flow, "Registry", lambda _address: SimpleNamespace(by_alias=lambda _alias: challenger))
+    monkeypatch.setattr(flow, "refuse_unlisted", listed)
+    monkeypatch.setattr(flow, "say", lambda *_told: None)
+    monkeypatch.setattr(flow, "_publish", lambda *_told: None)
+    monkeypatch.setattr(flow, "_run", lambda *_given: pytest.fail("nobody is trained while another is tried"))
+    return run
+
+
+def test_judging_a_challenger_again_is_a_job(retrained, tmp_path):
+    """It ends well, says of whom and why, names no models, and holds a champion of last week against fresh candles."""
+    assert retrained(trigger="schedule").verdict is Decision.HELD
+
+    (job,) = table_of(FlowSettings.of()).jobs()
+    now = utc_now()
+    found = staleness([job], now - timedelta(days=7), now, interval_hours=4)
+    seen = look_at_jobs(tmp_path, now, {})
+    assert (job.status, job.trigger, job.models, job.kept) == ("succeeded", "schedule", (), ())
+    assert (job.version, job.promoted, job.reasons) == ("5", False, ("live_shadow_days was 2, bound 3",))
+    assert (found.is_stale, found.last_job) == (False, job.job_id)
+    assert not seen.is_stale
+
+
+@pytest.mark.parametrize("kind", ["full", "incremental"])
+def test_a_job_that_judged_again_keeps_its_kind(retrained, kind):
+    """One that took nobody over because it trained nobody has not become a full one."""
+    retrained(kind=kind)
+    assert [one.type for one in table_of(FlowSettings.of()).jobs()] == [kind]
+
+
+def test_a_judgement_that_fails_is_the_job_s(retrained, monkeypatch):
+    """MLflow that does not answer is a failed job: the alarm goes on."""
+
+    def unreachable(challenger, *_told):
+        raise RegistryUnavailableError(f"MLflow does not answer for {challenger.version}")
+
+    monkeypatch.setattr(flow, "keeps_its_turn", unreachable)
+    with pytest.raises(RegistryUnavailableError):
+        retrained()
+    (job,) = table_of(FlowSettings.of()).jobs()
+    assert (job.status, job.error_message) == ("failed", "MLflow does not answer for 5")
+    assert staleness([job], utc_now() - timedelta(days=7), utc_now(), interval_hours=4).is_stale
+
+
+def test_a_challenger_that_loses_its_turn_makes_room(retrained, monkeypatch):
+    """Once it is refused the same job trains another, and is noted as any training."""
+    ours = Promotion(promoted=True, version="6", run_id="s", reasons=(), verdict=Decision.PROMOTED)
+    monkeypatch.setattr(flow, "_run", lambda *_given: ours)
+    assert retrained(verdict=Decision.REFUSED, kind="incremental") == ours
+    (job,) = table_of(FlowSettings.of()).jobs()
+    assert (job.version, job.type, job.promoted) == ("6", "full", True)
+    assert job.models

@@ -28,7 +28,7 @@ def _leaves(app: App, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], App]:
 
 
 LEAVES = _leaves(QTCTL)
-GROUPS = ((), ("audit",), ("models",), ("sandbox",), ("universe",))
+GROUPS = ((), ("audit",), ("db",), ("models",), ("policy",), ("sandbox",), ("universe",))
 NAMES = [" ".join(path) for path in LEAVES]
 
 

@@ -113,6 +113,41 @@ def test_blocks_hold_what_the_whole_says():
     assert found["hit_rate_above_half"].mean() == pytest.approx(hits.mean() - 0.5)
     assert found["ic"].min() > 0.3
     assert found["brier_gain"].mean() > 0
+    first = rows.open_time_ms < BLOCK_HORIZONS * HOUR_MS
+    errors = np.sqrt(np.mean((rows.label[first] - expected[first]) ** 2) / np.mean(rows.label[first] ** 2))
+    assert found["rmse_skill"][0] == pytest.approx(1 - errors)
+
+
+def _seen(rows: Rows, expected: np.ndarray, up: np.ndarray, first: int, last: int) -> dict[str, np.ndarray]:
+    inside = (rows.open_time_ms >= first * HOUR_MS) & (rows.open_time_ms < last * HOUR_MS)
+    some, said, rising = rows.take(inside), expected[inside], up[inside]
+    trades = simulate(some, said, rising, threshold=0.55, cost=0.0014, horizon_ms=HOUR_MS)
+    return block_measures(
+        some, said, rising, trades,
+        start_ms=first * HOUR_MS, end_ms=last * HOUR_MS, horizon_ms=HOUR_MS, series=2,
+    )  # fmt: skip
+
+
+def test_errors_that_grow_alone_are_found():
+    """Predictions of ten times their size keep their signs, order and probabilities; RMSE skill calls them worse."""
+    rows, expected, up = _rows(600)
+    before = _seen(rows, expected, up, 0, 120)
+    grown, same = (_seen(rows, expected * times, up, 120, 600) for times in (10.0, 1.0))
+    found, unchanged = (degradation(before, now, rate=0.01, days=20) for now in (grown, same))
+
+    assert found.found
+    assert max(found.measures, key=lambda one: one.evidence).name == "rmse_skill"
+    assert "rmse_skill" in found.note
+    assert not unchanged.found
+
+
+def test_a_lively_market_is_no_larger_error():
+    """Errors are told against what expecting nothing would have cost: three times the volatility changes nothing."""
+    rows, expected, up = _rows(60)
+    louder = Rows(rows.index, rows.series, rows.open_time_ms, 3 * rows.label)
+    quiet, loud = (_seen(one, said, up, 0, 60) for one, said in ((rows, expected), (louder, 3 * expected)))
+
+    assert loud["rmse_skill"] == pytest.approx(quiet["rmse_skill"])
 
 
 def test_no_rows_are_no_blocks_of_outcomes():

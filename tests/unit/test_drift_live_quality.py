@@ -113,3 +113,17 @@ def test_a_challenger_that_cannot_be_read_is_told():
     assert found.verdict is Verdict.TOO_FEW
     assert "ingest newer candles" in challenger_headline(found)
     assert "ingest newer candles" in challenger_summary(found, "http://page")
+
+
+def test_a_broken_promise_is_told_with_what_was_promised():
+    """The row says how far it was below halfway between a coin and the promise, and the note what that was."""
+    detail = {
+        "measure": "promised", "outcomes": "300", "right": "0.51", "brier": "0.2490", "base_brier": "0.2500",
+        "evidence": "120.0", "promised": "0.6",
+    }  # fmt: skip
+    found = with_live_quality(report(), LiveQuality().after("model.quality_found_poor", detail))
+    row = found.performance.measures[-1]
+
+    assert found.verdict is Verdict.DEGRADED
+    assert "hit rate, where training promised 60.0%: 51.0% right" in found.performance.note
+    assert (row.name, round(row.observed, 6)) == ("live_hit_rate_above_halfway", -0.04)

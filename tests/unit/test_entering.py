@@ -146,6 +146,25 @@ async def test_a_post_only_entry_follows_the_price_and_gives_up_in_time(desk, di
 
 
 @styled(EntryStyle.POST_ONLY)
+@pytest.mark.parametrize("direction", [Direction.LONG, Direction.SHORT])
+async def test_a_post_only_entry_follows_no_price_beyond_its_target(desk, direction):
+    """Beyond the target there is nothing to gain: the order stays where it was until its time is over."""
+    await desk.enter(direction)
+    sign = 1 if direction is Direction.LONG else -1
+    (order,) = desk.entries
+    desk.gateway.move(BTC, START + sign * 5_100)
+    await desk.wait(3)
+    assert desk.entries == [order]
+    assert order.status is OrderStatus.ACCEPTED
+
+    desk.gateway.move(BTC, START + sign * 4_900)
+    await desk.wait(3)
+    assert len(desk.entries) == 2
+    await desk.wait(20)
+    assert desk.gateway.resting() == set()
+
+
+@styled(EntryStyle.POST_ONLY)
 async def test_a_post_only_order_that_would_take_is_asked_for_again_at_a_new_price(desk):
     """The venue's -5022 is no refusal of the trade."""
     real = desk.gateway.quote

@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feature_store.venue.errors import AccountError
+from feature_store.venue.reactions import _BY_CODE, Failure, Family, Reaction, reaction_to
 from inference.bootstrap.reporting import hold_statuses
 from inference.domain.events import Noted
 from inference.domain.order import Purpose
 from inference.execution.entry_holds import ACCOUNT, BEGUN, ENDED, REDUCE_ONLY, SYMBOL, EntryHolds
+from inference.risk.errors import error_class
 from infra.stack.overview import hold_told
 from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_executor
 from tests.worker_values import make_approved
@@ -25,7 +28,9 @@ BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
     [
         ("AccountError", ACCOUNT, True, 300),
         ("-2015", ACCOUNT, True, 300),
+        ("10112", ACCOUNT, True, 300),
         ("-4400", REDUCE_ONLY, True, 600),
+        ("-4403", REDUCE_ONLY, True, 600),
         ("-4048", SYMBOL, False, 60),
         ("-4108", SYMBOL, False, 60),
     ],
@@ -41,7 +46,52 @@ def test_a_refusal_holds_entries_for_its_time(refusal, kind, elsewhere, seconds)
     assert holds.standing(100.0 + seconds) == {}
 
 
-@pytest.mark.parametrize("refusal", ["-2019", "-4131", "-1111", "NOTHING_HAPPENED", "ABSENT", "", "nonsense"])
+def test_every_code_of_the_account_holds_the_account():
+    """Whatever the venue's number: where the reaction is to stop and tell a person, entries stop."""
+    holding = {code for code in _BY_CODE if reaction_to(Failure(family=Family.REFUSAL, code=code)) is Reaction.ACCOUNT}
+    held = {code: EntryHolds().note(BTC, str(code), 0.0) for code in holding}
+
+    assert {-1005, -1011, -1099, -2015, -2017, -4056, -4057, -4109, -4192, 10_100, 10_112} <= holding
+    assert set(held.values()) == {ACCOUNT}
+    assert all(error_class(str(code)) is None for code in holding)
+    assert {EntryHolds().note(BTC, str(code), 0.0) for code in range(-4403, -4399)} == {REDUCE_ONLY}
+
+
+@pytest.mark.parametrize(
+    ("code", "because", "what"),
+    [
+        (-4192, "-4192", ACCOUNT),
+        (10_100, "10100", ACCOUNT),
+        # Of much else too; of a firewall, without a number; of an authentication that no table knows.
+        (10_001, "AccountError", ACCOUNT),
+        (None, "AccountError", ACCOUNT),
+        (-77, "AccountError", ACCOUNT),
+        (-4401, "-4401", REDUCE_ONLY),
+    ],
+)
+async def test_an_account_that_is_refused_is_held_whatever_the_number(code, because, what):
+    """One entry is refused, in one symbol: no other is sent, in any."""
+    clock = FakeClock()
+    gateway = FakeGateway(clock, marks={BTC: Decimal(50_000), ETH: Decimal(50_000)})
+    executor = make_executor(gateway, MemoryJournal())
+    await clock.drive(executor.start())
+    asked = []
+
+    async def refuse(intent):
+        asked.append(intent.symbol)
+        raise AccountError("the venue refuses this key", code=code)
+
+    gateway.submit = refuse
+    for symbol in (BTC, ETH, BTC):
+        assert not await clock.drive(executor.enter(make_approved(symbol), candle_close_ms=clock.now_ms()))
+
+    assert asked == [BTC]
+    assert [(one.what, one.because) for one in executor.entries_held] == [(what, because)]
+
+
+@pytest.mark.parametrize(
+    "refusal", ["-2019", "-4131", "-1111", "10001", "NOTHING_HAPPENED", "NOT_SENT", "ABSENT", "", "nonsense"]
+)
 def test_a_refusal_of_one_order_holds_nothing(refusal):
     """What was wrong with the order or only happened once leaves the next entry free."""
     holds = EntryHolds()

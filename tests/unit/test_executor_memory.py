@@ -11,10 +11,11 @@ import pytest
 
 from feature_store.venue.errors import RateLimitedError, RequestRefusedError
 from inference.domain.events import OrderIntended, OrderReported, TradeClosed, TradePlanned
-from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Purpose
+from inference.domain.order import Fill, OrderIntent, OrderReport, OrderStatus, Purpose, Side
 from inference.domain.trade import ExitReason
 from inference.execution.book import Book
 from inference.execution.next_step import MAX_REFUSALS, Place, next_step
+from inference.execution.strange import UNEXPLAINED
 from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_executor
 from tests.worker_values import make_approved
 
@@ -157,7 +158,8 @@ async def test_a_closed_trade_leaves_nothing_behind_but_its_record(clock, gatewa
     submission = executor._submission
     shields, closing = executor._protection, executor._closing
     kept = [shields._naked_since, shields._fired_since, closing._fills_asked, submission._first_sent]
-    kept += [submission._last_sent, submission._denials, submission._sending, submission._heard]
+    kept += [submission._began, submission._last_sent, submission._denials, submission._silences]
+    kept += [submission._sending, submission._heard, executor._wishes._taken_away]
 
     assert executor.book.closed_count == 3
     assert [len(one) for one in kept] == [0] * len(kept)
@@ -202,3 +204,56 @@ def _rejected(client_order_id: str) -> OrderReport:
         average_price=None,
         event_time_ms=0,
     )
+
+
+async def test_a_report_of_an_unknown_symbol_is_told_once_and_changes_nothing(clock, gateway, journal):
+    """Whatever the stream says of a symbol nobody follows: one event, no order, and what is open stays as it is."""
+    executor = make_executor(gateway, journal, is_followed=frozenset([BTC, ETH]).__contains__)
+    await clock.drive(executor.start())
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+    before, sent = executor.book.trades, len(gateway.submitted)
+    held = dict(gateway.held)
+    strange = OrderReport(
+        client_order_id="not-ours", venue_order_id="9", symbol="XYZ/USDT:USDT", status=OrderStatus.FILLED,
+        filled=Decimal(3), average_price=Decimal(1), event_time_ms=clock.now_ms(),
+    )  # fmt: skip
+    fill = Fill(
+        fill_id="1", client_order_id="", venue_order_id="9", symbol="XYZ/USDT:USDT", side=Side.BUY,
+        quantity=Decimal(3), price=Decimal(1), fee=Decimal(0), is_maker=False, event_time_ms=clock.now_ms(),
+    )  # fmt: skip
+
+    for _ in range(3):
+        executor.on_report(strange)
+        executor.on_fill(fill)
+    told = [event.detail for event in journal.events() if getattr(event, "event_type", "") == UNEXPLAINED]
+
+    assert [(one["symbol"], one["client_order_id"], one["ours"]) for one in told] == [("XYZ/USDT:USDT", "not-ours", "")]
+    assert executor.book.trades == before
+    assert (len(gateway.submitted), gateway.held) == (sent, held)
+    assert executor.is_reconciled
+    assert executor.failure is None
+
+
+async def test_a_report_of_our_order_under_another_symbol_is_asked_for_again(clock, gateway, journal):
+    """It is not believed, nothing is entered until the venue was asked, and what it told is not lost."""
+    executor = make_executor(gateway, journal, is_followed=frozenset([BTC, ETH]).__contains__)
+    await clock.drive(executor.start())
+    held_back: list[object] = []
+    gateway.stream = held_back.append
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+    trade = next(executor.book.active())
+    entry = trade.of(Purpose.ENTRY)[0]
+    fill = next(event for event in held_back if isinstance(event, Fill))
+    revision = executor.book.revision(ETH)
+
+    executor.on_fill(replace(fill, symbol=ETH, fill_id="invented", quantity=fill.quantity * 9))
+    doubted = executor.is_reconciled
+    agreed = await clock.drive(executor.reconcile())
+    told = [event.detail for event in journal.events() if getattr(event, "event_type", "") == UNEXPLAINED]
+
+    assert not doubted
+    assert agreed
+    assert executor.is_reconciled
+    assert [(one["symbol"], one["ours"], one["what"]) for one in told] == [(ETH, BTC, "execution")]
+    assert executor.book.revision(ETH) == revision
+    assert executor.book.trades[trade.plan.trade_id].entered == entry.intent.quantity == gateway.held[BTC]

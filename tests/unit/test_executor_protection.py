@@ -5,10 +5,12 @@ from decimal import Decimal
 
 import pytest
 
+from feature_store.venue.errors import OutcomeUnknownError
 from inference.domain.errors import JournalError
-from inference.domain.order import OrderStatus, OrderType, Purpose
+from inference.domain.order import OrderIntent, OrderReport, OrderStatus, OrderType, Purpose
 from inference.domain.trade import ExitReason
 from inference.execution.book import Book
+from inference.execution.next_step import MAX_IN_DOUBT
 from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_executor
 from tests.worker_values import make_approved
 
@@ -102,20 +104,85 @@ async def test_a_stop_refused_again_and_again_flattens(clock, gateway, journal):
     assert executor.closed[0].reason is ExitReason.UNPROTECTED
 
 
-async def test_a_stop_not_confirmed_in_time_flattens(clock, gateway, journal):
-    """A stop whose sending and query both stay unanswered does not leave the position open for long."""
+class StoplessGateway(FakeGateway):
+    """A venue whose place for stops answers nothing, while all else is well."""
+
+    async def submit(self, intent: OrderIntent) -> OrderReport:
+        """Lose stops."""
+        if intent.purpose is not Purpose.STOP:
+            return await super().submit(intent)
+        self.submitted.append(intent)
+        raise OutcomeUnknownError("connection reset")
+
+
+async def test_a_stop_not_confirmed_in_time_flattens(clock, journal):
+    """Where no stop is ever confirmed the position is left once the venue has had its time, by one exit."""
+    gateway = StoplessGateway(clock, marks={BTC: Decimal(50_000)})
+    began = clock.seconds
+    executor = await opened(clock, gateway, journal)
+
+    assert gateway.held[BTC] == 0
+    assert 5.0 < clock.seconds - began < 9.0
+    assert executor.closed[0].reason is ExitReason.UNPROTECTED
+    stops = [one.client_order_id for one in gateway.submitted if one.purpose is Purpose.STOP]
+    assert len(stops) > MAX_IN_DOUBT
+    assert [one.purpose for one in gateway.submitted if one.purpose is Purpose.EXIT] == [Purpose.EXIT]
+
+
+async def test_a_stop_in_doubt_is_followed_at_once_by_another(clock, gateway, journal):
+    """A stop that was lost leaves the position bare for moments, not until it can no longer execute."""
     gateway.faults = ["", "drop"]
-    gateway.query_faults = ["down"] * 40
+    gateway.query_faults = ["down"] * 3
     executor = make_executor(gateway, journal)
+    await clock.drive(executor.start())
+    bare = []
+    gateway.on_moment = lambda: bare.append(clock.seconds) if gateway.unprotected() else None
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+
+    first, second = [one for one in gateway.submitted if one.purpose is Purpose.STOP]
+    assert first.client_order_id.endswith("-S1")
+    assert second.client_order_id.endswith("-S2")
+    assert bare[-1] - bare[0] < 0.5
+    assert gateway.unprotected() == []
+    assert await clock.drive(executor.reconcile())
+    assert executor.book.order(first.client_order_id).never_existed
+
+
+@pytest.mark.parametrize("lost", [Purpose.STOP, Purpose.EXIT])
+async def test_where_nothing_is_reduce_only_nothing_is_sent_beside_what_is_in_doubt(clock, journal, lost):
+    """On spot a second order would sell what the trade does not hold: each is sent again once it cannot execute."""
+    gateway = FakeGateway(clock, marks={BTC: Decimal(50_000)})
+    if lost is Purpose.STOP:
+        gateway.faults = ["", "drop", "drop"]
+    else:
+        # Through the stop already: bare, and to be left.
+        gateway.refusals[Purpose.STOP] = [-2021]
+        gateway.faults = ["", "", "drop"]
+    executor = make_executor(gateway, journal, may_double=False, stop_within_seconds=20.0)
     await clock.drive(executor.start())
     began = clock.seconds
     await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
-    while gateway.held[BTC] != 0 and clock.seconds - began < 30:
-        await clock.drive(clock.sleep(1))
-        await clock.drive(executor.settle(BTC))
 
-    assert gateway.held[BTC] == 0
-    assert clock.seconds - began < 12
+    sent = [one.client_order_id for one in gateway.submitted if one.purpose is lost]
+    assert len(sent) == (3 if lost is Purpose.STOP else 2)
+    assert len(set(sent)) == 1
+    assert clock.seconds - began > gateway.recv_window_ms / 1000 * (len(sent) - 1)
+    assert gateway.unprotected() == []
+
+
+async def test_of_two_stops_that_both_exist_one_is_cancelled(clock, gateway, journal):
+    """A stop that was executed and not answered, and denied when asked for, turns up later; one stop is left."""
+    gateway.faults = ["", "exec_then_drop"]
+    gateway.query_faults = ["down"]
+    gateway.hold_stream = True
+    executor = await opened(clock, gateway, journal)
+    await clock.drive(executor.settle(BTC))
+
+    sent = [one.client_order_id for one in gateway.submitted if one.purpose is Purpose.STOP]
+    resting = [one.intent for one in gateway.orders.values() if one.intent.purpose is Purpose.STOP]
+    assert len(sent) == 2
+    assert [one.quantity for one in resting] == [Decimal("0.04")]
+    assert await clock.drive(executor.reconcile())
 
 
 async def test_a_partially_filled_entry_is_protected_for_what_it_filled(clock, gateway, journal):

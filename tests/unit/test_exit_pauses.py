@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.venue.errors import AccountError
-from inference.domain.order import OrderIntent, OrderReport, Purpose
+from inference.domain.order import OrderIntent, OrderReport, OrderStatus, Purpose
 from inference.domain.trade import ExitReason
 from inference.execution.exit_pauses import QUICK_TRIES, ExitPauses, pause_seconds
 from inference.execution.ports import VenuePosition
 from tests.unit.test_entry_holds import BTC, ETH
-from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_executor
+from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, VenueOrder, make_executor
 from tests.worker_values import make_approved
 
 LONGEST = 15.0
@@ -26,6 +26,8 @@ class RefusingGateway(FakeGateway):
 
     refused: tuple[str, ...] = ()
     refuses_reads = False
+    # Symbols whose exits it takes and lets end unfilled, as where nobody stands on the other side.
+    empty: tuple[str, ...] = ()
 
     async def submit(self, intent: OrderIntent) -> OrderReport:
         """Refuse as a venue does that knows the key no more."""
@@ -34,6 +36,12 @@ class RefusingGateway(FakeGateway):
             self.submitted.append(intent)
             raise AccountError("Invalid API-key, IP, or permissions for action", code=-2015)
         return await super().submit(intent)
+
+    def _fill(self, order: VenueOrder, *, half: bool = False) -> None:
+        if order.intent.symbol in self.empty and order.intent.purpose is Purpose.EXIT:
+            self._end(order, OrderStatus.EXPIRED)
+        else:
+            super()._fill(order, half=half)
 
     async def positions(self) -> list[VenuePosition]:
         """See `submit`."""
@@ -151,6 +159,53 @@ async def test_a_venue_that_says_there_is_nothing_to_reduce_and_holds_it_all_is_
     gateway.refusals.clear()
     while executor.book.positions():
         await clock.drive(clock.sleep(0.1))
+    await stopped(clock, executor, running)
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["answered", "told-by-the-stream"])
+async def test_exits_that_end_unfilled_are_sent_less_and_less(clock, gateway, answers):
+    """Two positions that nobody takes: each exit ends with nothing executed, which is no reason to pour out more."""
+    executor = make_executor(gateway, MemoryJournal(), exit_pause_seconds=LONGEST)
+    await clock.drive(executor.start())
+    for symbol in (BTC, ETH):
+        await clock.drive(executor.enter(make_approved(symbol), candle_close_ms=clock.now_ms()))
+    gateway.empty = (BTC, ETH)
+    if not answers:
+        gateway.faults = ["exec_then_drop"] * 1_000
+    running = asyncio.ensure_future(executor.run())
+    await clock.drive(executor.request_exit(BTC, ExitReason.TIME_BARRIER))
+    first = exits(gateway)
+    await clock.drive(executor.request_exit(ETH, ExitReason.TIME_BARRIER))
+    await clock.drive(clock.sleep(600), limit_seconds=700)
+
+    assert first == QUICK_TRIES
+    assert 2 * QUICK_TRIES < exits(gateway) <= 2 * (QUICK_TRIES + 10 + 600 / LONGEST)
+    assert gateway.unprotected() == []
+    gateway.empty, gateway.faults, began = (), [], clock.seconds
+    while executor.book.positions():
+        await clock.drive(clock.sleep(0.1))
+    assert clock.seconds - began <= LONGEST + 1.5
+    await stopped(clock, executor, running)
+
+
+async def test_an_exit_that_fills_in_part_goes_on_at_once(clock, gateway):
+    """A part of each is executed: that is the way out, and no pause keeps the rest of it back."""
+    executor = make_executor(gateway, MemoryJournal(), exit_pause_seconds=LONGEST)
+    await clock.drive(executor.start())
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+    gateway.empty = (BTC,)
+    running = asyncio.ensure_future(executor.run())
+    await clock.drive(executor.request_exit(BTC, ExitReason.TIME_BARRIER))
+    await clock.drive(clock.sleep(300), limit_seconds=400)
+    gateway.empty, gateway.faults, sent = (), ["partial"] * 3, exits(gateway)
+    while exits(gateway) == sent:
+        await clock.drive(clock.sleep(0.05))
+    began = clock.seconds
+    while executor.book.positions():
+        await clock.drive(clock.sleep(0.05))
+
+    assert exits(gateway) == sent + 4
+    assert clock.seconds - began <= 1.0
     await stopped(clock, executor, running)
 
 

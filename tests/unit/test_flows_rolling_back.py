@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from flows.registered import RegisteredVersion, RegistryError
 from flows.registry import Registry
-from flows.rolling_back import carry_out, go_back_here, plan_rollback, roll_back, why_not
+from flows.rolling_back import carry_out, go_back_here, heed_home, plan_rollback, roll_back, why_not
 from flows.settings import FlowSettings
 from inference.domain.errors import NothingPromotedError, RegistryUnavailableError
 from inference.models.bundle import bundle_digest
@@ -334,3 +335,56 @@ def test_the_registry_is_told_after_the_home(cached, bundles):
     assert is_done(registry)
     assert (done.restored, done.only_here) == (True, False)
     assert done.sentence.startswith("Version 2 is set aside for version 1, which is champion")
+
+
+def test_what_a_worker_left_is_moved_in_the_registry_too(tmp_path, bundles):
+    """The flow does in MLflow what a fallback did in this home; undone or done again, it is nothing."""
+    registry, settings = shelf(bundles), home(tmp_path)
+    assert heed_home(registry, settings) is None
+    digest = registry.held["2"]["bundle_digest"]
+    set_aside(settings.bundles, SetAside(version="2", digest=digest, decided_at="2026-03-01T12:00:00.000+00:00"))
+
+    done = heed_home(registry, settings)
+
+    assert done is not None
+    assert (done.version, done.replaced) == ("1", "2")
+    assert is_done(registry)
+    assert heed_home(registry, settings) is None
+
+
+def test_a_left_champion_without_another_is_rejected(tmp_path, bundles):
+    """No other worker trades it either; nothing is promoted in its place."""
+    registry, settings = Shelf({"1": bundles["1"]}, {"champion": "1"}), home(tmp_path)
+    set_aside(settings.bundles, SetAside(version="1", digest=registry.held["1"]["bundle_digest"], decided_at="x"))
+
+    assert heed_home(registry, settings) is None
+    assert registry.held["1"]["status"] == "rejected"
+    assert registry.aliases == {"champion": "1"}
+
+
+def test_a_champion_left_after_an_earlier_rollback_is_rejected(tmp_path, bundles):
+    """What traded before it was itself set aside: nobody takes over, and no other worker trades it."""
+    registry, settings = shelf(bundles), home(tmp_path)
+    ordered(registry, settings)
+    set_aside(settings.bundles, SetAside(version="1", digest=registry.held["1"]["bundle_digest"], decided_at="x"))
+
+    assert heed_home(registry, settings) is None
+    assert registry.held["1"]["status"] == "rejected"
+    assert registry.aliases["champion"] == "1"
+
+
+@given(cut=st.integers(0, 7))
+def test_what_was_cut_off_is_brought_to_its_end(bundles, cut):
+    """MLflow falls silent between any two steps; the next run of the flow ends where an undisturbed one does."""
+    with TemporaryDirectory() as folder:
+        registry, settings = shelf(bundles), home(Path(folder))
+        digest = registry.held["2"]["bundle_digest"]
+        set_aside(settings.bundles, SetAside(version="2", digest=digest, decided_at="2026-03-01T12:00:00.000+00:00"))
+        registry.silent_from = cut
+        with suppress(RegistryUnavailableError):
+            heed_home(registry, settings)
+        registry.silent_from = None
+
+        heed_home(registry, settings)
+
+        assert is_done(registry)

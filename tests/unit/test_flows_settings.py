@@ -52,7 +52,6 @@ def test_home_is_ours_not_the_persons(monkeypatch, tmp_path):
     ("name", "value"),
     [
         ("QT_MODE", "testnet"),
-        ("QT_MODE", "paper"),
         ("QT_MODE", "casino"),
         ("QT_VENUE", "kraken"),
         ("QT_TIMEFRAME", "7m"),

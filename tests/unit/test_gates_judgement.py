@@ -37,11 +37,17 @@ _GOOD = {
     "shadow/ensemble_minus_champion/net_per_slot_bps": 0.6,
     "shadow/champion_minus_flat/net_per_slot_bps_high": 2.0,
     "shadow/ensemble/sharpe_per_period": 0.4, "shadow/ensemble/periods": 65.0, "shadow/ensemble/skewness": 0.2,
-    "shadow/ensemble/kurtosis": 4.0, "shadow/ensemble/drawdown_of_capital": 0.01, "shadow/ensemble/concentration": 0.1,
+    "shadow/ensemble/kurtosis": 4.0, "shadow/ensemble/drawdown_of_capital": 0.01,
+    "shadow/ensemble/concentration": 0.1, "shadow/ensemble/sortino_per_day_low": 1.5,
     "shadow/worker/net_per_day_bps_low": 120.0, "shadow/worker/max_drawdown": 0.03,
     "leakage/shuffled_label_z": 0.5, "cpcv/ridge/sharpe_negative_share": 1.0, "cpcv/trees/sharpe_negative_share": 0.2,
     **{f"shadow/input_drift/cycle_{place}": 0.4 for place in range(1, 6)},
     **{f"{window}/coverage": 1.0 for window in ("fit", "validation", "calibration")},
+    **{
+        f"{window}/{name}": 0.0
+        for window in ("fit", "validation", "calibration", "shadow")
+        for name in ("suspect_share", "unexplained_share")
+    },
     **{
         f"{window}/{who}/{statistic}": value
         for window in ("validation", "calibration", "shadow")
@@ -53,6 +59,8 @@ _GOOD = {
 # For each gate, the figure that it looks at and a value that it must not let pass.
 BAD = {
     "coverage": ("calibration/coverage", 0.94),
+    "unexplained_candles": ("calibration/unexplained_share", 0.021),
+    "suspect_candles": ("shadow/suspect_share", 0.0011),
     "shadow_days": ("shadow/days", 2.9),
     "independent_outcomes": ("shadow/independent_outcomes", 99.0),
     "shadow_trades": ("shadow/ensemble/trades", 29.0),
@@ -71,6 +79,7 @@ BAD = {
     "net_over_ridge_high": ("shadow/ensemble_minus_ridge/net_per_slot_bps_high", -0.1),
     "net_over_champion_low": ("shadow/ensemble_minus_champion/net_per_slot_bps_low", -1.1),
     "deflated_sharpe": ("shadow/ensemble/sharpe_per_period", 0.1),
+    "sortino_low": ("shadow/ensemble/sortino_per_day_low", 0.05),
     "cpcv_losing_share": ("cpcv/trees/sharpe_negative_share", 0.6),
     "drawdown": ("shadow/ensemble/drawdown_of_capital", 0.11),
     "concentration": ("shadow/ensemble/concentration", 0.6),

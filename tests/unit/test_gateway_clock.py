@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.venue.errors import ClockError
-from inference.bootstrap.reaching import check_wall_clock
+from inference.bootstrap.reaching import check_wall_clock, follow_clock
 from inference.exchange.venue_clock import TimeSample, VenueClock
 
 T0 = 1_700_000_000_000
@@ -77,3 +79,30 @@ def test_unknown_clock_is_not_guessed():
     """Before the first answer there is no venue time."""
     with pytest.raises(ValueError, match="not known"):
         VenueClock(accelerated=False).now_ms(0.0)
+
+
+@pytest.mark.parametrize(
+    ("offset_ms", "round_trip", "told"),
+    [(0, 0.002, False), (400, 0.002, False), (600, 0.002, True), (-600, 0.002, True), (600, 0.9, False)],
+)
+async def test_a_clock_that_is_off_by_half_a_second_is_told_once(monkeypatch, offset_ms, round_trip, told):
+    """What a slow answer explains is no alarm; an alarm is told when it begins, and again only after it ended."""
+    clock, said, walls = VenueClock(accelerated=False), [], iter(range(100))
+    clock.add(sample(-30.0, rate=1))
+
+    async def sync() -> None:
+        wall = 30.0 * next(walls)
+        # Each answer contradicts the one before, until the last.
+        clock.add(sample(wall, rate=1, round_trip=round_trip, offset_ms=offset_ms if wall < 30 else 0), afresh=False)
+
+    async def wait(_: float) -> None:
+        if next(walls) >= 3:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr("inference.bootstrap.reaching.asyncio.sleep", wait)
+    with pytest.raises(asyncio.CancelledError):
+        await follow_clock(
+            sync, accelerated=False, error_ms=lambda: clock.error_ms, on_off=lambda kind, detail: said.append(kind)
+        )
+
+    assert said == ["health.clock_off"] * told

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from feature_store.candle import Timeframe
 from feature_store.venue.ccxt_package import ccxt
 from feature_store.venue.errors import RetryableError, VenueDownError
-from inference.exchange.candle_connections import is_connection, watch_candles
+from inference.exchange.candle_connections import ManyAtOnce, OneByOne, is_connection, watch_candles
 from inference.exchange.venue_clock import TimeSample, VenueClock
 from inference.feed.batches import BatchAssembler
 from inference.feed.candle_stream import DEBOUNCE_SECONDS, CandleStream
 from inference.feed.market_data import MarketData
 from inference.feed.order_book import order_book
+from inference.feed.pool import Openings
 
 STEP = Timeframe.M1.milliseconds
 BTC = "BTC/USDT:USDT"
@@ -54,6 +55,7 @@ def stream_of(exchange, **told):
         exchange,
         (BTC,),
         number=0,
+        connection=ManyAtOnce(exchange, (BTC,), "1m", number=0),
         assembler=BatchAssembler(last_open_ms={BTC: 0}, timeframe=Timeframe.M1),
         timeframe=Timeframe.M1,
         clock=settled_clock(),
@@ -201,3 +203,146 @@ async def test_nothing_is_followed_before_it_was_said_what():
     assert market.figures() == {"asked": 0, "remembered": 0}
     with pytest.raises(RuntimeError, match="call `follow` first"):
         await market.run()
+
+
+class Channels:
+    """A client that has but one address for the market, at which each symbol is asked for by itself."""
+
+    def __init__(self) -> None:
+        self.markets: dict[str, object] | None = None
+        self.urls = {"api": {"ws": {"public": "wss://h/ws/2", "private": "wss://p/ws/2"}}}
+        self.asked: list[tuple[str, str]] = []
+        self.news: dict[str, asyncio.Future[object]] = {}
+
+    async def load_markets(self):
+        """Take a moment, in which others come between."""
+        await asyncio.sleep(0)
+        self.markets = {}
+
+    async def watch_ohlcv(self, symbol, _timeframe):
+        """Note at which address it was asked, and wait."""
+        self.asked.append((symbol, self.urls["api"]["ws"]["public"]))
+        self.news[symbol] = asyncio.get_running_loop().create_future()
+        return await self.news[symbol]
+
+
+async def test_symbols_that_are_asked_for_one_by_one_share_the_connection_of_their_group():
+    """News of one end the wait, what is waited for of the others goes on, and each is asked for once at a time."""
+    client = Channels()
+    groups = [OneByOne(client, [f"{n}a", f"{n}b"], "1m", number=n) for n in range(12)]
+    waits = [asyncio.create_task(one.watch()) for one in groups]
+    while len(client.news) < 24:  # noqa: ASYNC110 - what is waited for sets no event
+        await asyncio.sleep(0)
+    asked = dict(client.asked)
+    for n in range(12):
+        client.news[f"{n}b"].set_result([])
+    told = await asyncio.gather(*waits)
+    again = asyncio.create_task(groups[3].watch())
+    while len(client.asked) < 25:  # noqa: ASYNC110 - what is waited for sets no event
+        await asyncio.sleep(0)
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
+
+    assert asked == {f"{n}{one}": f"wss://h/ws/2#{n}" for n in range(12) for one in "ab"}
+    assert told == [[f"{n}b"] for n in range(12)]
+    assert client.asked[24:] == [("3b", "wss://h/ws/2#3")]
+    assert client.news["3a"].cancelled()
+    assert not client.news["4a"].cancelled()
+    assert [groups[1].is_mine(url) for url in ("wss://h/ws/2#1", "wss://h/ws/2#11", "wss://h/ws/1")] == [
+        True, False, False,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("by_ccxt", [False, True], ids=["failed", "cancelled"])
+async def test_a_connection_that_ends_ends_every_wait_for_it(by_ccxt):
+    """Whether ccxt fails one of the waits or cancels it: the others go with it, and whoever waits is told."""
+    client = Channels()
+    group = OneByOne(client, ["a", "b"], "1m", number=0)
+    wait = asyncio.create_task(group.watch())
+    while len(client.news) < 2:  # noqa: ASYNC110 - what is waited for sets no event
+        await asyncio.sleep(0)
+    if by_ccxt:
+        client.news["a"].cancel()
+    else:
+        client.news["a"].set_exception(ccxt.NetworkError("cut"))
+    with pytest.raises(ccxt.NetworkError):
+        await wait
+
+    assert client.news["b"].cancelled()
+    assert group._waits == {}
+
+
+@given(st.lists(st.floats(0.0, 30.0), max_size=60), st.integers(1, 5))
+def test_no_more_connections_are_opened_in_a_minute_than_a_venue_lets(steps, most):
+    """Whenever somebody asks, what was let through within any sixty seconds stays within the bound."""
+    openings, now, opened = Openings(most), 0.0, []
+    for step in steps:
+        now += step
+        opened.append(now + openings.wait_s(now))
+    for first, later in zip(opened, opened[most:], strict=False):
+        assert later - first >= 60.0 - 1e-6
+
+
+def test_a_venue_that_does_not_count_makes_nobody_wait():
+    """However many are opened at once."""
+    openings = Openings()
+    assert [openings.wait_s(0.0) for _ in range(99)] == [0.0] * 99
+
+
+def test_a_quiet_market_is_not_opened_anew_for_ever():
+    """
+    Where candles are told only when somebody trades, each opening that brings but a start doubles the patience.
+
+    The first silence after a life is still noticed within seconds, and a venue that is never quiet is given no more.
+    """
+    for may_be_quiet, wanted in ((True, [6.0, 12.0, 24.0, 30.0, 30.0]), (False, [6.0] * 5)):
+        now, seen = [0.0], []
+        stream = stream_of(Bursts([]), may_be_quiet=may_be_quiet)
+        stream._monotonic = lambda now=now: now[0]
+        for _ in range(5):
+            seen.append(stream.silence_limit())
+            now[0] += stream.silence_limit()
+            stream._note_silence()
+            stream._opened = now[0]
+            stream._read_caches()
+        assert seen == wanted
+        now[0] += 7.0
+        stream._read_caches()
+        stream._note_silence()
+        assert stream.silence_limit() == 6.0
+
+
+def test_where_a_quiet_market_s_stream_begins_is_no_news_of_its_price():
+    """What was traded at who knows when is told once somebody trades again, on each connection anew."""
+    prices: list[float] = []
+    exchange = Bursts([[STEP, 1.0, 2.0, 1.0, 1.5, 3.0]])
+    stream = stream_of(exchange, may_be_quiet=True, on_price=lambda _, price: prices.append(price))
+    stream._read_caches()
+    began = list(prices)
+    rows = exchange.ohlcvs[BTC]["1m"].hashmap
+    rows[STEP] = [STEP, 1.0, 2.0, 1.0, 1.6, 4.0]
+    stream._read_caches()
+    stream._distrust()
+    rows[STEP] = [STEP, 1.0, 2.0, 1.0, 1.7, 9.0]
+    stream._read_caches()
+
+    assert (began, prices) == ([], [1.6])
+
+
+def test_a_row_without_a_time_is_none():
+    """An empty snapshot, of which ccxt makes a row of nothing, ends nothing and closes nothing."""
+    stream = stream_of(Bursts([[None] * 6, [STEP, 1.0, 1.0, 1.0, 1.0, 1.0]]))
+    stream._read_caches()
+
+    assert stream._newest == {BTC: STEP}
+
+
+async def test_no_connection_is_opened_anew_while_the_venue_wants_to_hear_nothing():
+    """A ban is waited out first: it would grow with each connection that is tried."""
+    closed = [0.3]
+    stream = stream_of(Bursts([]), closed_seconds=lambda: closed[0])
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await stream._reconnect("cut")
+
+    assert loop.time() - began >= 0.3

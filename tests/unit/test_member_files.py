@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from msgspec.structs import replace
 
 from feature_store.errors import BadInputError
 from flows.retraining.keeping import KeptMembers, taken_over
+from flows.trainers import fit_one
 from flows.training.config import TreeConfig
-from flows.training.dataset import FrameSet, LearnedLabels, TrainingFrame
+from flows.training.dataset import Dataset, FrameSet, LearnedLabels, TrainingFrame
 from flows.training.fitting import StoredMember, decode_member, encode_member, fit_member, why_not_kept
 from flows.training.frame_file import decode_frames, encode_frames
-from flows.training.pipeline import train_candidate
+from flows.training.pipeline import rows_to_fit, train_candidate
+from flows.training.splits import plan_splits
 from inference.models.bundle import load_bundle
 from inference.models.manifest import TimeWindow
 from tests.training_support import make_frames, silent, small_config
@@ -36,6 +39,16 @@ def arrays(frames: FrameSet):
         learned = frame.learned
         yield from (frame.open_time_ms, frame.inputs, frame.log_return, frame.close, frame.eligible, frame.late)
         yield from () if learned is None else (learned.value, learned.end_ms, learned.latest_end_ms)
+
+
+def test_how_long_a_member_took_is_told_beside_its_file(fitted):
+    """The file is the same each time, and the time, which is not, is no part of it."""
+    frames, config, _ = fitted
+    first, second = (fit_one.fn("linear", frames, config) for _ in range(2))
+
+    assert first.content == second.content
+    assert decode_member(first.content).name == "linear"
+    assert min(first.seconds, second.seconds) > 0
 
 
 @given(st.integers(0, 40), st.booleans(), st.booleans(), st.booleans())
@@ -88,6 +101,50 @@ def test_a_member_of_an_earlier_candidate_is_named(fitted, tmp_path):
     assert report.kept_members == bundle.manifest.kept_members == {"xgboost": member.fit}
     assert report.windows.fit != member.fit
     assert Path(tmp_path / "xgboost.ubj").read_bytes() == member.files["xgboost.ubj"]
+
+
+def cut(frames: FrameSet, first: int, last: int) -> FrameSet:
+    """Return the candles from one place to another, of every series."""
+    names = ("open_time_ms", "inputs", "log_return", "close")
+    parts = (
+        TrainingFrame(frame.symbol, **{name: getattr(frame, name)[first:last] for name in names})
+        for frame in frames.frames
+    )
+    return dataclasses.replace(frames, frames=tuple(parts))
+
+
+def parity_rows(frames: FrameSet, config):
+    """Return the frames end to end, and the rows at which exports are held against what was trained."""
+    dataset = Dataset(frames, horizon=config.horizon, window=config.window)
+    splits = plan_splits(dataset.start_ms, dataset.end_ms, config, timeframe_ms=frames.timeframe_ms)
+    return dataset, rows_to_fit(dataset, splits, config)[1]
+
+
+def test_a_member_is_taken_over_onto_frames_as_long_as_its_own(tmp_path):
+    """A day later the same places hold other candles: the member is asked about those, and answers what it learned."""
+    market, config = make_frames(series=3, candles=1700, edge=1.0), small_config(members=TREES)
+    before, after = cut(market, 48, 1548), cut(market, 96, 1596)
+    member = fit_member("xgboost", before, config, silent)
+    assert why_not_kept(member, after, config) is None
+    assert tuple(parity_rows(after, config)[1].index.tolist()) == member.sample, "else it tells nothing"
+
+    report = train_candidate(after, config, tmp_path, silent, ready={"xgboost": StoredMember(member)})
+    assert report.kept_members == {"xgboost": member.fit}
+    assert load_bundle(tmp_path, expected_fingerprint=after.feature_fingerprint).digest == report.bundle_digest
+
+
+def test_a_member_is_asked_anew_where_candles_were_corrected(fitted):
+    """At the same places and moments, other inputs are another question; equal ones are answered as they were."""
+    frames, config, members = fitted
+    member = decode_member(members["lightgbm"])
+    stored = StoredMember(replace(member, trained=tuple(0.5 for _ in member.trained)))
+    dataset, rows = parity_rows(frames, config)
+    corrected = [dataclasses.replace(frame, inputs=frame.inputs * np.float32(1.01)) for frame in frames.frames]
+    other, same = parity_rows(dataclasses.replace(frames, frames=tuple(corrected)), config)
+
+    assert rows.open_time_ms.tolist() == same.open_time_ms.tolist()
+    assert set(stored.predict(dataset, rows).tolist()) == {0.5}
+    assert 0.5 not in stored.predict(other, same).tolist()
 
 
 def test_what_cannot_be_taken_over_says_why(fitted):

@@ -7,10 +7,10 @@ import json
 import msgspec
 import pytest
 
-from flows.evidence import description
+from flows.evidence import description, training_markdown
 from inference import cli
 from inference.models.bundle import bundle_digest, read_manifest
-from inference.models.card import model_card
+from inference.models.card import IN_SAMPLE, model_card
 from inference.models.comparison import SECTIONS, changes, flattened
 from tests.training_support import trained_candidate
 from tests.worker_bundle import make_bundle
@@ -113,6 +113,11 @@ def test_the_card_says_what_matters(capsys):
         manifest.data_fingerprint.digest, manifest.feature_fingerprint, digest, "code",
     ):  # fmt: skip
         assert said in card
+    assert "## Out of sample" not in card
+    for page in (card, training_markdown(trained.report, "http://page")):
+        assert IN_SAMPLE in page
+        assert "calibration: scale, probabilities, threshold" in page
+    assert "or the most cautious one where none paid" in card
     assert _qtctl(capsys, "models", "card", str(trained.path))[1].strip() == card.strip()
     assert json.loads(_qtctl(capsys, "models", "card", str(trained.path), "--json")[1])["card"] == card
 

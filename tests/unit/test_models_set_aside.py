@@ -9,10 +9,10 @@ import pytest
 
 from feature_store.features.definition import fingerprint
 from inference.domain.errors import NothingPromotedError, RegistryUnavailableError
-from inference.models.bundle import bundle_digest
+from inference.models.bundle import bundle_digest, load_bundle
 from inference.models.registry import BundleCache, LastGood, ModelVersion
 from inference.models.set_aside import SetAside, found_aside, is_set_aside, let_again, set_aside
-from inference.supervision.model_watch import ModelWatch
+from inference.supervision.model_watch import ActiveModel, ModelWatch
 from tests.unit.test_model_watch import Shelf
 from tests.worker_bundle import make_bundle
 
@@ -340,3 +340,53 @@ def test_a_damaged_note_of_what_traded_is_none(tmp_path, content):
     cache.remember(LastGood(digest=DIGEST, version="1", gated=True))
 
     assert cache.last_good() is not None
+
+
+async def test_a_model_that_is_left_gives_its_place_to_the_one_before(tmp_path, bundles):
+    """What a fallback decides is obeyed as a rollback is: the cached bundle trades, whatever the alias still names."""
+    events: Events = []
+    models, shelf = await after_two(tmp_path, bundles, events)
+    left = active(bundles[1], "2")
+
+    assert models.leave(left) == bundle_digest(bundles[0])
+    await models.obey()
+    assert taken(models) == "1"
+    await models.look(shelf, "champion")  # type: ignore[arg-type]
+    assert models.take() is None
+    assert models.wanted
+    # The next life, without a registry.
+    again = watch(tmp_path)
+    await again.load_last_good()
+    assert taken(again) == "1"
+
+
+async def test_a_model_without_another_before_it_leaves_an_empty_place(tmp_path, bundles):
+    """Nothing trades until another version is promoted; a bundle before that was set aside itself is none."""
+    models = watch(tmp_path)
+    assert await trades(models, Shelf(bundles[0], "1", tags(bundles[0]))) == "1"
+    assert models.leave(active(bundles[0], "1")) == ""
+    await models.obey()
+    assert models.wanted is False
+
+    both = watch(tmp_path / "two")
+    assert await trades(both, Shelf(bundles[0], "1", tags(bundles[0]))) == "1"
+    assert await trades(both, Shelf(bundles[1], "2", tags(bundles[1]))) == "2"
+    set_aside(tmp_path / "two", SetAside(version="1", digest=bundle_digest(bundles[0]), decided_at=NOON))
+    assert both.leave(active(bundles[1], "2")) == ""
+
+
+async def test_a_home_that_cannot_be_written_is_said(tmp_path, bundles):
+    """The order cannot be left: the journal says so, and the caller knows that nobody takes over."""
+    events: Events = []
+    models, _ = await after_two(tmp_path, bundles, events)
+    (tmp_path / "set-aside").write_text("in the way")
+
+    assert models.leave(active(bundles[1], "2")) is None
+    assert models.leave(active(bundles[1], "2")) is None
+    assert not models.is_left(active(bundles[1], "2"))
+    assert [kind for kind, _ in events].count("model.not_set_aside") == 1
+
+
+def active(bundle: Path, version: str) -> ActiveModel:
+    loaded = load_bundle(bundle, expected_fingerprint=fingerprint())
+    return ActiveModel(bundle=loaded, version=version, gated=True, source="registry")

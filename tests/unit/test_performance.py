@@ -10,18 +10,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.training.dataset import Rows
-from flows.training.evaluate import prediction_metrics, size_curve
+from flows.training.evaluate import STATISTICS, calibration_metrics, prediction_metrics, size_curve
 from flows.training.moments import Sampling
+from flows.training.paired import (
+    calibration_difference,
+    performance_difference,
+    score_difference,
+    steadiness_difference,
+)
 from flows.training.performance import (
+    MOST_SORTINO,
     Account,
     DailyIC,
     capacity,
+    capacity_interval,
     concentration,
+    drawdown,
     moments_of,
-    performance_difference,
     performance_metrics,
     quantile_coverage,
-    score_difference,
     steadiness,
 )
 from flows.training.trading import Trades
@@ -92,8 +99,13 @@ def test_a_rule_is_no_better_than_itself():
     rows = _rows(rng.standard_normal(400))
     predicted = 0.2 * rows.label + rng.standard_normal(400)
 
+    chance = 1 / (1 + np.exp(-predicted))
+    scores = score_difference(rows, predicted, predicted, SAMPLING)
+    scores |= calibration_difference(rows, chance, chance, SAMPLING)
+    scores |= steadiness_difference(rows, predicted, predicted, SAMPLING)
     assert set(performance_difference(trades, trades, DAY, SAMPLING).values()) == {0.0}
-    assert max(map(abs, score_difference(rows, predicted, predicted, SAMPLING).values())) < 1e-12
+    assert len(scores) == 3 * 11
+    assert max(map(abs, scores.values())) < 1e-12
 
 
 def test_the_better_prediction_scores_better():
@@ -130,11 +142,12 @@ def test_the_rank_ic_of_each_day_survives_an_outlier():
     predicted = label + 0.3 * rng.standard_normal(len(label))
     predicted[::48] = -1e6 * np.sign(label[::48])
     daily, ranked = (DailyIC.of(_rows(label), predicted, by_rank=by_rank) for by_rank in (False, True))
-    told = steadiness(_rows(label), predicted)
+    told = steadiness(_rows(label), predicted, SAMPLING)
 
     assert ranked.ic.min() > 0.7 > daily.ic.max()
     assert (told["icir_of_days"], told["rank_icir_of_days"]) == (daily.icir, ranked.icir)
-    assert math.isnan(steadiness(_rows(label), np.ones_like(label))["rank_icir_of_days"])
+    assert told["rank_icir_of_days_low"] <= told["rank_icir_of_days"] <= told["rank_icir_of_days_high"]
+    assert math.isnan(steadiness(_rows(label), np.ones_like(label), SAMPLING)["rank_icir_of_days"])
 
 
 # Returns of less than 1e-12 are none: their squares are beyond what a float can hold.
@@ -187,6 +200,112 @@ def test_capacity_is_a_share_of_what_was_traded():
     assert math.isnan(capacity(trades, np.full(3, np.nan)))
 
 
+def test_the_interval_of_a_capacity_is_that_of_drawn_medians():
+    """A sample's median is of its entries, each as often as its block was drawn; one block gives no interval."""
+    trades = _trades(*((0, hour, 1, 0.0) for hour in range(0, 24, 2)))
+    volume = np.linspace(1000, 12_000, 12)
+    found = capacity_interval(trades, volume, SAMPLING)
+    rng = np.random.default_rng(SAMPLING.seed)
+    drawn = rng.multinomial(12, np.full(12, 1 / 12), size=SAMPLING.samples)
+    medians = [np.median(np.repeat(volume, times)) for times in drawn]
+
+    assert found.value == capacity(trades, volume)
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(medians, [2.5, 97.5]) / 100))
+    assert math.isnan(capacity_interval(_trades((0, 0, 1, 0.0)), np.ones(1), SAMPLING).low)
+    assert math.isnan(capacity_interval(trades, np.full(12, np.nan), SAMPLING).value)
+    assert math.isnan(capacity_interval(_trades(), np.empty(0), SAMPLING).value)
+
+
+def test_a_rule_that_never_lost_is_not_unknown():
+    """Without a fall to divide by, a gain has the largest Sortino ratio that is told, and so have both ends."""
+    found = performance_metrics(_trades(*((0, hour, 1, 0.01) for hour in range(0, 24, 2))), DAY, SAMPLING)
+    ends = [found[f"sortino_per_day{end}"] for end in ("", "_low", "_high")]
+
+    assert ends == [MOST_SORTINO] * 3
+
+
+def test_every_figure_of_an_account_has_an_interval():
+    """Return, ratios, drawdown, turnover and exposure: the interval holds the figure where periods are alike."""
+    rng = np.random.default_rng(9)
+    net = 0.002 + 0.01 * rng.standard_normal(24)
+    found = performance_metrics(_trades(*((0, hour, 1, net[hour]) for hour in range(24))), DAY, SAMPLING)
+
+    for name in ("return_on_capital", "sharpe_per_day", "sortino_per_day", "drawdown_of_capital", "net_exposure"):
+        assert found[f"{name}_low"] <= found[name] <= found[f"{name}_high"], name
+    assert found["turnover_per_day_low"] == found["turnover_per_day"] == pytest.approx(24)
+    assert found["exposure_high"] == pytest.approx(0.5)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30))
+def test_a_drawdown_is_the_worst_of_all_falls(returns):
+    """It is the largest loss of any stretch in a row, nothing where none lost."""
+    values = np.array(returns)
+    stretches = [values[first:last].sum() for first in range(len(values)) for last in range(first, len(values) + 1)]
+
+    assert drawdown(values) == pytest.approx(-min(stretches), abs=1e-12)
+
+
+def test_the_better_account_is_better_by_every_figure():
+    """Sortino, return and drawdown are compared in the same drawn periods: positive is better for ours."""
+    rng = np.random.default_rng(10)
+    noise = 0.01 * rng.standard_normal(24)
+    ours, theirs = (
+        _trades(*((0, hour, 1, noise[hour] + more) for hour in range(24))) for more in (0.004, -0.004)
+    )  # fmt: skip
+    found = performance_difference(ours, theirs, DAY, SAMPLING)
+    a, b = (performance_metrics(one, DAY, SAMPLING) for one in (ours, theirs))
+
+    assert found["sortino_per_day"] == pytest.approx(a["sortino_per_day"] - b["sortino_per_day"])
+    assert found["drawdown_of_capital"] == pytest.approx(b["drawdown_of_capital"] - a["drawdown_of_capital"])
+    for name in ("sortino_per_day", "sharpe_per_day", "return_on_capital", "drawdown_of_capital"):
+        assert 0 < found[f"{name}_low"] <= found[f"{name}_high"], name
+    assert found["turnover_per_day"] == found["exposure_high"] == 0
+
+
+def test_every_score_of_a_prediction_has_an_interval():
+    """Errors and explained variance, too, have both ends around them."""
+    rng = np.random.default_rng(11)
+    rows = _rows(0.001 * rng.standard_normal(600))
+    found = prediction_metrics(rows, 0.3 * rows.label + 0.0005 * rng.standard_normal(600), SAMPLING)
+
+    assert set(found) == {f"{name}{end}" for name in STATISTICS for end in ("", "_low", "_high")}
+    assert all(found[f"{name}_low"] < found[name] < found[f"{name}_high"] for name in STATISTICS)
+
+
+def test_the_surer_model_is_no_better_calibrated():
+    """Of two with the same opinions the one that overstates them has the larger Brier score and calibration error."""
+    rng = np.random.default_rng(12)
+    expected = rng.standard_normal(3000)
+    chance = 1 / (1 + np.exp(-expected))
+    rows = _rows(np.where(rng.random(3000) < chance, 1.0, -1.0))
+    surer = 1 / (1 + np.exp(-4 * expected))
+    honest, boastful = (calibration_metrics(rows, one, SAMPLING) for one in (chance, surer))
+    found = calibration_difference(rows, chance, surer, SAMPLING)
+
+    assert found["brier_difference"] == pytest.approx(boastful["brier"] - honest["brier"])
+    error = boastful["calibration_error"] - honest["calibration_error"]
+    assert found["calibration_error_difference"] == pytest.approx(error)
+    assert min(found["brier_difference_low"], found["calibration_error_difference_low"]) > 0
+    for told in (honest, boastful):
+        for name in ("brier", "calibration_error"):
+            assert 0 <= told[f"{name}_low"] <= told[name] <= told[f"{name}_high"], name
+    assert calibration_difference(_rows(np.zeros(50)), np.full(50, 0.5), np.full(50, 0.6), SAMPLING) == {}
+
+
+def test_the_steadier_prediction_is_told_by_days_that_both_have():
+    """ICIR and rank ICIR are compared on the same days; a prediction that never varies has none to compare."""
+    rng = np.random.default_rng(13)
+    rows = _rows(rng.standard_normal(48 * 8))
+    steady = rows.label + 0.5 * rng.standard_normal(len(rows))
+    noise = rng.standard_normal(len(rows))
+    found = steadiness_difference(rows, steady, noise, SAMPLING)
+    a, b = (DailyIC.of(rows, one).icir for one in (steady, noise))
+
+    assert found["icir_of_days_difference"] == pytest.approx(a - b)
+    assert found["rank_icir_of_days_difference_low"] > 0
+    assert steadiness_difference(rows, steady, np.ones(len(rows)), SAMPLING) == {}
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 23), st.sampled_from([-1, 1]), st.floats(-0.1, 0.1))))
 def test_an_account_is_bounded_whatever_is_traded(found):
@@ -198,6 +317,9 @@ def test_an_account_is_bounded_whatever_is_traded(found):
 
     assert told["return_on_capital"] == pytest.approx(trades.net.sum() / 5)
     assert -1e-12 <= told["drawdown_of_capital"] <= losses + 1e-12
+    assert told["drawdown_of_capital_low"] <= told["drawdown_of_capital_high"]
+    assert told["turnover_per_day_low"] <= told["turnover_per_day"] + 1e-12
+    assert not told["sortino_per_day"] > MOST_SORTINO
     assert math.isnan(concentration(trades, 5)) if not found else 0 <= concentration(trades, 5) <= 1
     assert abs(told["net_exposure"]) <= told["exposure"] + 1e-12
     assert concentration(trades, 1) == 0 or not found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import sqlite3
@@ -259,6 +260,37 @@ def test_deep_members_have_their_own_cadence(tmp_path, asked, trigger, jobs, exp
     assert kind_of(None, "schedule", ("xgboost",), kept, done, 6) == "full"
 
 
+@pytest.mark.parametrize(
+    ("failures", "ran", "expected"),
+    [
+        pytest.param(4, True, "incremental", id="not-yet"),
+        pytest.param(5, True, "full", id="due"),
+        pytest.param(9, False, "incremental", id="that-never-began"),
+    ],
+)
+def test_jobs_that_fail_bring_the_next_full_one_nearer(tmp_path, failures, ran, expected):
+    """What was taken over may be why they fail: the sixth job fits deep members anew all the same."""
+    kept, first = KeptMembers(tmp_path), ended(0)
+    since = [
+        msgspec.structs.replace(one, status="failed", started_at=one.started_at if ran else None)
+        for one in map(ended, range(1, 1 + failures))
+    ]
+    for name in ("nhits", "patchtst"):
+        kept.write(name, first.job_id, b"member")
+
+    assert kind_of(None, "schedule", MODELS, kept, [*reversed(since), first], 6) == expected
+
+
+def test_jobs_that_judged_a_challenger_again_bring_nothing_nearer(tmp_path):
+    """They trained nobody, so that deep members are no older by them."""
+    kept, first = KeptMembers(tmp_path), ended(0)
+    since = [msgspec.structs.replace(ended(number), models=()) for number in range(1, 10)]
+    for name in ("nhits", "patchtst"):
+        kept.write(name, first.job_id, b"member")
+
+    assert kind_of(None, "schedule", MODELS, kept, [*reversed(since), first], 6) == "incremental"
+
+
 def test_only_the_newest_member_is_kept(tmp_path):
     """Each fitting replaces the one before."""
     kept = KeptMembers(tmp_path)
@@ -353,9 +385,29 @@ def test_the_command_lists_and_shows(tmp_path, monkeypatch, capsys):
     assert jobs_command(["show", job.job_id], **call) == 0
     shown = capsys.readouterr().out
 
+    assert "queue_seconds" in shown
     assert "a full disk" in shown
     assert f"qtctl retrain --resume {job.job_id}" in shown
     assert "fit-xgboost" in shown
+
+
+def test_how_long_a_job_waited_for_its_turn_is_told(tmp_path, monkeypatch, capsys):
+    """`qtctl jobs` tells the wait beside the work, in words and JSON; of a job that never began, none."""
+    monkeypatch.setenv("QUANTUM_HOME", str(tmp_path))
+    table = table_of(FlowSettings.of(home=tmp_path))
+    ids = [table.add("full", "schedule", MODELS, {}, NOW + timedelta(hours=hours)).job_id for hours in (0, 4)]
+    start, end = NOW + timedelta(seconds=95), NOW + timedelta(seconds=400)
+    table.change(ids[0], status="succeeded", started_at=start, completed_at=end)
+    call = {"exit_on_error": False, "result_action": "return_value"}
+    jobs_command(["--json"], **call)
+    told = {one["job_id"]: one["queue_seconds"] for one in json.loads(capsys.readouterr().out)}
+    monkeypatch.setenv("COLUMNS", "200")
+    jobs_command([], **call)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if ids[0] in line)
+
+    assert told == {ids[0]: 95.0, ids[1]: None}
+    assert "95 s" in line
+    assert "305 s" in line
 
 
 def test_status_reads_the_table_from_outside(settings):

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from infra.sandbox.cli import _intrabar
 from infra.sandbox.engine.exchange import Exchange
 from infra.sandbox.engine.model import AlgoRequest, OrderRequest, OrderType, Side
 from infra.sandbox.engine.state import new_state
@@ -222,3 +223,17 @@ def test_a_choice_without_a_recording_is_refused():
     """A synthetic market leaves nothing open that could be chosen."""
     with pytest.raises(OptionError, match="--replay"):
         build(options(symbols=("BTCUSDT",), intrabar=Intrabar.ADVERSE))
+
+
+@pytest.mark.parametrize(
+    ("said", "replayed", "mode"),
+    [
+        (None, True, Intrabar.DETAIL),
+        (None, False, Intrabar.PATH),
+        ("adverse", True, Intrabar.ADVERSE),
+        ("path", True, Intrabar.PATH),
+    ],
+)
+def test_recorded_candles_are_played_by_their_minutes_unless_told(said, replayed, mode):
+    """By default what recorded minutes say, else what hurts; the synthetic market knows its own path."""
+    assert _intrabar(said, replayed=replayed) is mode

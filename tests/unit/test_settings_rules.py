@@ -6,9 +6,11 @@ import pytest
 
 from feature_store.candle import Timeframe
 from inference.domain.errors import PolicyError, SettingsError
+from inference.domain.fallback import FallbackMode
 from inference.domain.policy import Policy
+from inference.exchange.capabilities import CAPABILITIES
 from inference.policy.policy_file import read_policy
-from inference.settings import Mode, ShadowPlace, load_settings, load_shadow_settings
+from inference.settings import VENUES, Mode, ShadowPlace, load_settings, load_shadow_settings
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,8 @@ def test_options_win_over_the_environment(monkeypatch):
         pytest.param({"venue": "kraken"}, "Unknown venue 'kraken'", id="unknown-venue"),
         pytest.param({"venue_url": "http://x", "timeframe": "7m"}, "Unknown timeframe '7m'", id="unknown-timeframe"),
         pytest.param({"mode": "sandbox", "venue": "binanceusdm"}, "QT_VENUE", id="sandbox-at-a-real-venue"),
+        pytest.param({"venue": "sandbox-spot", "venue_url": "http://x"}, "choose QT_VENUE=sandbox", id="local-spot"),
+        pytest.param({"venue": "binance", "mode": "live", "api_key": "k"}, "QT_VENUE=binanceusdm", id="real-spot"),
         pytest.param({"mode": "live"}, "contradicts QT_VENUE=sandbox", id="live-at-the-sandbox"),
         pytest.param({"mode": "live", "venue": "binanceusdm"}, "QT_API_KEY", id="live-with-the-sandbox-key"),
         pytest.param(
@@ -71,7 +75,20 @@ def test_options_win_over_the_environment(monkeypatch):
         pytest.param({"venue_url": "http://x", "lease_seconds": 1}, "QT_LEASE_SECONDS", id="lease-too-short"),
         pytest.param({"venue_url": "http://x", "lease_seconds": "nan"}, "QT_LEASE_SECONDS", id="lease-without-end"),
         pytest.param({"venue_url": "http://x", "lease_wait": "perhaps"}, "QT_LEASE_WAIT", id="lease-wait-in-doubt"),
-        pytest.param({"mode": "paper", "venue_url": "http://x"}, "not offered", id="paper"),
+        pytest.param({"venue_url": "http://x", "metrics_port": 70000}, "QT_METRICS_PORT", id="port-that-is-none"),
+        pytest.param({"mode": "testnet", "venue": "binanceusdm"}, "not offered", id="testnet"),
+        pytest.param({"mode": "paper"}, "needs QT_VENUE_URL", id="paper-without-a-market"),
+        pytest.param(
+            {"mode": "paper", "venue": "bitfinex", "venue_url": "http://x"}, "unset QT_VENUE_URL", id="paper-elsewhere"
+        ),
+        pytest.param(
+            {"mode": "paper", "venue": "bitfinex", "paper_balance": 0}, "QT_PAPER_BALANCE", id="paper-without-money"
+        ),
+        pytest.param(
+            {"mode": "paper", "venue": "bitfinex", "paper_balance": "nan"},
+            "QT_PAPER_BALANCE",
+            id="paper-without-number",
+        ),
         pytest.param({"mode": "reckless"}, "QT_MODE", id="unknown-mode"),
         pytest.param({"venue_url": "http://x", "symbols": "universe"}, "follows a list only", id="universe"),
         pytest.param({"venue_url": "http://x", "symbols": "BTC/USDT:USDT, universe"}, "qtctl universe show", id="both"),
@@ -86,6 +103,20 @@ def test_contradictions_refuse_to_start(given, said):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("venue", sorted(name for name, venue in CAPABILITIES.items() if not venue.positions))
+@pytest.mark.parametrize("load", [load_settings, load_shadow_settings])
+def test_a_venue_without_positions_is_traded_by_no_worker(venue, load, monkeypatch):
+    """Whatever cannot go short or hold what only reduces is refused by the reason, in every mode, and never offered."""
+    monkeypatch.setenv("QT_VENUE", venue)
+
+    for mode in Mode:
+        with pytest.raises(SettingsError, match="cannot go short") as caught:
+            load(mode=mode, venue_url="http://x", mlflow_url="http://y", api_key="k")
+        assert venue in str(caught.value)
+
+    assert venue not in VENUES
+
+
 def test_live_starts_with_everything_in_place(tmp_path):
     """Live needs a real venue and its keys, and then it is allowed; what may trade there is the model's affair."""
     approval = tmp_path / "approval"
@@ -97,6 +128,18 @@ def test_live_starts_with_everything_in_place(tmp_path):
 
     assert settings.mode is Mode.LIVE
     assert "k" not in repr(settings.api_key)
+
+
+@pytest.mark.parametrize("venue", ["binanceusdm", "bitfinex"])
+def test_paper_needs_no_keys(venue, tmp_path):
+    """A venue's name is all that paper trading needs; what falls back does so as with real money."""
+    settings = load_settings(mode="paper", venue=venue, home=tmp_path)
+
+    assert settings.mode is Mode.PAPER
+    assert (settings.paper_balance, settings.paper_file) == (10_000, tmp_path / "paper" / f"{venue}.json")
+    assert settings.fallback is FallbackMode.ENFORCE
+    assert not settings.is_accelerated
+    assert load_settings(mode="paper", venue_url="http://x").is_accelerated
 
 
 def test_real_money_shares_its_process_only_when_told_to(tmp_path, monkeypatch):

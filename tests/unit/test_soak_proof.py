@@ -1,4 +1,4 @@
-"""The soak's judgement: which money it misses, and how it reads memory."""
+"""The soak's judgement: which money it misses."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from inference.domain.events import FillBooked, OrderIntended, TradeClosed
 from inference.domain.order import Fill, OrderIntent, OrderType, Purpose, Side
 from inference.domain.signal import Direction
 from inference.domain.trade import ExitReason, TradeResult
 from inference.execution.funding import FundingPayment, funding_event
-from infra.prove.soak import _Memory, money_of
+from infra.prove.soak import money_of
 
 D = Decimal
 SYMBOL = "BTC/USDT:USDT"
@@ -104,18 +102,3 @@ def test_what_never_entered_is_no_trade():
     money = money_of([*EVENTS, TradeClosed(trade_id="other", result=nothing)], AUDIT)
 
     assert (money.trades, money.differences) == (1, [])
-
-
-@given(
-    st.floats(-20, 20),
-    st.lists(st.floats(0, 0.2), min_size=120, max_size=120),
-    st.sets(st.integers(0, 119), max_size=6),
-)
-def test_growth_is_read_through_noise_and_outliers(an_hour, noise, outliers):
-    """A few moments of much memory, as collections leave them, say nothing of the growth."""
-    memory = _Memory()
-    for place, wobble in enumerate(noise):
-        memory.at.append(30.0 * place)
-        memory.mb.append(150 + an_hour * place * 30 / 3_600 + wobble + (40 if place in outliers else 0))
-
-    assert memory.slope() == pytest.approx(an_hour, abs=2.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 
@@ -11,9 +12,10 @@ from feature_store.errors import BadInputError
 from infra.stack.demo import DemoOptions, check_options
 from infra.stack.errors import StackError
 from infra.stack.home import Home, Programs
-from infra.stack.local_stack import check_disk, check_settings, make_stack, settle
+from infra.stack.local_stack import LocalStack, check_disk, check_settings, make_stack, settle
 from infra.stack.record import StackRecord, write_record
-from infra.stack.services import MLFLOW, PREFECT, PREFECT_WORKER, SANDBOX, SHADOW, WORKER, StackSettings, plan
+from infra.stack.services import MLFLOW, PREFECT, PREFECT_WORKER, SANDBOX, SHADOW, TABLES, WORKER, StackSettings, plan
+from infra.stack.supervisor import Supervisor
 
 PORTS = {SANDBOX: 9100, PREFECT: 4200, MLFLOW: 5000}
 
@@ -85,6 +87,20 @@ def test_challengers_get_a_process_where_they_are_to_be_scored_beside(home, monk
     assert services[SHADOW].command[-1] == "--shadow"
     assert not any("QT_API" in name for name in services[SHADOW].environment)
     assert services[WORKER].environment["QT_SHADOW"] == "beside"
+
+
+def test_tables_are_made_where_a_database_is_named(home, monkeypatch):
+    """With QT_DATABASE_URL a follower that is told of no account comes with the worker, and else none does."""
+    monkeypatch.delenv("QT_DATABASE_URL", raising=False)
+    assert TABLES not in planned(home)
+
+    monkeypatch.setenv("QT_DATABASE_URL", "postgresql://qt:secret@localhost/quantum")
+    service = planned(home)[TABLES]
+
+    assert service.command[-2:] == ("db", "follow")
+    assert service.environment["QT_DATABASE_URL"].endswith("/quantum")
+    assert not any("QT_API" in name for name in service.environment)
+    assert "secret" not in repr(service)
 
 
 @pytest.mark.parametrize(
@@ -199,3 +215,32 @@ def test_speed_may_change_and_the_market_may_not(home):
         settle(home, seed=4)
     assert settle(home, seed=4, fresh=True).seed == 4
     assert settle(home, seed=4, fresh=True).symbols == StackSettings().symbols
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "deployed"),
+    [
+        (None, True, "true"),
+        ("false", True, "false"),
+        (" False ", True, "false"),
+        ("0", True, "false"),
+        ("", True, "true"),
+        ("true", False, "false"),
+    ],
+)
+def test_one_setting_pauses_what_is_deployed(home, tmp_path, monkeypatch, said, asked, deployed):
+    """QT_SCHEDULES=false in the environment of `qtctl up` pauses every schedule, and what is paused stays so."""
+    for folder in (tmp_path / "code" / "flows", tmp_path / "code" / ".venv" / "bin", home.logs, home.prefect):
+        folder.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "code" / "prefect.yaml").write_text("deployments: []")
+    program = tmp_path / "code" / ".venv" / "bin" / "prefect"
+    program.write_text(f'#!/bin/sh\necho "$QT_SCHEDULES" > {tmp_path}/told\n')
+    program.chmod(0o755)
+    monkeypatch.delenv("QT_SCHEDULES", raising=False)
+    if said is not None:
+        monkeypatch.setenv("QT_SCHEDULES", said)
+    stack = LocalStack(home, StackSettings(), print, Programs(tmp_path / "code"), Supervisor(home, print))
+
+    assert asyncio.run(stack.deploy(schedules=asked))
+    assert (tmp_path / "told").read_text().strip() == deployed
+    assert not asyncio.run(stack.deploy(schedules=asked))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from feature_store.candle import Timeframe
 from feature_store.venue.factory import create_exchange
 from inference.exchange.account_events import AccountEvents, Unreadable
+from inference.exchange.candle_connections import ManyAtOnce
 from inference.exchange.ccxt_mapping import MalformedReportError, stream_wallet, wallet
 from inference.exchange.user_stream import UserStream
 from inference.exchange.venue_clock import TimeSample, VenueClock
@@ -237,6 +238,7 @@ def stream_of(symbols, monotonic):
         exchange,
         tuple(symbols),
         number=0,
+        connection=ManyAtOnce(exchange, symbols, "1m", number=0),
         assembler=assembler,
         timeframe=Timeframe.M1,
         clock=clock,

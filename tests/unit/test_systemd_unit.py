@@ -13,6 +13,7 @@ from inference.supervision.service_manager import ServiceManager
 
 FOLDER = Path(__file__).resolve().parents[2] / "infra" / "systemd"
 UNITS = ("quantum-worker.service", "quantum-shadow.service")
+BACKUP = ("quantum-backup.service", "quantum-backup.timer")
 
 
 def sections(name: str) -> configparser.ConfigParser:
@@ -30,7 +31,7 @@ def unit(request) -> configparser.ConfigParser:
 
 
 @pytest.mark.needs_systemd
-@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("name", [*UNITS, *BACKUP])
 def test_systemd_accepts_the_unit(name):
     """`systemd-analyze verify` has nothing to say against it."""
     command = ["systemd-analyze", "verify", FOLDER / name]
@@ -48,6 +49,19 @@ def test_a_shadow_worker_gets_no_key_and_gives_way():
     assert "worker.key" not in shadow.split("[Service]")[1]
     assert sections(UNITS[0])["Service"]["User"] == sections(UNITS[1])["Service"]["User"]
     assert int(sections(UNITS[1])["Service"]["OOMScoreAdjust"]) > int(sections(UNITS[0])["Service"]["OOMScoreAdjust"])
+
+
+def test_backups_are_made_daily_by_the_worker_s_user_and_give_way():
+    """Each day, of the worker's home and as its user, a fortnight of them; what trades goes first."""
+    worker, service = (sections(name)["Service"] for name in (UNITS[0], BACKUP[0]))
+
+    assert sections(BACKUP[1])["Timer"]["OnCalendar"].startswith("*-*-*")
+    assert service["User"] == worker["User"]
+    assert worker["StateDirectory"] in service["StateDirectory"].split()
+    assert "inference.cli backup" in service["ExecStart"]
+    assert service["ExecStart"].endswith("--keep 14")
+    assert int(service["OOMScoreAdjust"]) > int(worker["OOMScoreAdjust"])
+    assert service["ProtectSystem"] == "strict"
 
 
 def test_unit_restarts_watches_limits_and_hardens(unit):

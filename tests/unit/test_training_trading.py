@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from flows.training.calibrate import THRESHOLDS, choose_threshold
+from feature_store.errors import BadInputError
+from flows.training.calibrate import THRESHOLDS, choose_threshold, thresholds_within
+from flows.training.config import TrainingConfig
 from flows.training.dataset import Rows
 from flows.training.moments import Sampling
 from flows.training.trading import net_difference, simulate, trade_metrics
@@ -121,3 +125,30 @@ def test_without_a_threshold_that_paid_the_most_cautious_stands():
     assert choose_threshold(*_paid_by_confidence(lost), cost=0.001, horizon_ms=HORIZON, min_trades=30) == max(
         THRESHOLDS
     )
+
+
+def test_a_training_may_choose_from_all_thresholds_unless_told_otherwise():
+    """Its bounds are the least and the most that is tried, so that nothing changed when they came."""
+    config = TrainingConfig(created_at="", code_version="")
+    assert thresholds_within(config.threshold_bounds) == THRESHOLDS
+
+
+@pytest.mark.parametrize(("bounds", "chosen"), [((0.51, 0.56), 0.56), ((0.68, 0.70), 0.70), ((0.62, 0.62), 0.62)])
+def test_a_threshold_keeps_to_its_bounds(bounds, chosen):
+    """What paid beyond them is not chosen; where nothing within paid, the most cautious within is."""
+    costly = dict.fromkeys((0.51, 0.53, 0.55, 0.57, 0.59), -0.02)
+    stretch = dict.fromkeys((0.60, 0.61, 0.62, 0.63, 0.64), 0.011)
+    late = dict.fromkeys((0.68, 0.70, 0.72), -0.03)
+    rows = _paid_by_confidence(costly | stretch | late)
+    assert choose_threshold(*rows, cost=0.001, horizon_ms=HORIZON, min_trades=30, bounds=bounds) == chosen
+
+
+@given(st.floats(allow_nan=True), st.floats(allow_nan=True))
+def test_bounds_are_a_stretch_of_what_is_tried(least, most):
+    """Whatever bounds are given, what they hold is in order and inside them, or they are refused in a sentence."""
+    held = [one for one in THRESHOLDS if least <= one <= most]
+    if held:
+        assert list(thresholds_within((least, most))) == sorted(held)
+    else:
+        with pytest.raises(BadInputError, match="threshold_bounds must hold a confidence"):
+            thresholds_within((least, most))

@@ -18,6 +18,7 @@ from msgspec.structs import asdict, replace
 from feature_store.errors import BadInputError
 from feature_store.features.definition import MODEL_INPUT_NAMES
 from flows.settings import FlowSettings
+from flows.training.calibrate import thresholds_within
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset
 from flows.training.splits import plan_splits
@@ -189,7 +190,7 @@ def test_families_are_those_of_the_features() -> None:
 @pytest.mark.parametrize("text", ["", "members,nothing", " , "])
 def test_a_part_that_does_not_exist_is_told(text: str) -> None:
     """The error lists the parts there are."""
-    with pytest.raises(BadInputError, match="members, features, labels, exits, ensemble, choice, weights"):
+    with pytest.raises(BadInputError, match="members, features, labels, exits, ensemble, thresholds, choice, weights"):
         parse_space(text)
 
 
@@ -268,3 +269,28 @@ def test_what_comes_after_the_fit_window_changes_no_score() -> None:
         changed.append(with_fields(frame, inputs=inputs, close=close))
     other = with_fields(frames, frames=tuple(changed))
     assert list(scores(frames, config)) == list(scores(other, config))
+
+
+@given(st.data())
+def test_thresholds_are_searched_by_their_bounds(data: st.DataObject) -> None:
+    """Every draw holds a confidence that is tried, changes nothing else, and goes into the training that takes it."""
+    config = chosen(Drawn(data), BASE, Space(parts=("thresholds",)), MODEL_INPUT_NAMES)
+    least, most = config.threshold_bounds
+    assert thresholds_within(config.threshold_bounds)
+    assert 0.51 <= least <= 0.62
+    assert least <= most <= 0.75
+    assert replace(config, threshold_bounds=BASE.threshold_bounds) == replace(BASE, members=config.members, compared=())
+    assert applied(BASE, config).threshold_bounds == config.threshold_bounds
+
+
+def test_a_tuned_threshold_that_none_can_be_is_refused(tmp_path: Path) -> None:
+    """A file that was changed by hand is told before anything is trained."""
+    settings = FlowSettings.of(home=tmp_path)
+    config = replace(BASE, threshold_bounds=(0.8, 0.9))
+    found = Tuned(
+        study="a", trials=1, number=0, net_per_slot_bps=0.0, standard_net_per_slot_bps=0.0, venue="sandbox",
+        looked_at=SEEN, config=config,
+    )  # fmt: skip
+    keep(settings, found)
+    with pytest.raises(BadInputError, match="threshold_bounds must hold a confidence"):
+        read_tuned(settings, "a")

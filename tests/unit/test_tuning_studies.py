@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from dataclasses import replace as with_fields
 from pathlib import Path
@@ -16,8 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from feature_store.candle import Series, Timeframe
 from feature_store.clock import utc_now
 from feature_store.errors import BadInputError
+from flows import tune
 from flows.promote import _trials
 from flows.registered import RegisteredVersion, RunSummary
 from flows.settings import FlowSettings
@@ -30,8 +32,18 @@ from flows.tuned import Tuned, keep, require_unseen, tuned_for
 from flows.tuning.objective import fit_window
 from flows.tuning.search import Task, search
 from flows.tuning.space import Space
-from flows.tuning.studies import Place, keep_to, looked_at, note_look, open_study
+from flows.tuning.studies import (
+    Candles,
+    Place,
+    candles_of,
+    keep_to,
+    keep_to_candles,
+    looked_at,
+    note_look,
+    open_study,
+)
 from inference.models.manifest import TimeWindow
+from tests.feature_support import BTC, ETH, market
 from tests.training_support import make_frames
 
 BASE = TrainingConfig(created_at="2026-01-01T00:00:00+00:00", code_version="test")
@@ -195,3 +207,89 @@ def test_the_gates_ask_for_all_studies_of_the_market() -> None:
     version = RegisteredVersion(version="1", run_id="ours", aliases=(), tags=tags)
     assert _trials(registry, version, training).count == 1 + 40 + 40
     assert asked == [tags]
+
+
+@pytest.fixture
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[FlowSettings, Callable[..., dict[str, FrameSet]]]:
+    """Return settings of a home with some days of two symbols, and what loads the candles of a study there."""
+    monkeypatch.setenv("QUANTUM_HOME", str(tmp_path))
+    settings = FlowSettings.of(days=3, size="tiny")
+    for series in (BTC, ETH):
+        settings.candle_lake().append(series, market(1000, seed=len(series.symbol)))
+    monkeypatch.setattr(tune, "say", lambda *_told: None)
+    monkeypatch.setattr(tune, "load_variants", tune.load_variants.fn)
+
+    def load(settings: FlowSettings = settings, name: str = "a") -> dict[str, FrameSet]:
+        return tune._load(settings, Place(name=name, folder=tmp_path / "tuning"), BASE, Space())
+
+    return settings, load
+
+
+def _spans(frames: dict[str, FrameSet]) -> dict[str, tuple[int, int]]:
+    return {
+        one.symbol: (int(one.open_time_ms[0]), int(one.open_time_ms[-1])) for one in next(iter(frames.values())).frames
+    }
+
+
+def test_a_study_that_goes_on_keeps_its_candles(stored: Any) -> None:
+    """Newer candles, and a symbol that came since, are for other studies: scores stay those of one stretch."""
+    settings, load = stored
+    first = load()
+    for series in (BTC, ETH):
+        settings.candle_lake().append(series, market(1200, seed=len(series.symbol))[1000:])
+    settings.candle_lake().append(Series("sandbox", "NEW/USDT:USDT", Timeframe.M5), market(1200, seed=3))
+
+    again, other = load(), load(name="b")
+    assert _spans(again) == _spans(first)
+    assert set(_spans(first)) == {BTC.symbol, ETH.symbol}
+    assert _spans(other)[BTC.symbol][1] - _spans(first)[BTC.symbol][1] == 200 * BTC.timeframe.milliseconds
+    assert "NEW/USDT:USDT" in _spans(other)
+
+
+def test_a_study_asks_for_candles_that_are_not_here(stored: Any, tmp_path: Path) -> None:
+    """On a machine whose lake ends earlier, or lacks a symbol, nothing is scored on what happens to be there."""
+    settings, load = stored
+    load()
+    poorer = settings.model_copy(update={"home": tmp_path / "poorer"})
+    poorer.candle_lake().append(BTC, market(900, seed=len(BTC.symbol)))
+    with pytest.raises(BadInputError, match=r"begun with candles up to .* and those stored here end at.*qtctl ingest"):
+        load(poorer)
+    poorer.candle_lake().append(BTC, market(1000, seed=len(BTC.symbol))[900:])
+    with pytest.raises(BadInputError, match=f"begun with other candles of {ETH.symbol}"):
+        load(poorer)
+
+
+def test_a_study_of_other_days_is_told_so(stored: Any, tmp_path: Path) -> None:
+    """What differs is what people chose, not which candles followed from it."""
+    settings, load = stored
+    load()
+    place = Place(name="a", folder=tmp_path / "tuning")
+    keep_to(open_study(place), place, Task(base=BASE, space=Space(), frames={}, market=market_of(settings)).asked)
+    with pytest.raises(BadInputError, match="begun with other days,"):
+        load(settings.model_copy(update={"days": 2}))
+
+
+def test_a_study_that_does_not_say_its_candles_is_left(tmp_path: Path) -> None:
+    """Its trials, of an earlier version, may be of several stretches; one without trials begins."""
+    place = Place(name="a", folder=tmp_path)
+    study = open_study(place)
+    assert candles_of(study, place, MARKET, 10) is None
+    study.add_trial(optuna.trial.create_trial(value=0.0))
+    with pytest.raises(BadInputError, match=r"does not say up to when its candles are.*another --study"):
+        candles_of(study, place, MARKET, 10)
+
+
+@given(st.integers(0, 2**45), st.integers(0, 2**45), st.lists(st.sampled_from("abc"), unique=True))
+def test_only_the_candles_of_the_first_run_are_taken(first_ms: int, second_ms: int, symbols: list[str]) -> None:
+    """Whatever comes second is either the same or refused, and changes nothing."""
+    study, place = optuna.create_study(), Place(name="a", folder=Path())
+    first = Candles(end_ms=first_ms, symbols=("a", "b"))
+    keep_to_candles(study, place, first)
+    second = Candles(end_ms=second_ms, symbols=tuple(symbols))
+    try:
+        keep_to_candles(study, place, second)
+    except BadInputError:
+        assert first_ms != second_ms or set(symbols) != {"a", "b"}
+    else:
+        assert (second.end_ms, set(second.symbols)) == (first.end_ms, set(first.symbols))
+    assert candles_of(study, place, {}, max(first_ms, second_ms)) == first

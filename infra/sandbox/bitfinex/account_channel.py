@@ -87,6 +87,9 @@ class Account:
         yield "tu", trade_row(exchange, event.trade)
 
     def _of_account(self, event: AccountEvent) -> Iterator[Message]:
+        if event.reason == "MARGIN_TYPE_CHANGE":
+            # Of the other front: a client of this one knows of no choice.
+            return
         exchange = self._venue.exchange
         account = exchange.margin()
         for position in event.positions:

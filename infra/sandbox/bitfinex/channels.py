@@ -42,20 +42,29 @@ class Channel(Connection, ABC):
     client: Connection
     with_checksum: bool = False
     told_at: float = field(default_factory=wall.monotonic)
+    # Whether its client was told what it starts from.
+    has_begun: bool = False
 
     @property
     def carrier(self) -> Connection:
         """The connection of the client, which carries this channel beside others."""
         return self.client
 
-    @abstractmethod
     def begin(self, now_ms: int) -> None:
-        """Send what a client starts from."""
+        """Send what a client starts from, once, and not over a socket that is frozen: changes of nothing are none."""
+        if not self.has_begun and not self.client.frozen_by:
+            self.has_begun = True
+            self.tell_start(now_ms)
+
+    @abstractmethod
+    def tell_start(self, now_ms: int) -> None:
+        """Send the present state."""
 
     def push(self, frame: str) -> None:
         """Take one event of the stream; of one that comes while the socket is frozen, nothing is remembered."""
         if self.client.frozen_by:
             return
+        self.begin(self.venue.ticked_ms)
         for message in self.messages(msgspec.json.decode(frame, type=dict[str, Any])):
             self.send(*message)
 
@@ -79,7 +88,7 @@ class Channel(Connection, ABC):
 class TickerChannel(Channel):
     """Bid, ask and the statistics of a day."""
 
-    def begin(self, now_ms: int) -> None:
+    def tell_start(self, now_ms: int) -> None:
         """Send the present ones."""
         if self.venue.last[self.venue.index[self.instrument.symbol]]:
             self.send(market.ticker_row(self.venue, self.instrument, now_ms))
@@ -95,7 +104,7 @@ class CandleChannel(Channel):
 
     timeframe: str
 
-    def begin(self, now_ms: int) -> None:
+    def tell_start(self, now_ms: int) -> None:
         """Send the newest ones, newest first."""
         call = self.asked(now_ms, self.timeframe, name_of(self.instrument), "hist", limit=_SNAPSHOT_CANDLES)
         self.send(market.candles(call))
@@ -110,7 +119,7 @@ class CandleChannel(Channel):
 class TradeChannel(Channel):
     """Everybody's trades, each told twice: when it happened, and when it is settled."""
 
-    def begin(self, now_ms: int) -> None:
+    def tell_start(self, now_ms: int) -> None:
         """Send the newest ones."""
         self.send(market.trades(self.asked(now_ms, name_of(self.instrument), limit=_SNAPSHOT_TRADES)))
 
@@ -128,7 +137,7 @@ class BookChannel(Channel):
     length: int
     _known: dict[Decimal, Decimal] = field(default_factory=dict)
 
-    def begin(self, now_ms: int) -> None:
+    def tell_start(self, now_ms: int) -> None:
         """Send the present levels."""
         del now_ms
         self._known = self._levels()

@@ -27,6 +27,7 @@ from infra.sandbox.engine.model import (
 
 USUAL_LEVERAGE = 10
 MAX_OPERATIONS = 75
+HEDGED = "Invalid order: position side: the account keeps long and short apart, and this venue nets them"
 _KNOWN_FLAGS = REDUCE_ONLY | POST_ONLY
 _PLAIN = {
     "MARKET": (OrderType.MARKET, TimeInForce.GTC),
@@ -148,6 +149,8 @@ def _new_plain(
         time_in_force=TimeInForce.GTX if flags & POST_ONLY else force,
         reduce_only=bool(flags & REDUCE_ONLY),
         client_order_id="" if own_id is None else str(own_id),
+        # This venue bounds what only reduces when it executes, however much of that rests.
+        beside_others=True,
     )
     exchange = call.venue.exchange
     try:
@@ -203,13 +206,19 @@ def _new_stop(call: Call, instrument: Instrument, kind: OrderType, *, reduces: b
 
 
 class _Leverage:
-    """The leverage an order brings with it; taken back where the order is refused."""
+    """
+    The leverage an order brings with it; taken back where the order is refused.
+
+    Positions of derivatives have margin of their own at this venue; one that the other front holds with the wallet
+    goes on as it is.
+    """
 
     def __init__(self, call: Call, symbol: str, *, reduces: bool) -> None:
         self._call = call
         self._symbol = symbol
         self._before = call.venue.exchange.state.leverage.get(symbol)
         self._is_set = False
+        self._is_apart = False
         told = call.whole("lev")
         if reduces and told is None:
             return
@@ -219,10 +228,22 @@ class _Leverage:
         if leverage != call.venue.exchange.state.leverage_of(symbol):
             call.venue.exchange.set_leverage(symbol, leverage, now_ms=call.now_ms)
             self._is_set = True
+        if not reduces:
+            self._set_apart()
+
+    def _set_apart(self) -> None:
+        exchange, symbol = self._call.venue.exchange, self._symbol
+        is_held = any(one.symbol == symbol for one in exchange.state.open_positions())
+        if symbol in exchange.state.isolated or is_held or exchange.open_orders(symbol) or exchange.open_algos(symbol):
+            return
+        exchange.set_isolated(symbol, isolated=True, now_ms=self._call.now_ms)
+        self._is_apart = True
 
     def undo(self) -> None:
         """Set it to what it was."""
         state = self._call.venue.exchange.state
+        if self._is_apart:
+            state.isolated.discard(self._symbol)
         if self._is_set and self._before is None:
             del state.leverage[self._symbol]
         elif self._is_set and self._before is not None:
@@ -231,6 +252,8 @@ class _Leverage:
 
 def _check_trading(call: Call, instrument: Instrument) -> None:
     venue = call.venue
+    if venue.exchange.state.hedge_mode:
+        raise Refusal(GENERIC, HEDGED)
     if instrument.symbol in venue.exchange.state.settled or not venue.is_trading(instrument.symbol, call.now_ms):
         raise Refusal(GENERIC, f"Invalid order: trading of {instrument.base}F0 is paused")
     venue.touch(instrument.symbol)

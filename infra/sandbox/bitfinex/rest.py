@@ -43,7 +43,7 @@ class Rest:
         """Answer one request, or fail it as the fault plan says."""
         response = await self._met(request)
         # The venue tells its time in no other way, so every answer is dated; a fault may bring a date of its own.
-        response.headers.setdefault("Date", formatdate(self._told_ms() / 1000, usegmt=True))
+        response.headers.setdefault("Date", formatdate(self._sandbox.told_ms() / 1000, usegmt=True))
         return response
 
     async def _met(self, request: web.Request) -> web.StreamResponse:
@@ -69,12 +69,6 @@ class Rest:
         response = await self._executed(request, body)
         sandbox.faults.note({**entry, "status": response.status})
         return response
-
-    def _told_ms(self) -> int:
-        # In lockstep nobody is told of a time whose prices are not out yet.
-        sandbox = self._sandbox
-        now_ms = sandbox.venue.ticked_ms if sandbox.lockstep.on else sandbox.clock.now_ms(wall.monotonic())
-        return now_ms + sandbox.clock.skew_ms
 
     async def _executed(self, request: web.Request, body: str) -> web.Response:
         delay_ms = self._latency_ms(request.path.removeprefix(PREFIX))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from infra.sandbox.bitfinex import market, orders, reading
+from infra.sandbox.bitfinex import collateral, market, orders, reading
 from infra.sandbox.bitfinex.call import Call
 
 SUBMITS: Final = frozenset({"/v2/auth/w/order/submit", "/v2/auth/w/order/update", "/v2/auth/w/order/multi"})
@@ -47,6 +47,7 @@ _ROUTES: Final = (
     _route("POST", "auth/w/order/cancel", orders.cancel),
     _route("POST", "auth/w/order/cancel/multi", orders.cancel_many),
     _route("POST", "auth/w/order/multi", orders.many),
+    _route("POST", "auth/w/deriv/collateral/set", collateral.set_collateral),
     _route("POST", "auth/r/orders/hist", reading.past_orders),
     _route("POST", f"auth/r/orders/{_SYMBOL}/hist", reading.past_orders),
     _route("POST", "auth/r/orders", reading.active_orders),

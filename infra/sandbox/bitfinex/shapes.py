@@ -196,7 +196,7 @@ def position_row(exchange: Exchange, one: Position, account: Margin) -> Row:
         None,
         1,
         None,
-        number(initial),
+        number(one.isolated_wallet if one.symbol in state.isolated else initial),
         number(margins.maintenance_margin(one, mark)),
         {"reason": "TRADE", "order_id": None, "liq_stage": None, "trade_price": None, "trade_amount": None},
     ]

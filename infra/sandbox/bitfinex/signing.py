@@ -24,6 +24,8 @@ class Doorkeeper:
     credentials: Credentials
     # The last nonce of each key.
     nonces: dict[str, int] = field(default_factory=dict)
+    # How many were let in by this process: a state that was saved before the last of them knows an older nonce.
+    admitted: int = 0
 
     def admit_request(self, headers: Mapping[str, str], path: str, body: str) -> None:
         """
@@ -59,3 +61,4 @@ class Doorkeeper:
         if int(nonce) <= self.nonces.get(self.credentials.api_key, 0):
             raise Refusal(NONCE, "nonce: small")
         self.nonces[self.credentials.api_key] = int(nonce)
+        self.admitted += 1

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from infra.sandbox.server import Sandbox
 
 HEARTBEAT_SECONDS = 15.0
-MAX_CHANNELS = 30
+MAX_CHANNELS = 25
 CHECKSUMS = 131_072
 _UNKNOWN_CHANNEL, _DUPLICATE, _UNKNOWN_EVENT, _LIMIT = 10_300, 10_301, 10_000, 10_305
 _NOT_SUBSCRIBED = 10_400
@@ -71,6 +71,8 @@ class Session:
             return
         quiet, hub = wall.monotonic() - HEARTBEAT_SECONDS, self._sandbox.hub
         for channel in () if hub.frozen_market else self._channels.values():
+            # One that was opened while nothing was sent, and of which nothing has happened since.
+            channel.begin(self._sandbox.now_ms())
             if channel.told_at <= quiet:
                 channel.send("hb")
         if self.connection in self._account.listeners and not hub.frozen_user:

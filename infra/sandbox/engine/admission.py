@@ -37,6 +37,8 @@ class Admission(AccountSettings):
         held = self.state.position(request.symbol, request.position_side).quantity
         if held * request.side.sign >= 0:
             raise VenueError(-2022)
+        if request.beside_others:
+            return
         bound = sum(
             (
                 o.remaining

@@ -51,6 +51,10 @@ class BookModel:
         asks = list(islice(self.levels(instrument, last, Side.BUY), limit))
         return bids, asks
 
+    def displayed(self, instrument: Instrument, last: Decimal, side: Side, price: Decimal) -> Decimal:
+        """Quantity displayed at a price among those that a taker of `side` meets."""
+        return next((size for level, size in self.levels(instrument, last, side) if level == price), ZERO)
+
     def walk(
         self, instrument: Instrument, last: Decimal, side: Side, *, quantity: Decimal, limit: Decimal | None
     ) -> list[tuple[Decimal, Decimal]]:

@@ -16,6 +16,7 @@ from infra.sandbox.engine.model import (
     OrderRequest,
     OrderType,
     PositionSide,
+    PriceMatch,
     Side,
     TimeInForce,
 )
@@ -107,7 +108,7 @@ def check_algo(request: AlgoRequest, instrument: Instrument, *, last: Decimal, h
     is_limit = request.type in {OrderType.STOP, OrderType.TAKE_PROFIT}
     is_trailing = request.type is OrderType.TRAILING_STOP_MARKET
     for name, value, needed in (
-        ("price", request.price, is_limit),
+        ("price", request.price, is_limit and request.price_match is PriceMatch.NONE),
         ("triggerPrice", request.trigger_price, not is_trailing),
         ("callbackRate", request.callback_rate, is_trailing),
     ):

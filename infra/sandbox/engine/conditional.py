@@ -14,6 +14,7 @@ from infra.sandbox.engine.model import (
     AlgoStatus,
     OrderRequest,
     OrderType,
+    PriceMatch,
     Side,
     TimeInForce,
     WorkingType,
@@ -44,6 +45,7 @@ def new_algo(request: AlgoRequest, *, algo_id: int, last: Decimal, now_ms: int) 
         created_ms=now_ms,
         updated_ms=now_ms,
         price_protect=request.price_protect,
+        price_match=request.price_match,
         callback_rate=request.callback_rate,
         activate_price=request.activate_price,
         activated=active,
@@ -67,12 +69,13 @@ def child_request(algo: AlgoOrder, quantity: Decimal) -> OrderRequest:
         side=algo.side,
         type=OrderType.LIMIT if is_limit else OrderType.MARKET,
         quantity=quantity,
-        price=algo.price if is_limit else None,
+        price=algo.price if is_limit and algo.price_match is PriceMatch.NONE else None,
         time_in_force=algo.time_in_force if is_limit else TimeInForce.GTC,
         reduce_only=algo.reduce_only or algo.close_position,
         position_side=algo.position_side,
         client_order_id=algo.client_algo_id,
         good_till_ms=algo.good_till_ms,
+        price_match=algo.price_match,
     )
 
 

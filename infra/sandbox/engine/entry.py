@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 from heapq import heappop, heappush
+from itertools import islice
 
 from infra.sandbox.engine import checks, liquidity, self_trades
 from infra.sandbox.engine.admission import Admission
@@ -22,6 +23,7 @@ from infra.sandbox.engine.model import (
     OrderRequest,
     OrderStatus,
     OrderType,
+    PriceMatch,
     Side,
     TimeInForce,
     WorkingType,
@@ -58,6 +60,21 @@ class Entry(Admission):
             raise VenueError(-4120)
         self._check_immediacy(request, last)
 
+    def priced(self, request: OrderRequest) -> OrderRequest:
+        """Return an order with the price that it takes over from the book as it is now, if it does."""
+        if request.price_match is PriceMatch.NONE:
+            return request
+        return replace(request, price=self.matched_price(request.symbol, request.side, request.price_match))
+
+    def matched_price(self, symbol: str, side: Side, match: PriceMatch) -> Decimal:
+        """Return the price that an order of a side takes over: of those it would meet, or of those it joins."""
+        met = side if match.is_opponent else side.opposite
+        levels = self.book.levels(self._instrument(symbol), self._last(symbol), met)
+        found = next(islice(levels, match.level - 1, None), None)
+        if found is None:
+            raise VenueError(-5041)
+        return found[0]
+
     def check_algo(self, request: AlgoRequest, *, now_ms: int, is_plain: bool = False) -> None:
         """Refuse a conditional order as the venue does; one sent to the plain endpoint is refused in any case."""
         instrument = self._instrument(request.symbol)
@@ -80,13 +97,15 @@ class Entry(Admission):
     def _check_immediacy(self, request: OrderRequest, reference: Decimal) -> None:
         if request.time_in_force is TimeInForce.GTX and self._crosses(request, reference):
             raise VenueError(-5022)
-        if request.time_in_force is TimeInForce.FOK:
-            wanted = self._reducible(request, request.quantity)
-            fills = self._fills_now(request, quantity=wanted, limit=request.price, reference=reference)
-            reached = self_trades.met(request, fills, self._open.get(request.symbol, {}).values())
-            fills = self_trades.before_meeting(request, fills, reached)
-            if sum((quantity for _, quantity in fills), ZERO) < request.quantity:
-                raise VenueError(-5021)
+        if request.time_in_force is TimeInForce.FOK and not self._fills_whole(request, reference):
+            raise VenueError(-5021)
+
+    def _fills_whole(self, request: OrderRequest | Order, reference: Decimal) -> bool:
+        wanted = self._reducible(request, request.quantity)
+        fills = self._fills_now(request, quantity=wanted, limit=request.price, reference=reference)
+        reached = self_trades.met(request, fills, self._open.get(request.symbol, {}).values())
+        fills = self_trades.before_meeting(request, fills, reached)
+        return sum((quantity for _, quantity in fills), ZERO) >= request.quantity
 
     # -- prices ---------------------------------------------------------------------------------------------------
 
@@ -140,9 +159,8 @@ class Entry(Admission):
         """Remember what is displayed before an order that comes to rest, at its price and side."""
         if not self.state.rules.queue or not order.is_open:
             return
-        instrument = self.instruments[order.symbol]
-        levels = self.book.levels(instrument, self._last(order.symbol), order.side.opposite)
-        shown = next((size for price, size in levels if price == order.price), ZERO)
+        instrument, last = self.instruments[order.symbol], self._last(order.symbol)
+        shown = self.book.displayed(instrument, last, order.side.opposite, order.price)
         self.state.ahead[order.order_id] = shown
 
     def _reached(self, order: Order, quantity: Decimal) -> Decimal:

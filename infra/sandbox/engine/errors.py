@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 MESSAGES: Final[dict[int, str]] = {
     -1000: "An unknown error occurred while processing the request.",
     -1003: "Too many requests; current limit is 2400 requests per minute.",
     -1007: "Timeout waiting for response from backend server. Send status unknown; execution status unknown.",
     -1008: "Server is currently overloaded with other requests. Please try again in a few minutes.",
+    -1013: "Filter failure.",
     -1021: "Timestamp for this request is outside of the recvWindow.",
     -1022: "Signature for this request is not valid.",
     -1100: "Illegal characters found in a parameter.",
+    -1101: "Too many parameters.",
     -1102: "Mandatory parameter was not sent, was empty/null, or malformed.",
     -1106: "Parameter sent when not required.",
     -1111: "Precision is over the maximum defined for this asset.",
@@ -23,6 +25,7 @@ MESSAGES: Final[dict[int, str]] = {
     -1125: "This listenKey does not exist.",
     -1128: "Combination of optional parameters invalid.",
     -1130: "Invalid data sent for a parameter.",
+    -2010: "Account has insufficient balance for requested action.",
     -2011: "Unknown order sent.",
     -2013: "Order does not exist.",
     -2014: "API-key format invalid.",
@@ -71,19 +74,28 @@ MESSAGES: Final[dict[int, str]] = {
     -5021: "Due to the order could not be filled immediately, the FOK order has been rejected.",
     -5022: "Due to the order could not be executed as maker, the Post Only order will be rejected.",
     -5027: "No need to modify the order.",
+    -5037: "Invalid price match.",
+    -5038: "Price match only supports order type: LIMIT, STOP AND TAKE_PROFIT.",
     -5039: "Invalid self trade prevention mode.",
     -5040: (
         "The goodTillDate timestamp must be greater than the current time plus 600 seconds "
         "and smaller than 253402300799000."
     ),
+    -5041: "No depth matches this BBO order.",
 }
 
 
 class VenueError(Exception):
     """The venue refuses: a code, a sentence and an HTTP status."""
 
-    def __init__(self, code: int, message: str | None = None, *, status: int = 400) -> None:
+    def __init__(self, code: int, message: str | None = None, *, status: int = 400, data: Any = None) -> None:
         self.code = code
         self.message = message if message is not None else MESSAGES[code]
         self.status = status
+        self.data = data
         super().__init__(f"{code} {self.message}")
+
+    def body(self) -> dict[str, Any]:
+        """Return what is answered; `data` says what became of the parts of a request that has several."""
+        told: dict[str, Any] = {"code": self.code, "msg": self.message}
+        return told if self.data is None else told | {"data": self.data}

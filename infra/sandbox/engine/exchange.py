@@ -23,6 +23,7 @@ from infra.sandbox.engine.model import (
     OrderRequest,
     OrderStatus,
     OrderType,
+    PriceMatch,
     Side,
     TimeInForce,
     Trade,
@@ -43,6 +44,7 @@ class Exchange(Clearing):
 
     def submit(self, request: OrderRequest, *, now_ms: int) -> Order:
         """Accept a plain order and match what can be matched now."""
+        request = self.priced(request)
         self.check(request, now_ms=now_ms)
         order = self._new_order(request, now_ms=now_ms)
         self._store(order)
@@ -60,7 +62,16 @@ class Exchange(Clearing):
         self._outbox.append(AlgoEvent(algo, now_ms))
         return algo
 
-    def amend(self, symbol: str, order_id: int, *, quantity: Decimal, price: Decimal, now_ms: int) -> Order:
+    def amend(
+        self,
+        symbol: str,
+        order_id: int,
+        *,
+        quantity: Decimal,
+        price: Decimal,
+        now_ms: int,
+        price_match: PriceMatch = PriceMatch.NONE,
+    ) -> Order:
         """Change price and quantity of a resting limit order; it loses its place in the queue."""
         order = self.state.orders.get(order_id)
         if order is None or order.symbol != symbol or not order.is_open:
@@ -78,7 +89,10 @@ class Exchange(Clearing):
         if quantity <= order.filled or (order.time_in_force is TimeInForce.GTX and self._crosses(request, last)):
             return self._close_order(order, OrderStatus.CANCELED, now_ms=now_ms)
         self._check_margin(replace(request, quantity=quantity - order.filled), last, replacing=order)
-        order = replace(order, quantity=quantity, price=price, queued=self._queue_number(), updated_ms=now_ms)
+        queued = self._queue_number()
+        order = replace(
+            order, quantity=quantity, price=price, price_match=price_match, queued=queued, updated_ms=now_ms
+        )
         self._store(order)
         self._outbox.append(OrderEvent(order, "AMENDMENT", now_ms))
         return self._match_arrival(order, reference=last, now_ms=now_ms)
@@ -124,11 +138,13 @@ class Exchange(Clearing):
         now_ms: int,
         volumes: Mapping[str, Decimal] | None = None,
         marks: Mapping[str, Decimal] | None = None,
+        made_ms: int | None = None,
     ) -> None:
         """
         Take new last prices: conditional orders trigger, resting orders that were traded through fill.
 
         `volumes` is what everybody trades until the next tick; `marks` are mark prices that differ from the last ones.
+        Prices that were made at `made_ms` and are told only now mean nothing to an order that came after them.
         """
         self.elapse(now_ms)
         self._see_bars(volumes or {}, now_ms=now_ms)
@@ -139,18 +155,31 @@ class Exchange(Clearing):
             if symbol in self.state.isolated:
                 self._liquidate_isolated({symbol}, now_ms=now_ms)
             if self._open_algos.get(symbol):
-                self._run_conditionals(symbol, now_ms=now_ms)
+                self._run_conditionals(symbol, now_ms=now_ms, made_ms=made_ms)
             if self._open.get(symbol):
-                self._run_resting(symbol, price, now_ms=now_ms)
+                self._run_resting(symbol, price, now_ms=now_ms, made_ms=made_ms)
 
-    def trade(self, symbol: str, price: Decimal, quantity: Decimal, aggressor: Side, *, now_ms: int) -> None:
-        """Take a trade of somebody else: it serves the queue at its price, and then our orders that wait in it."""
+    def trade(
+        self,
+        symbol: str,
+        price: Decimal,
+        quantity: Decimal,
+        aggressor: Side,
+        *,
+        now_ms: int,
+        made_ms: int | None = None,
+    ) -> None:
+        """
+        Take a trade of somebody else: it serves the queue at its price, and then our orders that wait in it.
+
+        One that was made at `made_ms` and is told only now serves no order that came after it.
+        """
         if not self.state.rules.queue:
             return
         ours = ZERO
         for order in self._by_priority(symbol):
             beyond = (order.price - price) * order.side.sign
-            if order.side is aggressor or beyond < 0:
+            if order.side is aggressor or beyond < 0 or _came_after(order, made_ms):
                 continue
             served = order.remaining if beyond else max(ZERO, self._reached(order, quantity) - ours)
             ours += self._make(order, served, now_ms=now_ms)
@@ -178,8 +207,10 @@ class Exchange(Clearing):
         self._queue_up(order)
         return order
 
-    def _run_resting(self, symbol: str, price: Decimal, *, now_ms: int) -> None:
+    def _run_resting(self, symbol: str, price: Decimal, *, now_ms: int, made_ms: int | None) -> None:
         for order in self._by_priority(symbol):
+            if _came_after(order, made_ms):
+                continue
             # Traded through means beyond the limit, not at it.
             beyond = (order.price - price) * order.side.sign
             if beyond > 0 or (not beyond and fills_at_touch(self.state.rules, order.order_id, now_ms)):
@@ -203,12 +234,12 @@ class Exchange(Clearing):
             self._close_order(order, OrderStatus.EXPIRED, now_ms=now_ms)
         return filled
 
-    def _run_conditionals(self, symbol: str, *, now_ms: int) -> None:
+    def _run_conditionals(self, symbol: str, *, now_ms: int, made_ms: int | None) -> None:
         # Stops before targets: inside one tick the order of prices is unknown, and the stop wins ties.
         waiting = sorted(self._open_algos[symbol].values(), key=lambda a: (a.type in TARGETS, a.algo_id))
         for known in waiting:
             algo = self._open_algos[symbol].get(known.algo_id)
-            if algo is None:
+            if algo is None or _came_after(algo, made_ms):
                 continue
             algo, triggered = conditional.observe(algo, self._watched(symbol, algo.working_type))
             self._store_algo(algo)
@@ -228,20 +259,13 @@ class Exchange(Clearing):
         request = conditional.child_request(algo, quantity)
         reference = conditional.fill_reference(algo, price)
         try:
+            request = self.priced(request)
             self._check_margin(request, price)
             self._check_immediacy(request, reference)
         except VenueError as refusal:
             self._reject_trigger(algo, refusal.message, now_ms=now_ms)
             return
-        order = replace(
-            self._new_order(request, now_ms=now_ms),
-            close_position=algo.close_position,
-            original_type=algo.type,
-            stop_price=algo.trigger_price,
-            algo_id=algo.algo_id,
-            working_type=algo.working_type,
-            price_protect=algo.price_protect,
-        )
+        order = self._child_of(algo, request, now_ms=now_ms)
         self._store(order)
         algo = replace(
             algo, status=AlgoStatus.TRIGGERED, order_id=order.order_id, triggered_ms=now_ms, updated_ms=now_ms
@@ -255,6 +279,17 @@ class Exchange(Clearing):
         self._store_algo(algo)
         self._outbox.append(AlgoEvent(algo, now_ms))
 
+    def _child_of(self, algo: AlgoOrder, request: OrderRequest, *, now_ms: int) -> Order:
+        return replace(
+            self._new_order(request, now_ms=now_ms),
+            close_position=algo.close_position,
+            original_type=algo.type,
+            stop_price=algo.trigger_price,
+            algo_id=algo.algo_id,
+            working_type=algo.working_type,
+            price_protect=algo.price_protect,
+        )
+
     def _reject_trigger(self, algo: AlgoOrder, reason: str, *, now_ms: int) -> None:
         algo = self._close_algo(replace(algo, reason=reason), AlgoStatus.REJECTED, now_ms=now_ms)
         self._outbox.append(TriggerRejectEvent(algo, now_ms))
@@ -264,6 +299,34 @@ class Exchange(Clearing):
         before = state.position(order.symbol, order.position_side)
         change = apply_fill(before, order.side.sign * quantity, price, now_ms=now_ms)
         fee = self.fees.of(price * quantity, is_maker=is_maker)
+        trade = self._trade_of(
+            order, price, quantity, fee=fee, realized_pnl=change.realized_pnl, is_maker=is_maker, now_ms=now_ms
+        )
+        state.wallet += change.realized_pnl - fee
+        after = state.positions[before.key] = self._bind_margin(before, change, price, now_ms=now_ms)
+        if change.realized_pnl:
+            self._income(order.symbol, "REALIZED_PNL", change.realized_pnl, now_ms=now_ms, trade_id=trade.trade_id)
+        self._income(order.symbol, "COMMISSION", -fee, now_ms=now_ms, trade_id=trade.trade_id)
+        trips.book(state, trade, change)
+        order = self._after(order, trade)
+        self._tell_account("ORDER", after, now_ms=now_ms)
+        self._outbox.append(OrderEvent(order, "TRADE", now_ms, trade))
+        if change.closed and change.position.quantity * before.quantity <= 0:
+            self._drop_close_position(change.position, now_ms=now_ms)
+        return order
+
+    def _trade_of(
+        self,
+        order: Order,
+        price: Decimal,
+        quantity: Decimal,
+        *,
+        fee: Decimal,
+        realized_pnl: Decimal,
+        is_maker: bool,
+        now_ms: int,
+    ) -> Trade:
+        state = self.state
         trade = Trade(
             trade_id=state.next_trade_id,
             order_id=order.order_id,
@@ -274,42 +337,38 @@ class Exchange(Clearing):
             price=price,
             quantity=quantity,
             fee=fee,
-            realized_pnl=change.realized_pnl,
+            realized_pnl=realized_pnl,
             is_maker=is_maker,
             time_ms=now_ms,
         )
         state.next_trade_id += 1
         state.trades.append(trade)
-        state.wallet += change.realized_pnl - fee
-        after = state.positions[before.key] = self._bind_margin(before, change, price, now_ms=now_ms)
         self._note_taken(order.symbol, quantity)
         executed = state.executed.setdefault(order.client_order_id, [])
         if order.order_id not in executed:
             executed.append(order.order_id)
-        if change.realized_pnl:
-            self._income(order.symbol, "REALIZED_PNL", change.realized_pnl, now_ms=now_ms, trade_id=trade.trade_id)
-        self._income(order.symbol, "COMMISSION", -fee, now_ms=now_ms, trade_id=trade.trade_id)
-        trips.book(state, trade, change)
+        return trade
 
-        filled = order.filled + quantity
+    def _after(self, order: Order, trade: Trade) -> Order:
+        filled = order.filled + trade.quantity
         order = replace(
             order,
             filled=filled,
-            filled_notional=order.filled_notional + price * quantity,
+            filled_notional=order.filled_notional + trade.price * trade.quantity,
             status=OrderStatus.FILLED if filled == order.quantity else OrderStatus.PARTIALLY_FILLED,
-            updated_ms=now_ms,
+            updated_ms=trade.time_ms,
         )
         self._store(order)
-        self._tell_account("ORDER", after, now_ms=now_ms)
-        self._outbox.append(OrderEvent(order, "TRADE", now_ms, trade))
-        if change.closed and change.position.quantity * before.quantity <= 0:
-            self._drop_close_position(change.position, now_ms=now_ms)
         return order
 
     def _drop_close_position(self, position: Position, *, now_ms: int) -> None:
         for algo in self.open_algos(position.symbol):
             if algo.close_position and algo.position_side is position.position_side:
                 self._close_algo(algo, AlgoStatus.EXPIRED, now_ms=now_ms)
+
+
+def _came_after(order: Order | AlgoOrder, made_ms: int | None) -> bool:
+    return made_ms is not None and order.created_ms > made_ms
 
 
 def _request_of(order: Order, *, quantity: Decimal, price: Decimal) -> OrderRequest:

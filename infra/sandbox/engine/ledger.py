@@ -132,6 +132,7 @@ class Ledger:
             original_type=request.type,
             good_till_ms=request.good_till_ms,
             self_trade_prevention=request.self_trade_prevention,
+            price_match=request.price_match,
         )
 
     def _queue_number(self) -> int:

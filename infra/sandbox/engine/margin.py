@@ -71,7 +71,10 @@ class Margin:
 def mark_of(state: EngineState, symbol: str) -> Decimal:
     """Mark price; the last price where the market knows no other."""
     mark = state.mark_prices.get(symbol)
-    return state.last_prices.get(symbol, ZERO) if mark is None else mark
+    if mark is not None:
+        return mark
+    last = state.last_prices.get(symbol, ZERO)
+    return last * state.mark_factors[symbol] if symbol in state.mark_factors else last
 
 
 def maintenance_margin(position: Position, mark: Decimal) -> Decimal:

@@ -89,6 +89,30 @@ class SelfTradePrevention(StrEnum):
     EXPIRE_BOTH = "EXPIRE_BOTH"
 
 
+class PriceMatch(StrEnum):
+    """Whose price a limit order takes over as it arrives: that of a level of the other side, or of its own."""
+
+    NONE = "NONE"
+    OPPONENT = "OPPONENT"
+    OPPONENT_5 = "OPPONENT_5"
+    OPPONENT_10 = "OPPONENT_10"
+    OPPONENT_20 = "OPPONENT_20"
+    QUEUE = "QUEUE"
+    QUEUE_5 = "QUEUE_5"
+    QUEUE_10 = "QUEUE_10"
+    QUEUE_20 = "QUEUE_20"
+
+    @property
+    def is_opponent(self) -> bool:
+        """Whether it is a price at which the order takes."""
+        return self.value.startswith("OPPONENT")
+
+    @property
+    def level(self) -> int:
+        """Which level of the book, the best being the first."""
+        return int(self.value.partition("_")[2] or 1)
+
+
 class AlgoStatus(StrEnum):
     """Where a conditional order is in its life."""
 
@@ -122,6 +146,9 @@ class OrderRequest:
     client_order_id: str = ""
     good_till_ms: int = 0
     self_trade_prevention: SelfTradePrevention = SelfTradePrevention.EXPIRE_MAKER
+    price_match: PriceMatch = PriceMatch.NONE
+    # Whether it may reduce a position that other orders at rest would reduce to nothing; what executes never flips it.
+    beside_others: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +171,7 @@ class AlgoRequest:
     client_algo_id: str = ""
     good_till_ms: int = 0
     price_protect: bool = False
+    price_match: PriceMatch = PriceMatch.NONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +203,7 @@ class Order:
     working_type: WorkingType = WorkingType.CONTRACT_PRICE
     price_protect: bool = False
     self_trade_prevention: SelfTradePrevention = SelfTradePrevention.EXPIRE_MAKER
+    price_match: PriceMatch = PriceMatch.NONE
 
     @property
     def remaining(self) -> Decimal:
@@ -222,6 +251,7 @@ class AlgoOrder:
     order_id: int = 0
     reason: str = ""
     good_till_ms: int = 0
+    price_match: PriceMatch = PriceMatch.NONE
 
     @property
     def is_open(self) -> bool:

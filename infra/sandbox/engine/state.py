@@ -44,6 +44,8 @@ class EngineState:
     last_prices: dict[str, Decimal] = field(default_factory=dict)
     # Mark prices where they are known to differ from the last ones.
     mark_prices: dict[str, Decimal] = field(default_factory=dict)
+    # By how many times the mark price is the last one, where somebody pulled the two apart.
+    mark_factors: dict[str, Decimal] = field(default_factory=dict)
     rules: Rules = field(default_factory=Rules)
     bars: dict[str, Bar] = field(default_factory=dict)
     # Id of a resting order -> what is to be traded at its price before it.

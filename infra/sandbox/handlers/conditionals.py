@@ -6,6 +6,7 @@ from typing import Any
 
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.handlers.call import Call, check_trading, window
+from infra.sandbox.handlers.retention import is_algo_kept
 from infra.sandbox.protocol import shapes
 from infra.sandbox.protocol.params import algo_request, symbol_of
 
@@ -30,7 +31,10 @@ def _algo_ids(call: Call) -> tuple[int | None, str | None]:
 def get_algo(call: Call) -> Any:
     """One conditional order."""
     algo_id, client_id = _algo_ids(call)
-    return _algo_shape(call, call.venue.exchange.find_algo(algo_id=algo_id, client_algo_id=client_id))
+    algo = call.venue.exchange.find_algo(algo_id=algo_id, client_algo_id=client_id)
+    if not is_algo_kept(algo, call.now_ms):
+        raise VenueError(-2013)
+    return _algo_shape(call, algo)
 
 
 def cancel_algo(call: Call) -> Any:
@@ -62,6 +66,6 @@ def all_algos(call: Call) -> Any:
     found = [
         one
         for one in call.venue.exchange.state.algos.values()
-        if one.symbol == symbol and start <= one.created_ms <= end
+        if one.symbol == symbol and is_algo_kept(one, call.now_ms) and start <= one.created_ms <= end
     ]
     return [_algo_shape(call, one) for one in found[-limit:]]

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 
 from infra.sandbox.engine.errors import VenueError
-from infra.sandbox.engine.model import CONDITIONAL, Side
+from infra.sandbox.engine.model import CONDITIONAL, OrderType, PriceMatch, Side
 from infra.sandbox.handlers.call import Call, Handler, check_trading, window
+from infra.sandbox.handlers.retention import is_kept
 from infra.sandbox.protocol import shapes
-from infra.sandbox.protocol.params import Params, algo_request, order_request, symbol_of
+from infra.sandbox.protocol.params import Params, algo_request, order_request, price_match, symbol_of
 
 MAX_BATCH = 5
 MAX_CANCELS = 10
@@ -56,7 +57,8 @@ def _legacy_conditional(call: Call) -> Any:
 def test_order(call: Call) -> Any:
     """Check an order without accepting it."""
     check_trading(call, symbol_of(call.params))
-    call.venue.exchange.check(order_request(call.params), now_ms=call.now_ms)
+    exchange = call.venue.exchange
+    exchange.check(exchange.priced(order_request(call.params)), now_ms=call.now_ms)
     return {}
 
 
@@ -66,7 +68,10 @@ def amend_order(call: Call) -> Any:
     symbol = symbol_of(params)
     check_trading(call, symbol)
     side = params.choice(Side, "side", None, -1117)
+    match = price_match(params, OrderType.LIMIT)
     quantity, price = params.decimal("quantity"), params.decimal("price")
+    if match is not PriceMatch.NONE:
+        price = call.venue.exchange.matched_price(symbol, side, match)
     if quantity is None or price is None:
         params.required("quantity" if quantity is None else "price")
     assert quantity is not None
@@ -74,9 +79,10 @@ def amend_order(call: Call) -> Any:
     order = _find(call, symbol)
     if order.side is not side:
         raise VenueError(-1117, "Invalid side: an amendment cannot turn an order.")
-    return shapes.order(
-        call.venue.exchange.amend(symbol, order.order_id, quantity=quantity, price=price, now_ms=call.now_ms)
+    amended = call.venue.exchange.amend(
+        symbol, order.order_id, quantity=quantity, price=price, price_match=match, now_ms=call.now_ms
     )
+    return shapes.order(amended)
 
 
 def _find(call: Call, symbol: str) -> Any:
@@ -84,7 +90,10 @@ def _find(call: Call, symbol: str) -> Any:
     client_id = call.params.text("origClientOrderId")
     if order_id is None and client_id is None:
         raise VenueError(-1102, "Param 'origClientOrderId' or 'orderId' must be sent, but both were empty/null!")
-    return call.venue.exchange.find_order(symbol, order_id=order_id, client_order_id=client_id)
+    order = call.venue.exchange.find_order(symbol, order_id=order_id, client_order_id=client_id)
+    if not is_kept(order, call.now_ms):
+        raise VenueError(-2013)
+    return order
 
 
 def cancel_order(call: Call) -> Any:
@@ -140,7 +149,9 @@ def all_orders(call: Call) -> Any:
     found = [
         one
         for one in call.venue.exchange.state.orders.values()
-        if one.symbol == symbol and (one.order_id >= first if first is not None else start <= one.created_ms <= end)
+        if one.symbol == symbol
+        and is_kept(one, call.now_ms)
+        and (one.order_id >= first if first is not None else start <= one.created_ms <= end)
     ]
     chosen = found[:limit] if first is not None or call.params.text("startTime") else found[-limit:]
     return [shapes.order(one) for one in chosen]

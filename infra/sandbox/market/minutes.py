@@ -61,12 +61,5 @@ def detailed_paths(candles: Candles, minutes: Candles, length_ms: int) -> tuple[
     chosen = rows[agrees]
     if not len(chosen):
         return agrees, np.empty((count, 0), np.int64)
-    ticks = paths(_taken(minutes, chosen.ravel()), TICKS_PER_MINUTE)
+    ticks = paths(minutes.take(chosen.ravel()), TICKS_PER_MINUTE)
     return agrees, np.ascontiguousarray(ticks.T.reshape(len(chosen), count).T)
-
-
-def _taken(candles: Candles, rows: Ints) -> Candles:
-    return Candles(
-        candles.open_time[rows], candles.open[rows], candles.high[rows], candles.low[rows], candles.close[rows],
-        candles.volume[rows], candles.quote[rows], candles.trades[rows],
-    )  # fmt: skip

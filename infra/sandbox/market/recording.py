@@ -39,6 +39,8 @@ class Recorded:
     open_time: Ints
     # Columns open, high, low, close, volume.
     values: Floats
+    # As what it was recorded.
+    source: Source = ("", "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def read_recording(
     rows = _read_rows(files, set(sources.values()))
     series, dropped = [], 0
     for symbol, source in sources.items():
-        recorded, lost = _clean(symbol, source[1], rows[source], length_ms)
+        recorded, lost = _clean(symbol, source, rows[source], length_ms)
         dropped += lost
         if len(recorded.open_time):
             series.append(recorded)
@@ -221,7 +223,7 @@ def _read_rows(files: list[Path], wanted: set[Source]) -> dict[Source, list[tupl
     return rows
 
 
-def _clean(symbol: str, native: str, rows: list[tuple[Ints, Floats]], length_ms: int) -> tuple[Recorded, int]:
+def _clean(symbol: str, source: Source, rows: list[tuple[Ints, Floats]], length_ms: int) -> tuple[Recorded, int]:
     ts = np.concatenate([one[0] for one in rows])
     columns = np.concatenate([one[1] for one in rows])
     opened, high, low, close, volume = columns.T
@@ -238,6 +240,6 @@ def _clean(symbol: str, native: str, rows: list[tuple[Ints, Floats]], length_ms:
     order = order[sound[order]]
     last = np.concatenate((np.diff(ts[order]) > 0, np.ones(min(1, len(order)), bool)))
     order = order[last]
-    base = _base(native)
+    base = _base(source[1])
     assert base is not None
-    return Recorded(symbol, base, ts[order], columns[order]), int(len(ts) - sound.sum())
+    return Recorded(symbol, base, ts[order], columns[order], source), int(len(ts) - sound.sum())

@@ -6,12 +6,15 @@ positions: open, the extreme nearer to the open, the other extreme, close, with 
 spread evenly. (Nearer-first finds the right order of high and low in about four of five candles.) The path is known
 to be smoother than a market: nothing shorter than the recorded timeframe should be traded or measured on it.
 Where candles of a minute were recorded too, and agree, they tell the inside, and each of them follows that path.
+Where trades were recorded too, and make up the candle, they are its prices and volumes, each at its own time.
 Between candles prices jump as recorded. A candle that is missing stays missing: no tick, no price, and after a while
 no trading. Where the recording ends, time stands still and the market is halted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -20,6 +23,7 @@ from infra.sandbox.engine import path
 from infra.sandbox.engine.instrument import Instrument
 from infra.sandbox.engine.recorded import in_ticks, recorded_instrument
 from infra.sandbox.market.minutes import detailed_paths, paths
+from infra.sandbox.market.recorded_flow import Flow, begins_of, read_flows
 from infra.sandbox.market.recording import Recorded, Recording, RecordingError, read_recording
 from infra.sandbox.market.series import (
     DAY_MS,
@@ -27,13 +31,15 @@ from infra.sandbox.market.series import (
     TICK_MS,
     TICKS_PER_DAY,
     Candles,
+    Floats,
     Ints,
     TickBlock,
     empty_candles,
     quote_unit,
 )
+from infra.sandbox.market.tape import Snapshots, Tape
 
-__all__ = ["RecordingError", "ReplayMarket", "read_recording"]
+__all__ = ["RecordingError", "ReplayMarket", "read_flows", "read_recording"]
 
 KEPT_DAYS = 3
 
@@ -45,10 +51,19 @@ class ReplayMarket:
     edge = 0.0
 
     def __init__(
-        self, recording: Recording, *, start_ms: int | None, history_days: int, minutes: Recording | None = None
+        self,
+        recording: Recording,
+        *,
+        start_ms: int | None,
+        history_days: int,
+        minutes: Recording | None = None,
+        flows: Mapping[str, Flow] | None = None,
     ) -> None:
         """
         Replay a recording; `minutes` tells of the inside of its candles, as far as both were recorded and agree.
+
+        `flows` are trades and books by symbol: trades take the place of the candles that they make up, books are
+        shown as they were.
 
         Raises:
             RecordingError: `start_ms` lies outside the recording.
@@ -56,10 +71,22 @@ class ReplayMarket:
         self.base_ms = recording.timeframe_ms
         self.dropped = recording.dropped
         self._series = recording.series
+        told = [(flows or {}).get(one.symbol, Flow()) for one in recording.series]
         self.instruments = tuple(
-            recorded_instrument(one.symbol, one.base, one.values[:, :4]) for one in recording.series
+            recorded_instrument(one.symbol, one.base, _prices(one, flow))
+            for one, flow in zip(recording.series, told, strict=True)
         )
         self._candles = [_candles(one, i) for one, i in zip(recording.series, self.instruments, strict=True)]
+        self._tapes: list[Tape | None] = [None] * len(told)
+        # Opens of the candles that trades make up, by instrument.
+        self._made_up: list[frozenset[int]] = [frozenset()] * len(told)
+        for index, flow in enumerate(told):
+            if flow.trades is not None:
+                self._take_trades(index, flow)
+        self._snapshots = [
+            None if flow.books is None else _snapshots(flow, one)
+            for flow, one in zip(told, self.instruments, strict=True)
+        ]
         inside = {one.symbol: one for one in minutes.series} if minutes is not None else {}
         self._minutes = [
             _candles(inside[one.symbol], one) if one.symbol in inside else empty_candles() for one in self.instruments
@@ -107,6 +134,18 @@ class ReplayMarket:
             self._ticks.pop(oldest)
         return block
 
+    def tape(self, index: int) -> Tape | None:
+        """Return the trades of an instrument that make up candles, None where there are none."""
+        return self._tapes[index]
+
+    def snapshots(self, index: int) -> Snapshots | None:
+        """Return the recorded books of an instrument, None where there are none."""
+        return self._snapshots[index]
+
+    def is_traded(self, index: int, open_ms: int) -> bool:
+        """Whether recorded trades make up a candle."""
+        return open_ms in self._made_up[index]
+
     def is_detailed(self, index: int, open_ms: int) -> bool:
         """Whether recorded minutes tell the prices inside a candle."""
         day = open_ms // DAY_MS
@@ -128,6 +167,8 @@ class ReplayMarket:
         Open, high, low and close stay what they are, and what was already played stays as it was.
         """
         open_ms = tick_ms - tick_ms % self.base_ms
+        if self.is_traded(index, open_ms):
+            return False
         if not self._bend(self.ticks(open_ms // DAY_MS), index, tick_ms, falls_first=falls_first):
             return False
         self._bent[index, open_ms] = tick_ms, falls_first
@@ -160,6 +201,9 @@ class ReplayMarket:
 
     def _draw(self, index: int, midnight_ms: int, price: Ints, volume: Ints) -> None:
         candles = self.history(index, midnight_ms, midnight_ms + DAY_MS)
+        if self._made_up[index]:
+            # Trades are told one by one, by `tape`.
+            candles = candles.take(~np.isin(candles.open_time, list(self._made_up[index])))
         if not len(candles):
             return
         count = self.base_ms // TICK_MS
@@ -174,6 +218,32 @@ class ReplayMarket:
         rows = ((candles.open_time - midnight_ms) // TICK_MS)[None, :] + np.arange(count)[:, None]
         price[rows.ravel()] = ticks.ravel()
         volume[rows.ravel()] = shares.ravel()
+
+    def _take_trades(self, index: int, flow: Flow) -> None:
+        """Let trades take the place of the candles that they make up: none is missing of those, and none too many."""
+        tape, exact = _tape(flow, self.instruments[index])
+        candles = self._candles[index]
+        rows = np.searchsorted(candles.open_time, tape.time_ms - tape.time_ms % self.base_ms)
+        inside = candles.open_time[rows % len(candles)] == tape.time_ms - tape.time_ms % self.base_ms
+        tape, exact = tape.take(inside), exact[inside]
+        made = tape.grouped(self.instruments[index], self.base_ms)
+        places = np.searchsorted(candles.open_time, made.open_time)
+        recorded = self._series[index].values[places, 4]
+        opens = tape.time_ms - tape.time_ms % self.base_ms
+        traded = np.add.reduceat(exact, np.flatnonzero(np.append([True], np.diff(opens) > 0))) if len(exact) else exact
+        agrees = np.isclose(traded, recorded, rtol=1e-6, atol=0.0)
+        for name in ("open", "high", "low", "close"):
+            agrees &= getattr(made, name) == getattr(candles, name)[places]
+        agreed = made.open_time[agrees]
+        if not len(agreed):
+            return
+        tape = tape.take(np.isin(opens, agreed))
+        self._made_up[index] = frozenset(agreed.tolist())
+        self._tapes[index] = tape
+        volume, quote, trades = candles.volume.copy(), candles.quote.copy(), candles.trades.copy()
+        for column, known in ((volume, made.volume), (quote, made.quote), (trades, made.trades)):
+            column[places[agrees]] = known[agrees]
+        self._candles[index] = replace(candles, volume=volume, quote=quote, trades=trades)
 
     def _start(self, wanted_ms: int | None, history_days: int) -> int:
         assert self.end_ms is not None
@@ -203,6 +273,33 @@ def _candles(recorded: Recorded, instrument: Instrument) -> Candles:
     quote = (opened + high + low + close) / 4.0 * volume * quote_unit(instrument)
     trades = np.full(len(volume), 1, np.int64)
     return Candles(recorded.open_time, opened, high, low, close, volume, quote, trades)
+
+
+def _prices(recorded: Recorded, flow: Flow) -> Floats:
+    """Return every price that was recorded of an instrument: its tick has to hold all of them."""
+    told = [one["price"] for one in (flow.trades, flow.books) if one is not None]
+    return np.concatenate([recorded.values[:, :4].ravel(), *told]) if told else recorded.values[:, :4]
+
+
+def _tape(flow: Flow, instrument: Instrument) -> tuple[Tape, Floats]:
+    """Return trades in ticks and steps, and their quantities as recorded."""
+    trades = flow.trades
+    assert trades is not None
+    # Rounded as a running sum, so that trades of less than a step add up.
+    summed = np.rint(np.cumsum(trades["quantity"]) * 10.0**instrument.quantity_decimals).astype(np.int64)
+    steps = np.diff(summed, prepend=0)
+    price = in_ticks(trades["price"], instrument)
+    tape = Tape(trades.time_ms, trades["trade_id"], price, steps, trades["is_buyer_maker"])
+    return tape, np.asarray(trades["quantity"], np.float64)
+
+
+def _snapshots(flow: Flow, instrument: Instrument) -> Snapshots:
+    books = flow.books
+    assert books is not None
+    begins = begins_of(books)
+    steps = np.rint(books["quantity"] * 10.0**instrument.quantity_decimals).astype(np.int64)
+    price = in_ticks(books["price"], instrument)
+    return Snapshots(books.time_ms[begins[:-1]], begins, books["is_bid"], price, steps)
 
 
 def _iso(time_ms: int) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infra.sandbox.engine.instrument import Instrument
+
+if TYPE_CHECKING:
+    from infra.sandbox.market.tape import Snapshots, Tape
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -88,10 +91,13 @@ class Candles:
 
     def slice(self, start: int, stop: int) -> Candles:
         """Return a view of some of them."""
-        cut = slice(start, stop)
+        return self.take(slice(start, stop))
+
+    def take(self, rows: Any) -> Candles:
+        """Return chosen ones."""
         return Candles(
-            self.open_time[cut], self.open[cut], self.high[cut], self.low[cut],
-            self.close[cut], self.volume[cut], self.quote[cut], self.trades[cut],
+            self.open_time[rows], self.open[rows], self.high[rows], self.low[rows],
+            self.close[rows], self.volume[rows], self.quote[rows], self.trades[rows],
         )  # fmt: skip
 
 
@@ -123,6 +129,14 @@ class Market(Protocol):
 
     def listed_ms(self, index: int) -> int:
         """Return when the instrument's candles begin."""
+        ...
+
+    def tape(self, index: int) -> Tape | None:
+        """Return recorded trades, which stand in the place of ticks; None where there are none."""
+        ...
+
+    def snapshots(self, index: int) -> Snapshots | None:
+        """Return recorded books; None where there are none."""
         ...
 
 
@@ -180,7 +194,7 @@ def open_times(interval: str, times: Ints) -> Ints:
 
 
 def from_ticks(market: Market, index: int, start_ms: int, end_ms: int) -> Candles:
-    """One flat candle per tick in [start_ms, end_ms), to be grouped."""
+    """One flat candle per tick, or recorded trade, in [start_ms, end_ms), to be grouped."""
     parts: list[Candles] = []
     unit = quote_unit(market.instruments[index])
     first_tick = -(-max(start_ms, market.first_ms) // TICK_MS)
@@ -197,7 +211,13 @@ def from_ticks(market: Market, index: int, start_ms: int, end_ms: int) -> Candle
         quote: Floats = np.asarray(price * volume.astype(np.float64) * unit, np.float64)
         parts.append(Candles(times, price, price, price, price, volume, quote, np.ones(len(times), np.int64)))
         first_tick += stop - offset
-    return join(parts)
+    tape = market.tape(index)
+    if tape is None:
+        return join(parts)
+    # A tick is when trades become known: of a stretch that does not end at one, nothing after its last.
+    known_ms = end_ms if end_ms % TICK_MS == 0 else end_ms - end_ms % TICK_MS + 1
+    both = join([*parts, tape.between(max(start_ms, market.first_ms), known_ms).flat(market.instruments[index])])
+    return both.take(np.argsort(both.open_time, kind="stable"))
 
 
 def quote_unit(instrument: Instrument) -> float:

@@ -156,6 +156,14 @@ class SyntheticMarket:
         del index, now_ms
         return True
 
+    def tape(self, index: int) -> None:
+        """Return None: nothing was recorded."""
+        del index
+
+    def snapshots(self, index: int) -> None:
+        """Return None: nothing was recorded."""
+        del index
+
     def listed_ms(self, index: int) -> int:
         """All synthetic instruments are listed from the beginning."""
         del index

@@ -6,6 +6,8 @@ import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from infra.sandbox.engine.model import Interruption
 from infra.sandbox.engine.state import EngineState
 from infra.sandbox.market.series import (
@@ -18,6 +20,7 @@ from infra.sandbox.market.series import (
     group,
     join,
 )
+from infra.sandbox.market.tape import Snapshots, Tape
 
 KEPT_DAYS = 3
 # Venue times are below this.
@@ -46,6 +49,8 @@ class TimetabledMarket:
         self.end_ms = source.end_ms
         self.edge = source.edge
         self._masked: dict[tuple[int, object], TickBlock] = {}
+        # What is left of recorded trades, by instrument, and by which timetable.
+        self._cut: dict[int, tuple[object, Tape]] = {}
         # Tomorrow is made in a thread of its own.
         self._making = threading.Lock()
 
@@ -73,6 +78,24 @@ class TimetabledMarket:
     def listed_ms(self, index: int) -> int:
         """Return when the instrument's candles begin."""
         return self.source.listed_ms(index)
+
+    def tape(self, index: int) -> Tape | None:
+        """Return recorded trades without those of the stretches in which nothing traded."""
+        whole = self.source.tape(index)
+        stretches = tuple(self.interruptions(self.instruments[index].symbol)) if whole is not None else ()
+        if whole is None or not stretches:
+            return whole
+        known = self._cut.get(index)
+        if known is None or known[0] != stretches:
+            kept = np.ones(len(whole), bool)
+            for start, stop in stretches:
+                kept &= (whole.time_ms < start) | (whole.time_ms >= stop)
+            known = self._cut[index] = (stretches, whole.take(kept))
+        return known[1]
+
+    def snapshots(self, index: int) -> Snapshots | None:
+        """Return recorded books."""
+        return self.source.snapshots(index)
 
     def ticks(self, day: int) -> TickBlock:
         """Ticks of one UTC day, counted from 1970."""

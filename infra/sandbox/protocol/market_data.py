@@ -201,14 +201,14 @@ def depth(venue: Venue, params: Params, now_ms: int) -> dict[str, Any]:
 
 def premium_index(venue: Venue, symbol: str, now_ms: int) -> dict[str, Any]:
     """Mark price and the funding to come."""
-    mark = shapes.text(venue.last_price(symbol))
+    mark, index = shapes.text(venue.mark_price(symbol)), shapes.text(venue.last_price(symbol))
     interval = funding.interval_ms(venue.instrument(symbol))
     following = funding.next_boundary(now_ms, interval)
     return {
         "symbol": symbol,
         "markPrice": mark,
-        "indexPrice": mark,
-        "estimatedSettlePrice": mark,
+        "indexPrice": index,
+        "estimatedSettlePrice": index,
         "lastFundingRate": shapes.text(funding.rate_at(venue.seed, symbol, following, interval)),
         "interestRate": "0.00010000",
         "nextFundingTime": following,

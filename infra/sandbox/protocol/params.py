@@ -16,6 +16,7 @@ from infra.sandbox.engine.model import (
     OrderRequest,
     OrderType,
     PositionSide,
+    PriceMatch,
     SelfTradePrevention,
     Side,
     TimeInForce,
@@ -27,6 +28,7 @@ _WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
 _NUMBER: Final = re.compile(r"[+-]?([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,2})?")
 _WHOLE_DIGITS: Final = 12
 _DECIMALS: Final = 16
+_PRICED: Final = frozenset({OrderType.LIMIT, OrderType.STOP, OrderType.TAKE_PROFIT})
 
 
 def form_values(raw: str) -> dict[str, str]:
@@ -140,6 +142,18 @@ def _good_till(params: Params) -> int:
     return (params.integer("goodTillDate") or 0) // 1000 * 1000
 
 
+def price_match(params: Params, kind: OrderType) -> PriceMatch:
+    """Return whose price an order takes over; one that does must be of a kind with a price, and bring none."""
+    match = params.word(PriceMatch, "priceMatch", -5037) or PriceMatch.NONE
+    if match is PriceMatch.NONE:
+        return match
+    if kind not in _PRICED:
+        raise VenueError(-5038)
+    if params.text("price") is not None:
+        raise VenueError(-1106, "Parameter 'price' sent when not required.")
+    return match
+
+
 def order_request(params: Params) -> OrderRequest:
     """Read a plain order."""
     symbol = symbol_of(params)
@@ -148,7 +162,8 @@ def order_request(params: Params) -> OrderRequest:
         params.required("timeInForce")
     if kind in {OrderType.LIMIT, OrderType.MARKET}:
         params.required("quantity")
-    if kind is OrderType.LIMIT:
+    match = price_match(params, kind)
+    if kind is OrderType.LIMIT and match is PriceMatch.NONE:
         params.required("price")
     if params.flag("closePosition"):
         raise VenueError(-4136)
@@ -166,6 +181,7 @@ def order_request(params: Params) -> OrderRequest:
         self_trade_prevention=params.choice(
             SelfTradePrevention, "selfTradePreventionMode", SelfTradePrevention.EXPIRE_MAKER, -5039
         ),
+        price_match=match,
     )
 
 
@@ -196,4 +212,5 @@ def algo_request(params: Params) -> AlgoRequest:
         client_algo_id=params.text("clientAlgoId") or params.text("newClientOrderId") or "",
         good_till_ms=_good_till(params),
         price_protect=params.flag("priceProtect"),
+        price_match=price_match(params, kind),
     )

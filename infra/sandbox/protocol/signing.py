@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_plus
 
@@ -45,6 +46,16 @@ def check_signature(credentials: Credentials, query: str, body: str) -> None:
     if not signature:
         raise VenueError(-1102, "Mandatory parameter 'signature' was not sent, was empty/null, or malformed.")
     if not hmac.compare_digest(credentials.sign(asked + sent), signature):
+        raise VenueError(-1022)
+
+
+def check_payload(credentials: Credentials, values: Mapping[str, str]) -> None:
+    """Refuse a request over a WebSocket whose signature is not that of its parameters, in the order of their names."""
+    signature = values.get("signature")
+    if not signature:
+        raise VenueError(-1102, "Mandatory parameter 'signature' was not sent, was empty/null, or malformed.")
+    payload = "&".join(f"{name}={values[name]}" for name in sorted(values) if name != "signature")
+    if not hmac.compare_digest(credentials.sign(payload).encode(), signature.encode()):
         raise VenueError(-1022)
 
 

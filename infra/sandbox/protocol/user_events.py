@@ -90,7 +90,7 @@ def _order(event: OrderEvent) -> dict[str, Any]:
         "si": 0,
         "ss": 0,
         "V": one.self_trade_prevention.value,
-        "pm": "NONE",
+        "pm": one.price_match.value,
         "gtd": one.good_till_ms,
     }
     if trade:
@@ -118,7 +118,7 @@ def _algo(one: AlgoOrder, child: Order | None) -> dict[str, Any]:
         "p": text(one.price),
         "V": "EXPIRE_MAKER",
         "wt": one.working_type.value,
-        "pm": "NONE",
+        "pm": one.price_match.value,
         "cp": one.close_position,
         "pP": one.price_protect,
         "R": one.reduce_only,

@@ -1,0 +1,1 @@
+"""Tables made from the journal, who reads them, and backups of a home."""
