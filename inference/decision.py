@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from functools import partial
 from itertools import pairwise
 from operator import itemgetter
@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import UNSET, UnsetType
 
 from inference.domain.decision import Approved, Candidate, Decision, Denied, DenyCode, RankedSignal, Snapshot
+from inference.domain.exact import DECIMALS
 from inference.domain.exit_profile import BUILT_IN, ExitProfile
 from inference.domain.exit_state import ExitPlan, TradeFacts
 from inference.domain.market import Quote
@@ -43,8 +44,13 @@ def decide(snapshot: Snapshot, policy: Policy, now_ms: int) -> tuple[Decision, .
     Take every candidate through the chain and answer each once, in the policy's ranking: best expected net edge first.
 
     The first refusal wins. An approval uses up its slot, its exposure and its heat before the next candidate is
-    looked at. The order in which candidates are given changes nothing.
+    looked at. Neither the order in which candidates are given nor the thread's own decimal context changes anything.
     """
+    with localcontext(DECIMALS):
+        return _decide(snapshot, policy, now_ms)
+
+
+def _decide(snapshot: Snapshot, policy: Policy, now_ms: int) -> tuple[Decision, ...]:
     load = portfolio_load(positions=snapshot.positions, in_flight=snapshot.in_flight, heat=snapshot.heat)
     counts = EntryCounts.of(snapshot, policy, now_ms)
     decisions: list[Decision] = []
@@ -102,16 +108,17 @@ def ranking_of(snapshot: Snapshot, policy: Policy) -> tuple[RankedSignal, ...] |
     """Return what put the candidates in their order, in that order; unset where net edge alone did."""
     if policy.ranking is not Ranking.RISK_ADJUSTED:
         return UNSET
-    return tuple(
-        RankedSignal(
-            symbol=candidate.signal.symbol,
-            trace_id=candidate.signal.trace_id,
-            worth=one.worth,
-            score=one.score,
-            companions=one.companions,
+    with localcontext(DECIMALS):
+        return tuple(
+            RankedSignal(
+                symbol=candidate.signal.symbol,
+                trace_id=candidate.signal.trace_id,
+                worth=one.worth,
+                score=one.score,
+                companions=one.companions,
+            )
+            for candidate, one in _by_worth(snapshot, policy)
         )
-        for candidate, one in _by_worth(snapshot, policy)
-    )
 
 
 def _by_worth(snapshot: Snapshot, policy: Policy) -> list[tuple[Candidate, Ranked]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import localcontext
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -104,7 +105,19 @@ def _client(ccxt_id: str, config: dict[str, Any], *, pro: bool) -> Any:
     library = ccxt.pro if pro else ccxt.async_support
     exchange = getattr(library, ccxt_id)(config)
     keep_answers(exchange)
+    _round_for_itself(exchange)
     return exchange
+
+
+def _round_for_itself(exchange: Any) -> None:
+    """Keep to ccxt how it rounds: with each price it changes the decimal context of whichever thread it runs in."""
+    precise = exchange.decimal_to_precision
+
+    def rounded(*given: Any, **named: Any) -> Any:
+        with localcontext():
+            return precise(*given, **named)
+
+    exchange.decimal_to_precision = rounded
 
 
 def _point(exchange: Any, url: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal, localcontext
 
 import pytest
 from hypothesis import given
@@ -66,6 +66,16 @@ def test_what_is_decided_is_the_same_in_any_order(seed, other, policy):
     assert decide(reordered(snapshot, random.Random(other)), policy, START_MS + 100) == decide(
         snapshot, policy, START_MS + 100
     )
+
+
+@given(st.integers(0, 10**6), st.sampled_from(TELLING))
+def test_what_is_decided_is_the_same_however_its_thread_rounds(seed, policy):
+    """A library that changes the thread's decimal context, as ccxt does, changes no digit of an answer."""
+    snapshot = snapshot_of(seed)
+    plain = decide(snapshot, policy, START_MS + 100)
+
+    with localcontext(prec=9, rounding=ROUND_HALF_UP):
+        assert decide(snapshot, policy, START_MS + 100) == plain
 
 
 def test_the_order_of_these_sums_would_show():

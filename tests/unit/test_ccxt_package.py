@@ -109,3 +109,17 @@ print(ccxt is whole, seen.BaseError is whole.BaseError, isinstance(client, ccxt.
 """)
 
     assert printed == "True True True"
+
+
+@pytest.mark.parametrize("venue", ["binanceusdm", "bitfinex"])
+def test_a_client_that_rounds_leaves_the_decimals_of_its_thread_alone(venue):
+    """With each price that it writes ccxt sets how decimals round; ours, in the same thread, go on as before."""
+    printed = _fresh(f"""
+from decimal import getcontext
+from feature_store.venue.factory import create_exchange
+from ccxt.base.decimal_to_precision import DECIMAL_PLACES, ROUND
+client, before = create_exchange("{venue}", pro=False), repr(getcontext())
+print(client.decimal_to_precision("0.05", ROUND, 1, DECIMAL_PLACES), repr(getcontext()) == before)
+""")
+
+    assert printed == "0.1 True"
