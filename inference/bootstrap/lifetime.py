@@ -60,7 +60,8 @@ async def live(begin: Callable[[asyncio.Event], Life]) -> int:
 async def sleep_unless(stop: asyncio.Event, seconds: float) -> None:
     """Sleep, but not beyond the moment at which somebody asks to stop."""
     try:
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     except TimeoutError:
         return
 

@@ -212,7 +212,8 @@ class _Run:
         keep = {"execution", "user stream", "clock"}
         await self._services.end(but=keep)
         try:
-            await asyncio.wait_for(self._finish(), _STOP_SECONDS)
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._finish()
         except TimeoutError:
             _log.warning("stopped_with_requests_open", seconds=_STOP_SECONDS)
         await self._services.end()

@@ -47,7 +47,8 @@ class PaperStream:
     async def connected(self, *, within: float) -> bool:
         """Wait until events are told."""
         try:
-            await asyncio.wait_for(self._opened.wait(), within)
+            async with asyncio.timeout(within):
+                await self._opened.wait()
         except TimeoutError:
             return False
         return True

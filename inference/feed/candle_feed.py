@@ -153,7 +153,9 @@ class CandleFeed:
         while waiting() and (left := until - self._monotonic()) > 0:
             self._news.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
+                # Not `wait_for`, which loses a cancellation that comes with the news: the feed would not stop.
+                async with asyncio.timeout(left):
+                    await self._news.wait()
 
     async def _wait_for_venue(self, close: int) -> None:
         """Wait until the venue says that the candle has closed, unless the stream brings it before."""

@@ -402,7 +402,7 @@ def test_the_thread_publishes_by_itself(journal, bus):
     """Beside whoever journals."""
     import time
 
-    publisher = Publisher(bus, Outbox(bus, journal.path), monotonic=time.monotonic)  # noqa: TID251 - a real thread
+    publisher = Publisher(bus, Outbox(bus, journal.path), monotonic=time.monotonic)
     publisher.start()
     write(journal, 30)
     for _ in range(600):

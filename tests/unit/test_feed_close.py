@@ -44,17 +44,22 @@ class Venue:
         return [[int(at), 1.0, 1.0, 1.0, 1.0, 1.0] for at in opens][:limit]
 
 
-async def first_batch(venue: Venue, *, ahead_ms: int) -> CandleBlock:
-    """Return the first candles of a feed whose clock runs ahead of its venue by so much."""
+def feed_at(venue: Venue, *, ahead_ms: int) -> CandleFeed:
+    """Return a feed whose clock runs ahead of its venue by so much."""
     loop = asyncio.get_running_loop()
     clock = VenueClock(accelerated=True)
     for ago in (1, 0):
         at = loop.time() - ago
         clock.add(TimeSample(sent=at, received=at, venue_ms=venue.now_ms + ahead_ms - 1000 * ago))
     assembler = BatchAssembler(last_open_ms={SYMBOL: START_MS - STEP}, timeframe=Timeframe.M1)
-    feed = CandleFeed(
+    return CandleFeed(
         venue, assembler=assembler, timeframe=Timeframe.M1, clock=clock, monotonic=loop.time, ask_time=venue.time
     )
+
+
+async def first_batch(venue: Venue, *, ahead_ms: int) -> CandleBlock:
+    """Return the first candles of such a feed."""
+    feed = feed_at(venue, ahead_ms=ahead_ms)
     running = asyncio.create_task(feed.run())
     try:
         async with asyncio.timeout(30):
@@ -86,3 +91,19 @@ async def test_venue_that_does_not_tell_its_time_is_read_all_the_same():
 
     assert block.open_time_ms.tolist() == [START_MS]
     assert venue.asked >= 1
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_stop_that_comes_with_the_news_is_heard(turns):
+    """Whichever turn of the loop it falls into: what waits for the stream ends, and with it the worker."""
+    feed = feed_at(Venue(START_MS), ahead_ms=0)
+    waiting = asyncio.create_task(feed._wait_for_stream(lambda: [SYMBOL], 5.0))
+    await asyncio.sleep(0.01)
+
+    feed._news.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting}, timeout=1.0)
+
+    assert waiting.cancelled()
