@@ -218,7 +218,8 @@ class Worker:
         if opinion.candidates:
             self.fallback.look(self.supervisor.watched, self.supervisor.evidence)
         snapshot = self._snapshot(batch, opinion, account=await asked.account, quotes=await asked.quotes)
-        now_ms = self.now_ms
+        # The venue said that the candle has closed, so it is no earlier than that, whatever our reckoning of its time.
+        now_ms = max(self.now_ms, batch.close_time_ms)
         decisions = () if model is None else decide(snapshot, self.plan.policy, now_ms)
         self.latencies.add(self._monotonic() - started)
 

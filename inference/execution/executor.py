@@ -333,7 +333,8 @@ class Executor:
         return trade_plan(
             approved,
             candle_close_ms=candle_close_ms,
-            now_ms=self._now_ms(),
+            # By a clock a moment behind the venue's it would be of the candle before, and end one early.
+            now_ms=max(self._now_ms(), candle_close_ms),
             style=self._entry_style,
             patience_ms=self._entry_patience_ms,
             arrival_price=self._prices.arrival(approved.symbol),
