@@ -64,7 +64,7 @@ def make(
         Path | None, Parameter(help="Folder in which backups lie; by default the folder backups of the home.")
     ] = None,
     keep: Annotated[
-        int | None, Parameter(help="How many backups stay there, the new one among them; by default all.")
+        int | None, Parameter(help="How many backups of this home stay there, the new one among them; by default all.")
     ] = None,
     lake: Annotated[bool, Parameter(negative="", help="Back up stored candles too; by default not.")] = False,
     home: Annotated[

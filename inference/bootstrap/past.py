@@ -129,6 +129,7 @@ class Past:
             self.began_ms = at_ms
             # So has its account: what another one had at its best is nothing to fall from.
             self.mark, self.mark_ms = None, 0
+            self.emergency.reset_ms = self.emergency.reset_equity = None
             self._counted.clear()
         self._at_ms = at_ms
 

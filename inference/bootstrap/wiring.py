@@ -166,6 +166,7 @@ class _Run:
             home=settings.home,
             equity=self._gateway.equity,
             quotes=self._market.quotes,
+            traded=self._market.traded,
             health=lambda: self._health.look(),  # noqa: PLW0108 - it is made of this stop, below
             monotonic=monotonic,
         )

@@ -132,6 +132,7 @@ class PaperDesk:
         `ends_at_close` is False of a candle after which other prices were heard; then the last of them stays.
         """
         youngest_ms = self._youngest_ms(symbol)
+        before = self._extremes.known(symbol)
         low, high = self._extremes.news(symbol, span, youngest_ms=youngest_ms)
         last = self.exchange.state.last_prices.get(symbol)
         prices = [price for price in self._adverse_first(symbol, low, high) if price is not None]
@@ -142,7 +143,12 @@ class PaperDesk:
         elif prices and last is not None:
             prices.append(last)
         if prices:
-            self.show(symbol, prices, now_ms=now_ms)
+            try:
+                self.show(symbol, prices, now_ms=now_ms)
+            except OutcomeUnknownError:
+                # No order has met them: told again, they are news again.
+                self._extremes.put_back(symbol, before)
+                raise
 
     def show(self, symbol: str, prices: Iterable[Decimal], *, now_ms: int) -> None:
         """Let prices be traded, in their order: what they reach fires, what they pass fills."""
@@ -191,6 +197,10 @@ class PaperDesk:
         return max(waiting + [one.created_ms for one in self.exchange.open_algos(symbol)], default=0)
 
     def _pass_time(self, now_ms: int) -> None:
+        # A symbol of which nothing is held or waits may be unknown after a start, and has nothing to cancel.
+        countdowns, active = self.exchange.state.countdowns, self.exchange.active_symbols()
+        for symbol in [one for one in countdowns if one not in self.exchange.instruments and one not in active]:
+            del countdowns[symbol]
         countdown.run(self.exchange, now_ms=now_ms)
         self.exchange.elapse(now_ms)
         due = [

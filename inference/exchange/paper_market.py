@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
@@ -117,6 +118,14 @@ class Extremes:
         if known is None:
             return span.low, span.high
         return (span.low if span.low < known[0] else None), (span.high if span.high > known[1] else None)
+
+    def known(self, symbol: str) -> Mapping[int, tuple[Decimal, Decimal]]:
+        """Return the low and high that are known of a symbol's newest candles, by the time at which they opened."""
+        return dict(self._known.get(symbol, {}))
+
+    def put_back(self, symbol: str, known: Mapping[int, tuple[Decimal, Decimal]]) -> None:
+        """Know again what was known before."""
+        self._known[symbol] = dict(known)
 
 
 def _decimals(unit: Decimal) -> int:

@@ -31,6 +31,7 @@ from inference.storage.manifest import (
     Kind,
     Manifest,
     digest_of,
+    read_manifest,
     sqlite_damage,
 )
 
@@ -80,7 +81,7 @@ def make_backup(
         to: The folder in which backups lie; by default `backups` in the home.
         now: UTC, for its name.
         program: The version that makes it.
-        keep: How many backups stay there, this one among them; None removes none.
+        keep: How many backups of this home stay there, this one among them; None removes none.
         with_lake: Whether candles are backed up too, which the venue has anyway.
 
     Raises:
@@ -97,15 +98,16 @@ def make_backup(
             try:
                 manifest = _fill(home, partial, now=now, program=program, with_lake=with_lake)
                 folder = _finish(partial, target, now)
+                sha256 = digest_of(folder / MANIFEST)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-            removed = _retire(target, keep)
+            removed = _retire(target, keep, made=folder, home=manifest.home)
     except OSError as error:
         raise BackupError(
             f"The backup in {target} could not be made: {error.strerror or error}"
             f"{f' ({error.filename})' if error.filename else ''}; make room or give leave, and run it again"
         ) from error
-    return Backup(folder=folder, manifest=manifest, sha256=digest_of(folder / MANIFEST), removed=removed)
+    return Backup(folder=folder, manifest=manifest, sha256=sha256, removed=removed)
 
 
 def backups_in(folder: Path) -> list[Path]:
@@ -312,6 +314,13 @@ def _make_durable(folder: Path) -> None:
                 os.close(descriptor)
 
 
+def _is_of(folder: Path, home: str) -> bool:
+    try:
+        return read_manifest(folder).home == home
+    except BackupError:
+        return False
+
+
 def _finish(partial: Path, target: Path, now: datetime) -> Path:
     name = f"backup-{now:%Y%m%dT%H%M%SZ}"
     folder, again = target / name, 1
@@ -327,10 +336,12 @@ def _finish(partial: Path, target: Path, now: datetime) -> Path:
     return folder
 
 
-def _retire(target: Path, keep: int | None) -> tuple[str, ...]:
+def _retire(target: Path, keep: int | None, *, made: Path, home: str) -> tuple[str, ...]:
     if keep is None:
         return ()
-    old = backups_in(target)[: -max(1, keep)]
+    # Names tell by which clock they were made: one that was ahead must not cost the backup that was made just now.
+    others = [one for one in backups_in(target) if one != made and _is_of(one, home)]
+    old = others[: max(0, len(others) - max(0, keep - 1))]
     for folder in old:
         # Out of sight first: half of a backup must never look like one.
         removed = target / f"{_REMOVED}{folder.name}"

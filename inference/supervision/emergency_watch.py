@@ -8,9 +8,9 @@ can be written, and in the worth of this process's memory where neither can.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 
 from feature_store.venue.errors import VenueError
@@ -36,7 +36,7 @@ from inference.risk.emergency import (
 )
 from inference.risk.errors import ErrorCounts
 from inference.supervision import emergency_record
-from inference.supervision.account_marks import account_of, day_of, marked, week_of
+from inference.supervision.account_marks import account_of, day_of, week_of
 from inference.supervision.emergency_latch import Latch, LatchFiles, ResetOrder, StopOrder, key_of
 from inference.supervision.emergency_record import EmergencyRecord
 from inference.supervision.standing import Standing
@@ -60,17 +60,19 @@ class EmergencyParts:
     """
     What the emergency stop reads and uses of a worker.
 
-    `equity` asks the venue, `marks` are the account's last, `rebase` moves its peak after a reset. `next_close_ms`
-    is when the next candle is due, None before candles are followed. `wall` is the moment as ISO 8601 text in UTC.
+    `equity` asks the venue, `marks` are the account's as that equity leaves them, `rebase` moves its peak there after a
+    reset. `traded` is a symbol's last price where it is fresh. `next_close_ms` is when the next candle is due, None
+    before candles are followed. `wall` is the moment as ISO 8601 text in UTC.
     """
 
     executor: Executor
     standing: Standing
     policy: Callable[[], Policy]
     equity: Callable[[], Awaitable[Decimal]]
-    marks: Callable[[], AccountMarked | None]
-    rebase: Callable[[], Decimal | None]
+    marks: Callable[[Decimal], AccountMarked]
+    rebase: Callable[[Decimal | None], Decimal | None]
     quotes: Callable[[], Awaitable[Mapping[str, Quote]]]
+    traded: Callable[[str], Decimal | None]
     health: Callable[[], HealthLevel | None]
     errors: Callable[[], ErrorCounts | None]
     forget_errors: Callable[[], None]
@@ -208,7 +210,7 @@ class EmergencyWatch:
     def _end(self, order: ResetOrder, files: LatchFiles) -> None:
         ended = [key for key in order.stops if key in self.record.standing]
         if ended:
-            equity = self._parts.rebase()
+            equity = self._parts.rebase(self._equity)
             told = emergency_record.reset(order, equity)
             self._parts.record(told)
             self.record.visit(told, self._parts.now_ms())
@@ -263,12 +265,12 @@ class EmergencyWatch:
         return evaluate(inputs, self._parts.policy())
 
     def _account(self) -> tuple[Account | None, Bases | None]:
-        marks, equity, now_ms = self._parts.marks(), self._equity, self._parts.now_ms()
+        equity, now_ms = self._equity, self._parts.now_ms()
         if equity is None:
             return None, None
-        # Not recorded: marks move at candles. The peak is the account's own, so that a reset can move it.
-        known = marks or marked(None, now_ms, equity=equity, now_ms=now_ms)
-        account = replace(account_of(known), equity=equity)
+        # Not recorded: marks move at candles. They are those of now all the same, as the reset's day and week are: at
+        # midnight the day that was reset must not be measured once more from where it began.
+        account = account_of(self._parts.marks(equity))
         reset_ms = self.record.reset_ms
         bases = bases_of(
             account,
@@ -341,13 +343,14 @@ class EmergencyWatch:
 
     async def _begin(self, order: StopOrder) -> None:
         looked = asyncio.create_task(self._parts.executor.reconcile(), name="emergency reconcile")
-        quotes: Mapping[str, Quote] = {}
+        quotes: dict[str, Quote] = {}
         if Action.CLOSE_LOSERS in order.actions:
             with suppress(VenueError, TimeoutError):
                 async with asyncio.timeout(_QUOTES_PATIENCE_S):
-                    quotes = await self._parts.quotes()
+                    quotes.update(await self._parts.quotes())
         book = self._parts.executor.book
         positions = book.positions()
+        quotes = self._by_last_price(positions) | quotes
         closing = positions_to_close(
             order.actions,
             positions=positions,
@@ -360,6 +363,14 @@ class EmergencyWatch:
         self.record.visit(told, self._parts.now_ms())
         await self._close(order)
         await looked
+
+    def _by_last_price(self, symbols: Collection[str]) -> dict[str, Quote]:
+        """Return what stands in for quotes that do not come in time: a slow venue must keep no loser open."""
+        prices = {symbol: price for symbol in symbols if (price := self._parts.traded(symbol)) is not None}
+        now_ms = self._parts.now_ms()
+        return {
+            symbol: Quote(symbol=symbol, bid=price, ask=price, event_time_ms=now_ms) for symbol, price in prices.items()
+        }
 
     async def _close(self, order: StopOrder) -> None:
         symbols = sorted({trade.symbol for trade in self._left(order)})

@@ -72,13 +72,24 @@ class VenueAnswers:
             return asked
         return self._questions(close_time_ms)
 
-    def rebase(self) -> Decimal | None:
-        """Let the account's peak begin at what equity is now, as a person accepts it; return that equity, if known."""
-        if self.account is None:
+    def seen(self, equity: Decimal) -> AccountMarked:
+        """Return the marks as equity read now leaves them, a day that has begun meanwhile included; none is kept."""
+        return marked(self.account, self._account_at_ms, equity=equity, now_ms=self._now_ms())
+
+    def rebase(self, equity: Decimal | None) -> Decimal | None:
+        """
+        Let the account's peak begin at what equity is now, as a person accepts it; return that equity, if known.
+
+        `equity` is the newest that was read, which may be far from that of the last candle.
+        """
+        if equity is None and self.account is not None:
+            equity = self.account.equity
+        if equity is None:
             return None
-        self.account = replace(self.account, peak_equity=self.account.equity)
+        self.account = replace(self.seen(equity), peak_equity=equity)
+        self._account_at_ms = self._now_ms()
         self._record(self.account)
-        return self.account.equity
+        return equity
 
     def _questions(self, close_time_ms: int) -> Asked:
         quotes = asyncio.create_task(self._read_quotes())

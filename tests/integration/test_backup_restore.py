@@ -182,6 +182,18 @@ def test_backups_that_are_too_many_go(home):
     assert check(same.folder) == same.manifest
 
 
+def test_the_backup_just_made_and_those_of_another_home_stay(home, tmp_path):
+    """A clock that was ahead costs no new backup, and another home's backups are no business of this one."""
+    other, together = tmp_path / "other", tmp_path / "together"
+    shutil.copytree(home, other)
+    elsewhere = make_backup(other, to=together, now=NOW - timedelta(days=9), program="1")
+    ahead = make_backup(home, to=together, now=NOW + timedelta(days=3), program="1", keep=1)
+    made = make_backup(home, to=together, now=NOW, program="1", keep=1)
+
+    assert made.removed == (ahead.folder.name,)
+    assert backups_in(together) == [elsewhere.folder, made.folder]
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """Return a small backup, for copies of it to be spoilt."""

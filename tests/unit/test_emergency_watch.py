@@ -29,6 +29,7 @@ from inference.supervision.emergency_latch import Latch, ResetOrder, StopOrder, 
 from inference.supervision.emergency_record import CHOSEN, CONFIRMED, RESET, STOPPED, EmergencyRecord
 from inference.supervision.emergency_watch import EmergencyParts, EmergencyWatch
 from inference.supervision.standing import Standing
+from inference.supervision.venue_answers import VenueAnswers
 from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_executor
 from tests.worker_values import T0, make_approved
 
@@ -44,12 +45,14 @@ class Scene:
     record: EmergencyRecord = field(default_factory=EmergencyRecord)
     clock: FakeClock = field(default_factory=FakeClock)
     equity: Decimal | None = Decimal(10_000)
-    marks: AccountMarked | None = None
+    quotes_fail: bool = False
     health: HealthLevel | None = HealthLevel.HEALTHY
     errors: ErrorCounts | None = field(default_factory=ErrorCounts)
     due_ms: int | None = T0 + 300_000
     noted: list[Noted] = field(default_factory=list)
     forgotten: int = 0
+    kept: list[AccountMarked] = field(default_factory=list)
+    traded: dict[str, Decimal] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Put everything together; nothing has been looked at yet."""
@@ -57,6 +60,10 @@ class Scene:
         self.executor = make_executor(self.gateway, MemoryJournal())
         self.standing = Standing()
         self.latch = Latch(self.home)
+        self.answers = VenueAnswers(
+            equity=self._equity, quotes=self._quotes, know=dict, standing=self.standing, record=self.kept.append,
+            now_ms=self.clock.now_ms, last_mark=(None, 0),
+        )  # fmt: skip
         self.watch = self.watching()
 
     def watching(self) -> EmergencyWatch:
@@ -66,7 +73,8 @@ class Scene:
             self.record,
             EmergencyParts(
                 executor=self.executor, standing=self.standing, policy=Policy, equity=self._equity,
-                marks=lambda: self.marks, rebase=self._rebase, quotes=self._quotes, health=lambda: self.health,
+                marks=self.answers.seen, rebase=self.answers.rebase, quotes=self._quotes, traded=self.traded.get,
+                health=lambda: self.health,
                 errors=lambda: self.errors, forget_errors=self._forget, next_close_ms=lambda: self.due_ms,
                 record=self._note, now_ms=self.clock.now_ms, monotonic=self.clock.monotonic, wall=lambda: AT,
             ),
@@ -92,18 +100,20 @@ class Scene:
         opened: bool = await self.clock.drive(self.executor.enter(wanted, candle_close_ms=self.clock.now_ms()))
         return opened
 
+    def mark(self, equity: Decimal) -> None:
+        """Let the last candle have seen so much, and day, week and peak begin with it."""
+        now_ms = self.clock.now_ms()
+        self.answers.account = marked(None, 0, equity=equity, now_ms=now_ms)
+        self.answers._account_at_ms = now_ms
+
     async def _equity(self) -> Decimal:
         if self.equity is None:
             raise VenueDownError("no answer")
         return self.equity
 
-    def _rebase(self) -> Decimal | None:
-        if self.marks is None or self.equity is None:
-            return None
-        self.marks = marked(None, 0, equity=self.equity, now_ms=self.clock.now_ms())
-        return self.equity
-
     async def _quotes(self) -> dict[str, Quote]:
+        if self.quotes_fail:
+            raise VenueDownError("no answer")
         return {
             name: Quote(symbol=name, bid=mark, ask=mark, event_time_ms=T0) for name, mark in self.gateway.marks.items()
         }
@@ -213,7 +223,7 @@ async def test_an_order_that_rests_is_taken_away(scene):
 )
 async def test_each_evaluator_latches(scene, change, evaluator):
     """Each of the four inputs, once bad for long enough, latches by itself and leaves a file and an entry."""
-    scene.marks = marked(None, 0, equity=Decimal(10_000), now_ms=T0)
+    scene.mark(Decimal(10_000))
     for name, value in change.items():
         setattr(scene, name, value)
     await scene.looks()
@@ -228,7 +238,7 @@ async def test_each_evaluator_latches(scene, change, evaluator):
 
 async def test_drawdown_closes_losers_and_reduces_the_rest(scene):
     """The one that loses goes, and so does enough of the others to halve them; the choice is journaled first."""
-    scene.marks = marked(None, 0, equity=Decimal(10_000), now_ms=T0)
+    scene.mark(Decimal(10_000))
     await scene.enters()
     await scene.enters(ETH)
     scene.gateway.marks[BTC] = Decimal(49_900)
@@ -241,6 +251,22 @@ async def test_drawdown_closes_losers_and_reduces_the_rest(scene):
     assert scene.gateway.held == {BTC: 0, ETH: 0}
     assert len(scene.told(CHOSEN)[0].detail["trades"].split()) == 2
     assert scene.told(CHOSEN)[0].detail["why"] == "close losers; reduce the rest"
+
+
+async def test_a_loser_is_known_by_its_last_price_where_quotes_do_not_come_in_time(scene):
+    """A venue that is slow in a crash keeps no loser open: the stream's last price stands in."""
+    scene.mark(Decimal(10_000))
+    await scene.enters()
+    await scene.enters(ETH)
+    scene.quotes_fail = True
+    scene.traded.update({BTC: Decimal(49_900), ETH: Decimal(49_900)})
+    scene.equity = Decimal(7_000)
+    scene.clock.seconds += 6
+
+    await scene.looks(8)
+
+    assert scene.told(CHOSEN)[0].detail["why"] == "close losers"
+    assert scene.gateway.held == {BTC: 0, ETH: 0}
 
 
 @pytest.mark.parametrize(
@@ -276,7 +302,7 @@ async def test_a_missing_input_holds_entries_and_closes_nothing(scene, change, m
 
 async def test_a_reset_lets_go_on_and_measures_from_there(scene):
     """A person resets with a reason: files go, the journal says who and from which equity, entries pass again."""
-    scene.marks = marked(None, 0, equity=Decimal(10_000), now_ms=T0)
+    scene.mark(Decimal(10_000))
     scene.equity = Decimal(7_900)
     scene.clock.seconds += 31
     await scene.looks()
@@ -290,7 +316,29 @@ async def test_a_reset_lets_go_on_and_measures_from_there(scene):
     assert scene.told(RESET)[0].detail["equity"] == "7900"
     assert scene.latch.read() == Latch(scene.home).read()
     assert scene.latch.read().stops == scene.latch.read().resets == ()
+    assert len(scene.told(STOPPED)) == 1
+    assert scene.kept[-1].peak_equity == Decimal(7_900)
     assert await scene.enters()
+
+
+@pytest.mark.parametrize("days", [1, 4, 7])
+async def test_what_was_reset_is_not_measured_again_at_midnight(scene, days):
+    """Nor on Monday, nor in the first looks of a later day, which no candle has marked yet."""
+    scene.mark(Decimal(10_000))
+    scene.equity = Decimal(8_400)
+    scene.clock.seconds += 31
+    await scene.looks()
+    (stop,) = scene.latch.read().standing
+    scene.latch.reset(ResetOrder(key="2-resume", stops=(stop.key,), reason="looked", at=AT, by="ada"))
+    await scene.looks(6)
+
+    scene.due_ms = None
+    day_ms = 86_400_000
+    scene.clock.seconds += (day_ms - scene.clock.now_ms() % day_ms + (days - 1) * day_ms) / 1000 - 0.5
+    await scene.looks(8)
+
+    assert [one.detail["evaluator"] for one in scene.told(STOPPED)] == [Evaluator.DRAWDOWN.value]
+    assert scene.record.standing == {}
 
 
 async def test_a_reset_names_the_stops_that_it_ends(scene):

@@ -236,6 +236,32 @@ def test_countdown_outlives_a_restart(tmp_path):
     assert again.account.find(order("E2", kind=OrderType.LIMIT, price=48_000)).status is OrderStatus.CANCELED
 
 
+def test_countdown_of_a_symbol_that_no_one_holds_is_dropped_after_a_restart(tmp_path):
+    """The instrument of what is over is not known again, and a countdown that is due of it stops nobody."""
+    desk = desk_in(tmp_path)
+    desk.hear_quote(quoted(49_999, 50_001), now_ms=T0)
+    desk.set_countdown(BTC, 30_000, now_ms=T0)
+    again = PaperDesk(file_in(tmp_path), fees=NO_FEES, tell=[].append)
+    again.pass_time(T0 + 60_000)
+
+    assert again.exchange.state.countdowns == {}
+
+
+def test_an_extreme_that_could_not_be_written_is_news_again(tmp_path, monkeypatch):
+    """Where the disk failed as a low reached the stop, the same candle told again fires it."""
+    desk = desk_in(tmp_path)
+    long_with_exits(desk)
+    low = span(T0 + CANDLE_MS, 50_100, 48_900, 50_000)
+    monkeypatch.setattr(desk._file, "save", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OutcomeUnknownError):
+        desk.hear_candle(BTC, low, now_ms=T0 + 2 * CANDLE_MS)
+    monkeypatch.undo()
+    held = desk.held()
+    desk.hear_candle(BTC, low, now_ms=T0 + 2 * CANDLE_MS + 1)
+
+    assert (held, desk.held()) == ([BTC], [])
+
+
 def test_symbol_that_is_listed_no_more_ends_at_its_last_price(tmp_path):
     """What is held there is closed and its orders end, so that no trade waits for ever."""
     desk = desk_in(tmp_path)

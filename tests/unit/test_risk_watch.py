@@ -21,7 +21,7 @@ from inference.execution.heard import HeardJournal
 from inference.journal.codec import chained
 from inference.risk.errors import ErrorCounts
 from inference.supervision.account_marks import marked
-from inference.supervision.emergency_record import STOPPED
+from inference.supervision.emergency_record import RESET, STOPPED
 from inference.supervision.risk_watch import RiskWatch
 from inference.supervision.standing import Standing
 from tests.worker_support import MemoryJournal
@@ -162,6 +162,17 @@ def mark(equity: int) -> AccountMarked:
 
 def started(venue: str = "sandbox", mode: str = "sandbox") -> Noted:
     return Noted(event_type="health.started", detail={"venue": venue, "mode": mode})
+
+
+def test_another_account_is_not_measured_from_a_reset_of_this_one():
+    """A home that goes from paper to live forgets what equity a person accepted there; a restart does not."""
+    reset = Noted(event_type=RESET, detail={"stops": "1-a", "reason": "looked", "equity": "8000"})
+    first = (started(mode="paper"), T0), (mark(10_000), T0), (reset, T0 + 1)
+    same = read(*first, (started(mode="paper"), T0 + 2)).emergency
+    live = read(*first, (started("binanceusdm", "live"), T0 + 2)).emergency
+
+    assert (same.reset_ms, same.reset_equity) == (T0 + 1, Decimal(8000))
+    assert (live.reset_ms, live.reset_equity) == (None, None)
 
 
 def test_a_journal_gives_back_breaker_and_stop():
