@@ -20,6 +20,7 @@ from flows.training.dataset import Dataset, FrameSet, Rows
 from flows.training.evaluate import spread
 from flows.training.moments import BlockSums, Interval, Sampling, ratio
 from flows.training.report import WorkerReplay
+from inference.domain.exit_profile import BUILT_IN, ExitProfile
 from inference.domain.policy import Policy
 from inference.models.manifest import TimeWindow
 
@@ -30,9 +31,14 @@ _GONE = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """The rules that a worker trades by, what its account holds at the start, and the spread that it pays."""
+    """
+    The rules that a worker trades by, what its account holds at the start, and the spread that it pays.
+
+    `exits` are the exit profiles that the policy may name: those built in, and those of the home.
+    """
 
     policy: Policy = field(default_factory=Policy)
+    exits: Mapping[str, ExitProfile] = field(default_factory=lambda: BUILT_IN)
     balance: Decimal = Decimal(10_000)
     spread_bps: Decimal = Decimal(1)
 
@@ -134,10 +140,10 @@ def worker_account(
 
 def _walked(market: ScoredMarket, terms: Terms) -> BacktestRun:
     try:
-        return FastEngine(market).run(terms.policy, balance=terms.balance, costs=terms.costs)
+        return FastEngine(market).run(terms.policy, balance=terms.balance, costs=terms.costs, exits=terms.exits)
     except BadInputError:
         # What is too fine or too large for whole numbers of 63 bits is walked through in decimals, and takes minutes.
-        return replay(market, terms.policy, balance=terms.balance, costs=terms.costs)
+        return replay(market, terms.policy, balance=terms.balance, costs=terms.costs, exits=terms.exits)
 
 
 def _net_per_day(market: ScoredMarket, run: BacktestRun, sampling: Sampling) -> Interval:

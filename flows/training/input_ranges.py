@@ -25,7 +25,7 @@ from sklearn.covariance import ledoit_wolf
 from feature_store.errors import BadInputError
 from flows.training.dataset import Floats, select_columns
 from inference.models.manifest import RETURNS_INPUT, HeadEntry, MemberEntry, split_input
-from inference.signals.trained_inputs import SPREADS, TrainedInputs, distances, prepare_inputs
+from inference.signals.trained_inputs import MOST_INPUTS, SPREADS, TrainedInputs, distances, prepare_inputs
 
 _LEAST_ROWS = 200
 _NORMAL_QUARTILES = 1.349
@@ -68,11 +68,13 @@ def learn_inputs(
         distance_alarm: Share of new rows that may be called far.
 
     Raises:
-        BadInputError: There are too few rows for that, or a number is not finite.
+        BadInputError: There are too few rows for that, more inputs than a bundle tells of, or a number is not finite.
     """
     columns = select_columns(input_names, used)
     rows, later = (np.asarray(one[:, columns], np.float64) for one in (fit, held_out))
     needed = math.ceil(1 / distance_alarm)
+    if len(columns) > MOST_INPUTS:
+        raise BadInputError(f"Ranges are told of at most {MOST_INPUTS} inputs, and the members read {len(columns)}")
     if not columns or len(rows) < _LEAST_ROWS or len(later) < needed:
         raise BadInputError(
             f"Ranges of inputs need {_LEAST_ROWS} rows and {needed} more to calibrate on, and an input that is read; "

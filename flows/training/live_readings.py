@@ -53,7 +53,7 @@ def learn_readings(
             dataset, window, seed=config.seed, stretches=config.regime_stretches, rounds=config.regime_rounds
         )
         regime_model, metrics["regime_model/doubted"] = regimes.model, regimes.doubted
-    except BadInputError as error:
+    except (BadInputError, ValueError) as error:
         notes.append(f"No model of regimes: {error}")
     fit, held_out = (_spread(one, config.range_rows) for one in rows)
     try:
@@ -61,7 +61,7 @@ def learn_readings(
             dataset.inputs(fit), dataset.inputs(held_out), dataset.input_names, used_inputs(parts, dataset.input_names)
         )
         trained_inputs, metrics["inputs/later"] = inputs.trained, inputs.later
-    except BadInputError as error:
+    except (BadInputError, ValueError) as error:
         notes.append(f"No ranges of inputs: {error}")
     return LiveReadings(regime_model, trained_inputs, metrics, tuple(notes))
 

@@ -26,7 +26,8 @@ class Breaker:
     What the breaker knows, as a journal's events tell it: live and after a restart by the same rules.
 
     Times are the venue's, in milliseconds. While OPEN it waits for `until_ms`; while HALF_OPEN one trade is tried, and
-    by `until_ms` it closes where none lost. `results` are the trades that closed within the window, by their id.
+    by `until_ms` it closes where none lost. `results` are the trades that closed within the window, by their id; `used`
+    are those of them that it has opened by, which count no more.
     """
 
     state: BreakerState = BreakerState.CLOSED
@@ -36,6 +37,7 @@ class Breaker:
     losses_in_row: int = 0
     equity: Decimal = Decimal(0)
     results: dict[str, tuple[int, Decimal]] = field(default_factory=dict)
+    used: frozenset[str] = frozenset()
     errors: tuple[int, ...] = ()
 
     @property
@@ -100,7 +102,8 @@ def _after_trade(breaker: Breaker, key: str, result: TradeResult, at_ms: int, po
     row = breaker.losses_in_row
     if is_new:
         row = row + 1 if result.pnl < 0 else 0
-    breaker = replace(breaker, losses_in_row=row, results={**breaker.results, key: (at_ms, result.pnl)})
+    pnl = Decimal(0) if key in breaker.used else result.pnl
+    breaker = replace(breaker, losses_in_row=row, results={**breaker.results, key: (at_ms, pnl)})
     if breaker.state is BreakerState.HALF_OPEN and key == breaker.tried:
         return _opened(breaker, "the trade that was tried lost", at_ms, policy) if result.pnl < 0 else _closed(breaker)
     return _judged(breaker, at_ms, policy)
@@ -108,9 +111,11 @@ def _after_trade(breaker: Breaker, key: str, result: TradeResult, at_ms: int, po
 
 def _judged(breaker: Breaker, at_ms: int, policy: Policy) -> Breaker:
     since_ms = at_ms - policy.breaker_window_seconds * 1000
+    results = {key: one for key, one in breaker.results.items() if one[0] > since_ms}
     breaker = replace(
         breaker,
-        results={key: one for key, one in breaker.results.items() if one[0] > since_ms},
+        results=results,
+        used=breaker.used & results.keys(),
         errors=tuple(one for one in breaker.errors if one > since_ms),
     )
     if breaker.state is BreakerState.OPEN:
@@ -145,6 +150,7 @@ def _opened(breaker: Breaker, reason: str, at_ms: int, policy: Policy) -> Breake
         tried="",
         losses_in_row=0,
         results={key: (when, Decimal(0)) for key, (when, _) in breaker.results.items()},
+        used=frozenset(breaker.results),
         errors=(),
     )
 

@@ -17,7 +17,7 @@ from flows.training.input_ranges import LearnedInputs, learn_inputs, used_inputs
 from inference.domain.quality import QualityCode
 from inference.models.manifest import FileEntry, HeadEntry, MemberEntry
 from inference.signals.quality import MarketState, QualityLimits, quality
-from inference.signals.trained_inputs import TrainedInputs, distances, prepare_inputs, used_rows
+from inference.signals.trained_inputs import MOST_INPUTS, TrainedInputs, distances, prepare_inputs, used_rows
 
 NOW_MS = 1_750_000_000_000
 INPUTS = 12
@@ -280,6 +280,14 @@ def test_too_little_to_learn_from_is_refused(fit, held_out, used, why):
     """A rate that the rows cannot show is not stated."""
     with pytest.raises(BadInputError, match=why):
         learn_inputs(_rows(fit, 1), _rows(held_out, 2), NAMES, used)
+
+
+def test_more_inputs_than_a_bundle_tells_of_are_not_learned_from():
+    """An expansion that adds hundreds of columns ends no training at its last step: there are no ranges then."""
+    names = tuple(f"input_{number:03d}" for number in range(MOST_INPUTS + 1))
+    fit, held_out = np.zeros((300, len(names))), np.zeros((2000, len(names)))
+    with pytest.raises(BadInputError, match="at most 512 inputs, and the members read 513"):
+        learn_inputs(fit, held_out, names, names)
 
 
 def test_rows_that_are_no_numbers_are_not_learned_from():

@@ -143,6 +143,17 @@ def test_a_late_execution_closes_a_trade_again_and_is_the_same_loss():
     assert again == replace(once, results={"a": (T0 + 5, Decimal(-2))})
 
 
+def test_a_late_execution_of_a_loss_that_opened_it_does_not_open_it_again():
+    """What made it open is used up for good, whatever the same trade comes to later; another trade counts."""
+    policy = Policy(breaker_loss_share=Decimal("0.1"), breaker_window_seconds=86_400, breaker_pause_seconds=60)
+    opened = closed(Breaker(equity=Decimal(1000)), -150, policy=policy)
+    over = as_of(as_of(opened, T0 + 60_000, policy), T0 + 120_000, policy)
+    again = closed(over, -151, at=T0 + 130_000, policy=policy)
+
+    assert (opened.state, over.state, again.state) == (BreakerState.OPEN, BreakerState.CLOSED, BreakerState.CLOSED)
+    assert closed(again, -150, key="b", at=T0 + 140_000, policy=policy).state is BreakerState.OPEN
+
+
 @pytest.mark.parametrize("losses", [1, 2, 3])
 def test_as_many_losses_as_the_limit_open_it(losses):
     """At the limit, for the pause, with the reason; what made it open is used up."""
@@ -158,6 +169,7 @@ def test_as_many_losses_as_the_limit_open_it(losses):
         reason=f"{losses} losses in a row, the limit is {losses}",
         until_ms=last + 60_000,
         results={str(number): (T0 + number, Decimal(0)) for number in range(losses)},
+        used=frozenset(map(str, range(losses))),
     )
 
 

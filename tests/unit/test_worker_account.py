@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from feature_store.candle import CandleBlock
 from feature_store.errors import BadInputError
@@ -19,6 +20,8 @@ from flows.replay.worker_account import Terms, traded_market, worker_account
 from flows.training.dataset import FrameSet, TrainingFrame
 from flows.training.moments import Sampling
 from flows.training.traded import TradedCandles
+from inference.domain.errors import PolicyError
+from inference.domain.exit_profile import BUILT_IN
 from inference.domain.policy import Policy
 from inference.models.manifest import TimeWindow
 from infra.prove.backtest_market import make_market
@@ -48,6 +51,20 @@ def _foreseen(market: ScoredMarket, share: float, seed: int = 1) -> ScoredMarket
         expected_return=np.where(scored, expected, np.nan),
         probability_up=np.where(scored, np.where(up, 0.9, 0.1), np.nan),
     )
+
+
+def test_a_policy_may_name_a_profile_of_the_home():
+    """What a person wrote is traded by; without it the name is refused."""
+    market = make_market(symbols=2, candles=150, seed=3, confident=0.5, missing=0.0)
+    policy = Policy(exit_profile="PATIENT")
+    profiles = {**BUILT_IN, "PATIENT": structs.replace(BUILT_IN["DEFAULT"], name="PATIENT")}
+
+    _, told = _account(market, Terms(policy=policy, exits=profiles))
+    _, same = _account(market, Terms(policy=Policy(exit_profile="DEFAULT")))
+
+    assert told.equity == same.equity
+    with pytest.raises(PolicyError, match="PATIENT"):
+        _account(market, Terms(policy=policy))
 
 
 @settings(max_examples=10)
