@@ -25,6 +25,7 @@ from inference.feed.batches import CandleBatch
 from inference.feed.followed import FollowedFeatures, LastRow
 from inference.feed.rebuilding import Behind
 from inference.models.bundle import Bundle
+from inference.models.followed_regimes import FollowedRegimes
 from inference.models.opinions import opinions
 from infra.prove.record import native
 from infra.prove.wire_candles import STEP_MS, WireCandles
@@ -52,6 +53,14 @@ def first_candle_ms(used: FeaturesUsed) -> int:
     return int(facts["first_open_time_ms"].min())
 
 
+def regimes_of(bundle: Bundle) -> FollowedRegimes | None:
+    """Return what tells regimes by a bundle's model, as the worker does; None where it has none."""
+    manifest = bundle.manifest
+    if manifest.regime_model is None:
+        return None
+    return FollowedRegimes(manifest.regime_model, manifest.model_inputs, step_ms=STEP_MS)
+
+
 def said_of(
     candles: WireCandles, bundle: Bundle, closes_ms: list[int], *, first_ms: int, venue: str
 ) -> dict[tuple[int, str], Said]:
@@ -61,11 +70,13 @@ def said_of(
     for symbol, block in blocks.items():
         features.advance(symbol, block.until(closes_ms[0] - STEP_MS))
     followed = FollowedFeatures(features)
+    regimes = regimes_of(bundle)
     found: dict[tuple[int, str], Said] = {}
     for close_ms in closes_ms:
         now = {symbol: block.since(close_ms - STEP_MS).until(close_ms) for symbol, block in blocks.items()}
         known = followed.advance(CandleBatch(close_ms, now, late=()), Behind())
-        for signal in opinions(bundle, VERSION, known.latest, known.ready, venue=venue, timeframe_ms=STEP_MS):
+        said = opinions(bundle, VERSION, known.latest, known.ready, venue=venue, timeframe_ms=STEP_MS, regimes=regimes)
+        for signal in said:
             found[close_ms, signal.symbol] = Said(signal, followed.rows[signal.symbol])
     return found
 
