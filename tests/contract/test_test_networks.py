@@ -68,7 +68,7 @@ async def test_a_signed_order_goes_where_the_mode_says(is_test):
     """ccxt signs contracts for the test network as it does for the venue, and sends the request there."""
     exchange = create_exchange("binanceusdm", test_network=is_test, pro=False, api_key="k", api_secret="s")
 
-    signed = exchange.sign("order", "fapiPrivate", "POST", {"symbol": "BTCUSDT"})
+    signed = exchange.sign("order", ["fapiPrivate"], "POST", {"symbol": "BTCUSDT"})
     await exchange.close()
 
     assert is_of_a_test_network(signed["url"]) is is_test
@@ -82,7 +82,7 @@ async def test_what_the_test_network_lacks_is_not_asked_of_the_venue():
 
     for api in ("sapi", "fapiData", "papi"):
         with pytest.raises(Exception, match=f"does not have a testnet/sandbox URL for {api} endpoints"):
-            exchange.sign("anything", api, "GET", {})
+            exchange.sign("anything", [api], "GET", {})
     await exchange.close()
 
 
@@ -110,4 +110,4 @@ def test_ccxts_other_way_to_a_test_network_signs_no_contract():
     exchange.set_sandbox_mode(True)
 
     with pytest.raises(Exception, match="testnet/sandbox mode is not supported for futures anymore"):
-        exchange.sign("order", "fapiPrivate", "POST", {"symbol": "BTCUSDT"})
+        exchange.sign("order", ["fapiPrivate"], "POST", {"symbol": "BTCUSDT"})
