@@ -1,4 +1,4 @@
-"""`qtctl worker`, with a sandbox where ccxt knows the addresses of the test network; those of the venue stay as they are."""
+"""`qtctl worker`, with a sandbox at what ccxt takes for the test network's addresses; those of the venue stay."""
 
 from __future__ import annotations
 

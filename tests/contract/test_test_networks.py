@@ -65,7 +65,7 @@ def test_the_sockets_of_market_and_account_are_the_test_networks(account):
 
 @pytest.mark.parametrize("is_test", [True, False])
 async def test_a_signed_order_goes_where_the_mode_says(is_test):
-    """ccxt signs contracts for the test network as it does for the venue, and sends the request there."""
+    """Contracts are signed for the test network as they are for the venue, and the request is sent there."""
     exchange = create_exchange("binanceusdm", test_network=is_test, pro=False, api_key="k", api_secret="s")
 
     signed = exchange.sign("order", ["fapiPrivate"], "POST", {"symbol": "BTCUSDT"})

@@ -136,7 +136,10 @@ async def test_a_pinned_digest_lets_no_other_trade(tmp_path, bundle):
                 False,
             )
             for other in (
-                {}, LIVE | {"mode": "sandbox"}, LIVE | {"mode": "testnet"}, LIVE | {"venue": "sandbox"},
+                {},
+                LIVE | {"mode": "sandbox"},
+                LIVE | {"mode": "testnet"},
+                LIVE | {"venue": "sandbox"},
                 {"mode": "live"},
             )
         ),

@@ -78,7 +78,9 @@ def test_options_win_over_the_environment(monkeypatch):
         pytest.param({"venue_url": "http://x", "metrics_port": 70000}, "QT_METRICS_PORT", id="port-that-is-none"),
         pytest.param({"mode": "testnet"}, "contradicts QT_VENUE=sandbox", id="testnet-at-the-sandbox"),
         pytest.param(
-            {"mode": "testnet", "venue": "binanceusdm"}, "of the venue's test network", id="testnet-with-the-sandbox-key"
+            {"mode": "testnet", "venue": "binanceusdm"},
+            "of the venue's test network",
+            id="testnet-with-the-sandbox-key",
         ),
         pytest.param(
             {"mode": "testnet", "venue": "bitfinex", "api_key": "k"},

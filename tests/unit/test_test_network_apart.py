@@ -34,7 +34,10 @@ def past_of(*modes: str) -> Past:
     """Return what a worker knows of earlier starts in these modes."""
     past, journal = Past(Book()), MemoryJournal()
     for number, mode in enumerate(modes):
-        journal.record(Noted("health.started", {"mode": mode, "venue": "binanceusdm"}), timestamp_ms=1_000 + number)
+        journal.record(
+            Noted(event_type="health.started", detail={"mode": mode, "venue": "binanceusdm"}),
+            timestamp_ms=1_000 + number,
+        )
     for entry in journal.entries:
         past.visit(entry)
     return past
@@ -101,7 +104,7 @@ def testnet(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("testnet")
 def test_nobody_approves_real_money_there():
     """An approval would speak for real money by what play money showed: it is refused before anything is asked."""
-    with pytest.raises(BadInputError, match="QT_MODE=testnet needs no approval.*QT_MODE=live qtctl approve 3"):
+    with pytest.raises(BadInputError, match=r"QT_MODE=testnet needs no approval.*QT_MODE=live qtctl approve 3"):
         approve.approve.fn("3", "Ada Lovelace")
 
 
@@ -151,7 +154,9 @@ def test_results_in_the_lake_are_no_answer_to_its_opinions(monkeypatch, tmp_path
 def test_a_person_is_told_that_the_money_is_play():
     """Whoever looks at the status reads it beside the worker's state."""
     text = StringIO()
-    overview._show_worker({"state": "trading", "mode": "testnet", "venue": "binanceusdm"}, Console(file=text, width=200))
+    overview._show_worker(
+        {"state": "trading", "mode": "testnet", "venue": "binanceusdm"}, Console(file=text, width=200)
+    )
 
     assert "worker: trading with play money, on the test network of binanceusdm" in text.getvalue()
 
