@@ -50,7 +50,9 @@ def test_a_challenger_on_live_candles_keeps_its_turn(challenger, mode, keeps):
 
 
 def _champion_of(mode: str | None) -> RegisteredVersion | None:
-    return None if mode is None else RegisteredVersion("4", "r", ("champion",), {"gate_mode": mode} if mode else {})
+    if mode is None:
+        return None
+    return RegisteredVersion(version="4", run_id="r", aliases=("champion",), tags={"gate_mode": mode} if mode else {})
 
 
 @pytest.mark.parametrize(
