@@ -55,7 +55,8 @@ def approve(version: str, by: str) -> Approval:
     """
     Record that a person lets a version trade real money; it trades once `promote` judged it in QT_MODE=live.
 
-    An approval is of one bundle, by its digest, and replaces no gate.
+    An approval is of one bundle, by its digest, and replaces no gate. It is not given with QT_MODE=testnet, where none
+    is needed.
 
     Args:
         version: Number of a version of `quantum-ensemble` that passed the gates, or lacks nothing but the approval.
@@ -65,6 +66,11 @@ def approve(version: str, by: str) -> Approval:
     if not name or len(name) > 100:
         raise BadInputError(f"Say who approves in 1 to 100 characters, such as --by 'Ada Lovelace'; was {by!r}")
     settings = FlowSettings.of()
+    if settings.mode == "testnet":
+        raise BadInputError(
+            "QT_MODE=testnet needs no approval, and gives none for real money:"
+            f" judge the version there first, then QT_MODE=live qtctl approve {version}"
+        )
     ours = find_version(settings, version)
     verdict = ours.tags.get("gate_verdict", "pending")
     refusal = why_not(ours)

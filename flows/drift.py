@@ -125,6 +125,9 @@ def compare(settings: FlowSettings, champion: Champion, folder: Path, hours: int
         expected_digest=champion.version.tagged_digest,
     )
     live = live_predictions(settings.journal, champion.version.version, bundle.digest)
+    if settings.trades_other_candles:
+        # Outcomes in the lake are no answer to what was said of other prices.
+        live = live.of_other_candles()
     seen = observe(settings, bundle, champion.training, champion.config, hours, live)
     report = check(
         seen.groups, seen.performance,

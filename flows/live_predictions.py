@@ -32,6 +32,10 @@ class LivePredictions:
     said: dict[tuple[str, int], tuple[float, float]] = field(default_factory=dict)
     quality: LiveQuality | None = None
 
+    def of_other_candles(self) -> LivePredictions:
+        """Return what the worker found, and nothing of what it said: that was of candles which no lake holds."""
+        return LivePredictions(quality=self.quality)
+
     def over(
         self, dataset: Dataset, rows: Rows, expected: Floats, probability_up: Floats
     ) -> tuple[Floats, Floats, int]:

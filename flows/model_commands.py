@@ -192,8 +192,8 @@ def _promote(version: str | None = None, *, json: AsJson = False) -> int:
     Judge a version by mlflow/gates.yaml: point the alias champion at it, hold it back, or refuse it and say why.
 
     Held back is a version that nothing speaks against but for which evidence is missing: judge it again later. What
-    must be shown depends on QT_MODE: live wants a version trained on QT_VENUE, a shadow on its live candles that paid,
-    and a person's approval.
+    must be shown depends on QT_MODE: testnet and live want a version trained on QT_VENUE and a shadow on live candles
+    of that very mode that paid, and live a person's approval.
 
     Args:
         version: Number of the version; by default the one that the alias challenger points at.
@@ -213,7 +213,8 @@ def _approve(version: str, /, *, by: str | None = None, json: AsJson = False) ->
     """
     Record in MLflow and the journal that a person lets a version trade real money; it replaces no gate.
 
-    The version trades once QT_MODE=live qtctl promote has judged it after that.
+    The version trades once QT_MODE=live qtctl promote has judged it after that. With QT_MODE=testnet none is needed,
+    and none is taken.
 
     Args:
         version: Number of a version that passed the gates, or lacks nothing but the approval.

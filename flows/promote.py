@@ -10,6 +10,8 @@ import msgspec
 from prefect import flow, task
 
 from feature_store.clock import utc_now
+from feature_store.errors import BadInputError
+from feature_store.venue.test_networks import TEST_NETWORKS, no_test_network
 from flows.drifting.reaction import DEGRADED_TAG
 from flows.evidence import (
     description,
@@ -45,6 +47,7 @@ from flows.training.report import TrainingReport
 from flows.training.selection import Trials, selection_metrics
 from flows.training.verdict import Decision, Verdict
 from flows.trials import looks_at, trials_on
+from inference.domain.mode import AS_LIVE
 from inference.models.notices import Notice
 from inference.models.set_aside import found_aside, is_set_aside
 
@@ -90,6 +93,7 @@ def read_circumstances(
 ) -> Circumstances:
     """Return what is known beside the reports: the champion, other trials, live candles, a person's approval."""
     registry = Registry(settings.registry_address)
+    require_own_registry(settings.mode, registry.champion())
     config = msgspec.json.decode(registry.read_text(version.run_id, TRAINING_CONFIG), type=TrainingConfig)
     return Circumstances(
         mode=settings.mode,
@@ -99,11 +103,27 @@ def read_circumstances(
         trials=_trials(registry, version, reports[0]),
         # Somebody looked, or there would be no report; versions from before looks were counted have one.
         looks=max(len(looks_at(registry.run_tags(version.run_id))), 1),
-        live=_live_shadow(registry, version) if settings.mode in ("testnet", "live") else None,
+        live=_live_shadow(registry, version) if settings.mode in AS_LIVE else None,
         approved_digest=version.tags.get("approved_digest"),
         as_of=config.as_of,
         set_aside=_was_set_aside(settings, version),
     )
+
+
+def require_own_registry(mode: str, champion: RegisteredVersion | None) -> None:
+    """
+    Refuse to judge for a test network where real money follows the same aliases, and the reverse.
+
+    Raises:
+        BadInputError: The champion was judged for the other of the two.
+    """
+    judged_for = "" if champion is None else champion.tags.get("gate_mode", "")
+    if champion is not None and {mode, judged_for} == AS_LIVE:
+        raise BadInputError(
+            f"QT_MODE={mode} contradicts this registry: its champion, version {champion.version}, was judged for"
+            f" QT_MODE={judged_for}, and workers of both would follow one alias; set QT_MLFLOW_URL, or QUANTUM_HOME,"
+            " to one of its own"
+        )
 
 
 def _was_set_aside(settings: FlowSettings, version: RegisteredVersion) -> bool:
@@ -212,12 +232,15 @@ def promote(version: str | None = None) -> Promotion:
 
     Held back is a version that nothing speaks against, but for which evidence is missing: judge it again later. A
     refusal is a result of this flow, not its failure; artifact `gates` shows every gate. What must be shown depends on
-    QT_MODE: `live` asks for training and a live shadow on QT_VENUE, and for a person's approval.
+    QT_MODE: `testnet` and `live` ask for training on QT_VENUE and a live shadow in that very mode, `live` also for a
+    person's approval.
 
     Args:
         version: Number of a version of `quantum-ensemble`. Left empty: the one that alias `challenger` points at.
     """
     settings = FlowSettings.of()
+    if settings.mode == "testnet" and settings.venue not in TEST_NETWORKS:
+        raise BadInputError(no_test_network(settings.venue))
     ours = find_version(settings, version)
     training, shadow = read_reports(settings, ours)
     around = read_circumstances(settings, ours, (training, shadow))
@@ -274,7 +297,7 @@ def keeps_its_turn(challenger: RegisteredVersion | None, mode: str, now: datetim
     A challenger that each new candidate replaced would never be tried for days. One that is held in testnet or live
     keeps its turn for a week: what the live shadow has not shown by then it will not show.
     """
-    if challenger is None or mode not in ("testnet", "live") or challenger.tags.get("gate_verdict") != "held":
+    if challenger is None or mode not in AS_LIVE or challenger.tags.get("gate_verdict") != "held":
         return False
     try:
         since = datetime.fromisoformat(challenger.tags.get("held_since", ""))

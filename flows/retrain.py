@@ -17,8 +17,8 @@ from flows.features import features
 from flows.ingest import ingest
 from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, named_by_series, say, table
 from flows.outcome import Candidate, Promotion
-from flows.promote import keeps_its_turn, promote
-from flows.registry import CHALLENGER, PREVIOUS, Registry
+from flows.promote import keeps_its_turn, promote, require_own_registry
+from flows.registry import CHALLENGER, CHAMPION, PREVIOUS, Registry
 from flows.resources import Meter
 from flows.retraining.job import Job, JobKind, Trigger
 from flows.retraining.steps import JobSteps, once
@@ -34,6 +34,7 @@ from flows.training.verdict import Decision
 from flows.tuned import tuned_for
 from flows.universe import universe
 from flows.venue import refuse_unlisted
+from inference.domain.mode import AS_LIVE
 from inference.models.manifest import EnsembleMode, Weighting
 
 _FOUR = TrainingConfig(created_at="", code_version="").members
@@ -213,9 +214,12 @@ def _look_for_drift(venue: VenueName | None) -> None:
 
 def _still_tried(settings: FlowSettings) -> Promotion | None:
     """Judge a challenger again that is tried on live candles; return the verdict if it keeps its turn, else None."""
-    if settings.mode not in ("testnet", "live"):
+    if settings.mode not in AS_LIVE:
         return None  # Nothing is tried on live candles there, and MLflow need not answer yet.
-    challenger = Registry(settings.registry_address).by_alias(CHALLENGER)
+    registry = Registry(settings.registry_address)
+    # Before an hour of work, and before a candidate takes the challenger's alias there.
+    require_own_registry(settings.mode, registry.by_alias(CHAMPION))
+    challenger = registry.by_alias(CHALLENGER)
     if challenger is None or not keeps_its_turn(challenger, settings.mode, utc_now()):
         return None
     if "same_champion" in challenger.tags.get("gate_missing", "").split(","):

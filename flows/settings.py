@@ -12,7 +12,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store.errors import BadInputError
 from flows.training.verdict import ModeName
-from inference.domain.mode import OFFERED_MODES, not_offered
 from inference.models.manifest import EnsembleMode, Weighting
 
 if TYPE_CHECKING:
@@ -100,14 +99,6 @@ class FlowSettings(BaseSettings):
     shadow_keep_days: int = Field(default=90, ge=0, le=36_500)
     # Where a browser finds MLflow, if not where flows do (behind a proxy, in a compose network).
     mlflow_public_url: str | None = None
-
-    @field_validator("mode")
-    @classmethod
-    def _offered_mode(cls, mode: ModeName) -> ModeName:
-        # What was judged for a mode in which nothing trades would look as if it traded.
-        if mode not in OFFERED_MODES:
-            raise ValueError(not_offered(mode))
-        return mode
 
     @field_validator("home")
     @classmethod
@@ -235,6 +226,11 @@ class FlowSettings(BaseSettings):
             return None
         found = record.services.get(service, _Service()).url
         return found.rstrip("/") if found else None
+
+    @property
+    def trades_other_candles(self) -> bool:
+        """Whether the worker decides on other candles than flows read: a test network's, which no lake holds."""
+        return self.mode == "testnet"
 
     @property
     def venue_address(self) -> str | None:

@@ -9,7 +9,7 @@ from feature_store.candle import Series
 from feature_store.skew import Difference, Used
 from flows.orchestration import ProgressBar, markdown, say, table
 from flows.settings import FlowSettings
-from flows.skewing import audit_series, by_cause, refuse_unexplained, report_of, rows, told, used_rows
+from flows.skewing import NOT_IN_THE_LAKE, audit_series, by_cause, refuse_unexplained, report_of, rows, told, used_rows
 
 
 @task(task_run_name="read-journal", cache_policy=NO_CACHE, timeout_seconds=900)
@@ -32,12 +32,16 @@ def skew(hours: int = 24) -> dict[str, int]:
     Candles that were corrected after use, a worker that began at another candle or missed some, an included symbol
     that was late, another feature set: each is named and counted, once features computed so give again what was read.
     What nothing gives again fails the flow, also where other code computed it: code of one feature set computes the
-    same.
+    same. With QT_MODE=testnet nothing is audited: the lake holds the venue's candles, and none of its test network.
 
     Args:
         hours: How many hours, counted back from the newest decision in the journal, are audited.
     """
     settings = FlowSettings.of()
+    if settings.trades_other_candles:
+        say("%s", NOT_IN_THE_LAKE)
+        markdown("skew-summary", f"{NOT_IN_THE_LAKE}.", "Skew")
+        return {}
     if not settings.journal.exists():
         say("No worker has decided here yet, so there is nothing to audit")
         markdown("skew-summary", "No worker has decided here yet: there is nothing to audit.", "Skew")

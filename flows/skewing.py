@@ -28,6 +28,9 @@ from inference.journal.reader import whole_lines
 _HOUR_MS = 3_600_000
 _MARK = f'"type":"{FeaturesUsed.event_type}"'.encode()
 _SHOWN = 500
+NOT_IN_THE_LAKE = (
+    "With QT_MODE=testnet the worker reads candles of a test network, which no lake holds: there is nothing to audit"
+)
 
 
 class SkewError(QuantumError):
@@ -39,10 +42,12 @@ def audit_skew(settings: FlowSettings, hours: int) -> SkewReport:
     Recompute what was read in the journal's last hours, and return what differs.
 
     Raises:
-        BadInputError: There is no journal, or it holds no record of features.
+        BadInputError: There is no journal, it holds no record of features, or the lake holds no candle of that market.
         JournalError: An entry cannot be read.
         CorruptFileError: A partition of the lake is damaged.
     """
+    if settings.trades_other_candles:
+        raise BadInputError(NOT_IN_THE_LAKE)
     used = used_rows(settings.journal, hours)
     return report_of(used, [one for series in sorted(used) for one in audit_series(settings, series, used[series])])
 

@@ -90,6 +90,10 @@ Reference = Annotated[
     str,
     Parameter(help="A version's number, an alias, a bundle's folder, or the first digits of a kept bundle's digest."),
 ]
+_MODES = (
+    "How real the money is: sandbox (the local exchange), paper (a real market, fills made here), testnet (the venue's"
+    " test network, play money) or live; by default QT_MODE, else sandbox."
+)
 Mlflow = Annotated[
     str | None,
     Parameter(help="Address of MLflow; by default QT_MLFLOW_URL, else that of the stack in the home folder."),
@@ -103,7 +107,7 @@ def run(
     *,
     venue_url: Annotated[str | None, Parameter(help="Address of the local exchange; by default QT_VENUE_URL.")] = None,
     mlflow_url: Annotated[str | None, Parameter(help="Address of MLflow; by default QT_MLFLOW_URL.")] = None,
-    mode: Annotated[Mode | None, Parameter(help="How real the money is; by default QT_MODE, else sandbox.")] = None,
+    mode: Annotated[Mode | None, Parameter(help=_MODES)] = None,
     venue: Annotated[str | None, Parameter(help=f"{', '.join(VENUES)}; by default QT_VENUE, else sandbox.")] = None,
     symbols: Annotated[
         str | None, Parameter(help="Unified names joined by commas, or all; by default QT_SYMBOLS, else all.")

@@ -13,10 +13,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from feature_store.candle import Timeframe
 from feature_store.errors import UnknownTimeframeError, UnknownVenueError
+from feature_store.venue.test_networks import TEST_NETWORKS, no_test_network
 from inference.domain.bias import CANDLES_KEPT, BiasMode
 from inference.domain.errors import SettingsError
 from inference.domain.fallback import FallbackMode
-from inference.domain.mode import OFFERED_MODES, not_offered
+from inference.domain.mode import AS_LIVE
 
 VENUES = ("sandbox", "binanceusdm", "bitfinex", "sandbox-bitfinex")
 _SANDBOXES = ("sandbox", "sandbox-bitfinex")
@@ -26,12 +27,17 @@ SANDBOX_SECRET = "sandbox-secret"  # noqa: S105 - the local exchange's public de
 
 
 class Mode(StrEnum):
-    """How real the money is."""
+    """How real the money is: none of it is, but in live."""
 
     SANDBOX = "sandbox"
     PAPER = "paper"
     TESTNET = "testnet"
     LIVE = "live"
+
+    @property
+    def is_at_a_venue(self) -> bool:
+        """Whether orders go to a venue of others, by the keys of an account there: what holds of live holds here."""
+        return self in AS_LIVE
 
 
 class ShadowPlace(StrEnum):
@@ -105,6 +111,16 @@ class Settings(BaseSettings):
         return self.venue in _SANDBOXES
 
     @property
+    def is_test_network(self) -> bool:
+        """Whether market and account are those of the venue's test network."""
+        return self.mode is Mode.TESTNET
+
+    @property
+    def market(self) -> str:
+        """The name under which what was computed of candles is kept: a test network's are not the venue's."""
+        return f"{self.venue}-testnet" if self.is_test_network else self.venue
+
+    @property
     def paper_file(self) -> Path:
         """Where the paper account of the venue is kept."""
         return self.home / "paper" / f"{self.venue}.json"
@@ -142,7 +158,7 @@ class Settings(BaseSettings):
                 f"A worker does not trade spot, QT_VENUE was {value!r}: a spot account cannot go short, and has no"
                 " order that only reduces, so that a stop beside an exit could sell what is not held;"
                 " choose QT_VENUE=sandbox (or sandbox-bitfinex) for the local exchange,"
-                " or QT_VENUE=binanceusdm with QT_MODE=live"
+                " or QT_VENUE=binanceusdm with QT_MODE=paper, testnet or live"
             )
         if value not in VENUES:
             raise ValueError(str(UnknownVenueError(value, VENUES)))
@@ -165,7 +181,7 @@ class Settings(BaseSettings):
 
     def _rules(self) -> list[tuple[bool, str]]:
         sandbox = self.mode is Mode.SANDBOX
-        real_money = self.mode is Mode.LIVE
+        at_a_venue = self.mode.is_at_a_venue
         return [
             (
                 not sandbox or self.venue in _SANDBOXES,
@@ -181,25 +197,28 @@ class Settings(BaseSettings):
                     " `qtctl up` starts one, `qtctl status` shows its address"
                 ),
             ),
-            (
-                self.mode in OFFERED_MODES,
-                not_offered(self.mode),
-            ),
             *self._rules_about_paper(),
             (
-                not real_money or self.venue not in _SANDBOXES,
+                not at_a_venue or self.venue not in _SANDBOXES,
                 (
                     f"QT_MODE={self.mode} contradicts QT_VENUE={self.venue};"
                     " name the venue, for example QT_VENUE=binanceusdm"
                 ),
             ),
             (
-                not real_money or self.venue == "binanceusdm",
+                not self.is_test_network or self.venue in TEST_NETWORKS,
+                f"QT_MODE=testnet contradicts QT_VENUE={self.venue}: {no_test_network(self.venue)}",
+            ),
+            (
+                not at_a_venue or self.venue == "binanceusdm",
                 f"QT_MODE={self.mode} trades binanceusdm only in this version, QT_VENUE was {self.venue!r}",
             ),
             (
-                self.mode is not Mode.LIVE or self.venue_url is None,
-                "QT_MODE=live contradicts QT_VENUE_URL: real money goes to the venue's own address; unset QT_VENUE_URL",
+                not at_a_venue or self.venue_url is None,
+                (
+                    f"QT_MODE={self.mode} contradicts QT_VENUE_URL: orders go to the venue's own"
+                    f" {'test network' if self.is_test_network else 'address'}; unset QT_VENUE_URL"
+                ),
             ),
             *self._rules_about_anchor(),
             (
@@ -249,12 +268,12 @@ class Settings(BaseSettings):
         ]
 
     def _rules_about_money(self) -> list[tuple[bool, str]]:
-        real_money = self.mode is Mode.LIVE
         default_key = self.api_key.get_secret_value() == SANDBOX_KEY
+        whose = "the venue's test network" if self.is_test_network else "the venue"
         return [
             (
-                not real_money or not default_key,
-                f"QT_MODE={self.mode} needs QT_API_KEY and QT_API_SECRET of the venue, found the sandbox's",
+                not self.mode.is_at_a_venue or not default_key,
+                f"QT_MODE={self.mode} needs QT_API_KEY and QT_API_SECRET of {whose}, found the sandbox's",
             ),
             (
                 self.approval_file is None or self.approval_file.is_file(),

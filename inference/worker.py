@@ -23,6 +23,7 @@ from inference.domain.exit_profile import ExitProfile
 from inference.domain.fallback import FallbackMode
 from inference.domain.governance import Resolution
 from inference.domain.market import Instrument, Quote
+from inference.domain.mode import AS_LIVE
 from inference.domain.policy import Policy
 from inference.domain.position import Account
 from inference.domain.trade import ExitReason
@@ -136,7 +137,7 @@ class Worker:
             is_aside=lambda name: (model := self._known_as(name)) is not None and self.models.is_left(model),
             left=remembered.left if remembered else (),
         )
-        self.policies = FollowedPolicy(policies, self.standing, note=self.note, real_money=plan.mode == "live")
+        self.policies = FollowedPolicy(policies, self.standing, note=self.note, as_live=plan.mode in AS_LIVE)
         self.exits = FollowedExits(self.standing, note=self.note, read=exit_profiles, unsupported=no_exit_profiles)
         self._on_policy = on_policy
         self.committee = CommitteeWatch(self.note, plan.charter)

@@ -11,6 +11,7 @@ from feature_store.errors import BadInputError, UnknownVenueError
 from feature_store.venue.answers import keep_answers
 from feature_store.venue.ccxt_package import ccxt
 from feature_store.venue.errors import LOCAL_OPTION
+from feature_store.venue.test_networks import TEST_NETWORKS, no_test_network
 
 RECV_WINDOW_MS = 2_000
 """How long the venue may accept a request of ours: short, so that an unknown outcome is soon decided."""
@@ -48,6 +49,7 @@ def create_exchange(
     venue: str,
     *,
     url: str | None = None,
+    test_network: bool = False,
     api_key: str | None = None,
     api_secret: str | None = None,
     pro: bool = True,
@@ -59,6 +61,7 @@ def create_exchange(
     Args:
         venue: A name in `VENUES`.
         url: Where the sandbox listens, `http://127.0.0.1:9100`; no other venue takes one.
+        test_network: Ask the venue's test network for everything, and the venue for nothing.
         api_key: Key for private calls; market data needs none.
         api_secret: Its secret.
         pro: With WebSocket (`ccxt.pro`), or REST only (`ccxt.async_support`), which loads less.
@@ -66,7 +69,7 @@ def create_exchange(
 
     Raises:
         UnknownVenueError: There is no such venue.
-        BadInputError: The sandbox was given no usable url, or another venue was given one.
+        BadInputError: The sandbox was given no usable url, or another venue was given one; or it has no test network.
     """
     if venue not in VENUES:
         raise UnknownVenueError(venue, VENUES)
@@ -76,6 +79,8 @@ def create_exchange(
             "needs QT_VENUE_URL, for example http://127.0.0.1:9100" if known.is_sandbox else "takes no QT_VENUE_URL"
         )
         raise BadInputError(f"Venue {venue!r} {expected}, was {url!r}")
+    if test_network and venue not in TEST_NETWORKS:
+        raise BadInputError(no_test_network(venue))
     config: dict[str, Any] = {
         "enableRateLimit": not known.is_sandbox,
         "options": {
@@ -96,6 +101,9 @@ def create_exchange(
     if api_key and api_secret:
         config |= {"apiKey": api_key, "secret": api_secret}
     exchange = _client(known.ccxt_id, config, pro=pro)
+    if test_network:
+        # What ccxt calls sandbox mode signs nothing of contracts any more, and says to use this.
+        exchange.enable_demo_trading(True)
     if url is not None:
         _point(exchange, url)
     return exchange

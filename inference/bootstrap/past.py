@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from inference.bootstrap.recollection import Recollection
+from inference.bootstrap.recollection import STARTED, Recollection
+from inference.domain.errors import SettingsError
 from inference.domain.events import (
     RESTORED,
     AccountMarked,
@@ -28,6 +30,7 @@ from inference.journal.outside_anchor import ANCHOR_REPLACED, OutsideAnchor
 from inference.journal.writer import JournalWriter
 from inference.policy.watch import LOADED, UPDATED
 from inference.risk.breaker import EVENT_OF, Breaker, after
+from inference.settings import Mode
 from inference.supervision.approval import APPROVED, VERDICT
 from inference.supervision.emergency_record import EmergencyRecord
 
@@ -45,7 +48,7 @@ class Past:
     Orders and positions, the account's last mark and funding, what was decided of models, and their opinions.
 
     `decided` holds the type and the detail of each decision, in their order; `mark_ms` is venue time, and so is
-    `began_ms`, the first entry's; None where there is none.
+    `began_ms`, the first entry's; None where there is none. `modes` are those of all earlier starts.
     """
 
     book: Book
@@ -58,6 +61,7 @@ class Past:
     emergency: EmergencyRecord = field(default_factory=EmergencyRecord)
     # The last version of the policy's store that was journaled, 0 where none was.
     policy_version: int = 0
+    modes: set[str] = field(default_factory=set)
     _at_ms: int = 0
     # What the breaker counts, with when it happened: which policy it counts by is known only once the worker starts.
     _counted: deque[tuple[Event, int]] = field(default_factory=lambda: deque(maxlen=_EVENTS_COUNTED))
@@ -99,6 +103,8 @@ class Past:
             self._counted.append((event, entry.timestamp_ms))
         if isinstance(event, Noted):
             self.emergency.visit(event, entry.timestamp_ms)
+            if event.event_type == STARTED:
+                self.modes.add(event.detail.get("mode", ""))
             earlier = self.opinions.place
             self.opinions.visit(event, entry.seq)
             self._funding_goes_on(earlier, self.opinions.place, entry.timestamp_ms)
@@ -132,6 +138,28 @@ class Past:
             self.emergency.reset_ms = self.emergency.reset_equity = None
             self._counted.clear()
         self._at_ms = at_ms
+
+
+def require_own_home(before: Collection[str], mode: Mode, journal: Path) -> None:
+    """
+    Refuse to trade on a test network where anything else was traded, and the reverse.
+
+    Positions, equity and prices there are those of no other market, and look like the venue's.
+
+    Args:
+        before: The modes of earlier starts, as the journal tells them.
+        mode: That of this start.
+        journal: Which journal, for the message.
+
+    Raises:
+        SettingsError: The journal tells of a test network and of another mode.
+    """
+    others = sorted(set(before) - {mode.value, ""})
+    if others and Mode.TESTNET in (mode, *others):
+        raise SettingsError(
+            f"QT_MODE={mode.value} contradicts {journal}, whose worker traded with QT_MODE={', '.join(others)}:"
+            " what is traded on a test network has a home of its own; set QUANTUM_HOME to another folder"
+        )
 
 
 def _number_of(detail: Mapping[str, str], name: str) -> int:

@@ -24,7 +24,7 @@ from inference.policy.watch import (
     missed_detail,
     version_detail,
 )
-from inference.settings import Mode, Settings
+from inference.settings import Settings
 from inference.telemetry.logs import logger
 
 _log = logger("bootstrap")
@@ -107,11 +107,12 @@ class StartedPolicy:
         Open the store; `guards` says that trades are open, whose exits must go on whatever the policy says.
 
         Raises:
-            PolicyError: The mode is live, nothing is open, and the policy leaves a guard without a number or is above
-                what is allowed there.
+            PolicyError: The mode is live or testnet, nothing is open, and the policy leaves a guard without a number or
+                is above what is allowed there.
         """
         self._seed = seed
-        self._begins_live = settings.mode is Mode.LIVE and not guards
+        self._mode = settings.mode
+        self._begins_live = settings.mode.is_at_a_venue and not guards
         self._store = PolicyStore(settings.policy_folder, now_ms=utc_now_ms)
         self._fault: PolicyStoreError | None = None
         self._first: PolicyVersion | None = None
@@ -148,7 +149,7 @@ class StartedPolicy:
     def _require_fit(self, policy: Policy, remedy: str) -> None:
         found = unfit_for_live(policy) if self._begins_live else ""
         if found:
-            raise PolicyError(f"QT_MODE=live does not start by this policy: {found}. To go on, {remedy}")
+            raise PolicyError(f"QT_MODE={self._mode.value} does not start by this policy: {found}. To go on, {remedy}")
 
     def _open(self) -> PolicyVersion | None:
         try:

@@ -33,6 +33,9 @@ from inference.telemetry.logs import logger
 
 _log = logger("bootstrap")
 
+STARTED = "health.started"
+"""What a worker journals once the venue has answered, with its mode and venue."""
+
 # The first candle that is remembered compares its prices with the one before.
 _DECISIONS = CANDLES_KEPT + 1
 # Canonical JSON has no spaces and sorts its keys, so that the kind of an entry is the last thing in its line.
@@ -60,7 +63,7 @@ class Recollection:
     def visit(self, event: Noted, seq: int) -> None:
         """Take in what was noted, in the journal's order."""
         kind, detail = event.event_type, event.detail
-        if kind == "health.started":
+        if kind == STARTED:
             self._start(detail, seq)
         elif kind == "model.loaded" and "horizon" in detail:
             name = model_name(detail["version"], detail["digest"])

@@ -76,7 +76,7 @@ class _ShadowRun:
         self._view = ViewSettings.of().view()
         self._clock = VenueClock(accelerated=settings.is_accelerated)
         # Without a key no request that needs an account can even be made.
-        self._exchange = create_exchange(settings.venue, url=settings.venue_url)
+        self._exchange = create_exchange(settings.venue, url=settings.venue_url, test_network=settings.is_test_network)
         if budget := budget_of(settings.home, settings.venue, self._exchange):
             tell(self._exchange, budget, lambda why: _log.warning("requests_not_noted", reason=why))
         self._gateway = gateway_of(
@@ -126,7 +126,7 @@ class _ShadowRun:
         caught_up = await catch_up(
             features,
             self._market.past,
-            venue=settings.venue,
+            venue=settings.market,
             homes=(settings.stored_states, settings.own_states, settings.shadow_folder),
             timeframe=settings.timeframe,
             now_ms=self._now_ms(),
@@ -264,7 +264,11 @@ class _ShadowRun:
         stale = {*self._rebuilds.stale, *self._market.changes_left()}
         try:
             save_states(
-                features, venue=settings.venue, folder=settings.shadow_folder, timeframe=settings.timeframe, stale=stale
+                features,
+                venue=settings.market,
+                folder=settings.shadow_folder,
+                timeframe=settings.timeframe,
+                stale=stale,
             )
         except OSError as error:
             _log.warning("feature_states_not_saved", error=str(error), consequence="the next start asks the venue")

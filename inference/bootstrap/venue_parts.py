@@ -71,7 +71,13 @@ def make_venue(
     key, secret = (
         ("", "") if is_paper else (settings.api_key.get_secret_value(), settings.api_secret.get_secret_value())
     )
-    exchange = create_exchange(settings.venue, url=settings.venue_url, api_key=key, api_secret=secret)
+    exchange = create_exchange(
+        settings.venue,
+        url=settings.venue_url,
+        test_network=settings.is_test_network,
+        api_key=key,
+        api_secret=secret,
+    )
     budget = budget_of(settings.home, settings.venue, exchange)
     transport = govern(exchange, budget=budget, monotonic=monotonic, on_event=on_event)
     stack.push_async_callback(transport.close)

@@ -25,9 +25,10 @@ from inference.bootstrap.health_parts import make_health
 from inference.bootstrap.lifetime import Services, live, sleep_unless
 from inference.bootstrap.memory import bound_allocator, settle
 from inference.bootstrap.model_parts import first_model, follow_registry, make_models
-from inference.bootstrap.past import Past
+from inference.bootstrap.past import Past, require_own_home
 from inference.bootstrap.policy_parts import Seed, StartedPolicy, read_charter
 from inference.bootstrap.reaching import check_wall_clock, chosen_symbols, follow_clock, reach_venue
+from inference.bootstrap.recollection import STARTED
 from inference.bootstrap.reporting import StatusFile
 from inference.bootstrap.risk_parts import make_emergency, make_risk, risk_status
 from inference.bootstrap.shadow_parts import follow_challenger, shadow_inside
@@ -109,6 +110,7 @@ class _Run:
         self._journal = stack.enter_context(
             JournalWriter.open(path, visit=past.visit, anchors=partial(self._anchor.vouched, path))
         )
+        require_own_home(past.modes, settings.mode, path)
         past.heed_restore(self._journal, self._anchor)
         # After the journal: what it says is open is guarded, whatever the policy is.
         started = StartedPolicy(settings, self._order.seed, guards=any(past.book.active()))
@@ -247,7 +249,7 @@ class _Run:
         try:
             save_states(
                 self._features,
-                venue=settings.venue,
+                venue=settings.market,
                 folder=settings.own_states,
                 timeframe=settings.timeframe,
                 recent=self._recent,
@@ -269,7 +271,7 @@ class _Run:
         if torn is not None:
             detail["torn_bytes"] = str(torn.length)
         detail["lease_token"] = str(self._lease.token)
-        self._note_now("health.started", detail)
+        self._note_now(STARTED, detail)
 
     def _note_now(self, event_type: str, detail: Mapping[str, str]) -> None:
         self._journal.record(Noted(event_type=event_type, detail=detail), timestamp_ms=self._now_ms())
@@ -353,7 +355,7 @@ class _Run:
             catch_up(
                 self._features,
                 self._market.past,
-                venue=settings.venue,
+                venue=settings.market,
                 homes=(settings.stored_states, settings.own_states),
                 timeframe=settings.timeframe,
                 now_ms=self._now_ms(),

@@ -1,11 +1,6 @@
-"""In which modes this version trades, for the worker that starts in one and for flows that judge for one."""
+"""In which modes orders go to a venue of others, for the worker that sends them and for flows that judge for it."""
 
 from __future__ import annotations
 
-OFFERED_MODES = frozenset({"sandbox", "paper", "live"})
-"""Values of QT_MODE in which a worker starts; flows judge for no other."""
-
-
-def not_offered(mode: str) -> str:
-    """Say that nothing trades in a mode, and which to choose."""
-    return f"QT_MODE={mode} is not offered by this version; use QT_MODE=sandbox"
+AS_LIVE = frozenset({"testnet", "live"})
+"""Values of QT_MODE that trade by the keys of an account at a venue: one's rules are the other's, but for the money."""

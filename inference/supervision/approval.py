@@ -10,7 +10,7 @@ from inference.domain.errors import BundleError
 from inference.models.registry import ModelVersion
 
 VERDICT, APPROVED = "model.verdict", "model.approved"
-_LIVE = "live"
+_LIVE, _TEST_NETWORK = "live", "testnet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,8 @@ def journaled_approvals(events: Iterable[tuple[str, Mapping[str, Any]]], *, venu
     Return the digests of bundles of which both a passing verdict and an approval are journaled.
 
     A verdict counts that was passed for real money on that venue: in the sandbox less must be shown. A later one that
-    is not a passing one, wherever, takes it back until there is another.
+    is not a passing one, wherever, takes it back until there is another. What was said of a test network lets nothing
+    trade real money, whoever said it.
 
     Args:
         events: Type and data of journal entries, in their order.
@@ -99,6 +100,6 @@ def journaled_approvals(events: Iterable[tuple[str, Mapping[str, Any]]], *, venu
                 passed.add(digest)
         elif kind == VERDICT:
             passed.discard(digest)
-        elif kind == APPROVED:
+        elif kind == APPROVED and data.get("mode") != _TEST_NETWORK:
             approved.add(digest)
     return frozenset((passed & approved) - {""})

@@ -31,7 +31,7 @@ class FollowedPolicy:
     """
     Takes new versions when asked, and holds entries back while the store cannot be trusted.
 
-    Where it is `real_money`, entries wait as well while the policy in force leaves a guard without a number or goes
+    Where it trades `as_live`, entries wait as well while the policy in force leaves a guard without a number or goes
     above what is allowed there; exits go on by it. Without a watch there is one policy and no version.
     """
 
@@ -41,10 +41,10 @@ class FollowedPolicy:
         standing: Standing,
         *,
         note: Callable[[str, Mapping[str, str]], None],
-        real_money: bool = False,
+        as_live: bool = False,
     ) -> None:
         self._watch = watch
-        self._real_money = real_money
+        self._as_live = as_live
         self._standing = standing
         self._note = note
         self._stamped: tuple[PolicyVersion, str] | None = None
@@ -92,8 +92,8 @@ class FollowedPolicy:
             self._note(RECOVERED, in_force)
 
     def _judge_for_live(self, policy: Policy) -> None:
-        found = unfit_for_live(policy) if self._real_money else ""
-        detail = {"found": found[:1000], "fingerprint": policy.fingerprint} if self._real_money else {}
+        found = unfit_for_live(policy) if self._as_live else ""
+        detail = {"found": found[:1000], "fingerprint": policy.fingerprint} if self._as_live else {}
         if found:
             reason = f"the policy is not fit for real money: {found}"[:1000]
             if self._standing.object(_LIVE_OBJECTION, TradingState.REDUCING, reason):

@@ -54,7 +54,8 @@ class ModelWatch:
     `offered` is a verified model that waits for the worker to take it between two candles; `wanted` is False once the
     registry says that nothing is promoted, or `unwanted` gives a reason to pass a version over. A registry that is down
     or a bundle that fails changes nothing else. A version that a rollback set aside, by the registry's word or by that
-    of this home, is left at once, whether or not another can take its place.
+    of this home, is left at once, whether or not another can take its place. `judged_for` is the only mode by whose
+    verdict a version is called gated; None lets any count.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class ModelWatch:
         monotonic: Callable[[], float],
         approved_digest: str | None = None,
         only_approved: bool = False,
+        judged_for: str | None = None,
         venue: str = "",
         unwanted: Callable[[ModelVersion], str | None] = lambda _: None,
         journaled_approvals: frozenset[str] = frozenset(),
@@ -79,6 +81,7 @@ class ModelWatch:
         self._monotonic = monotonic
         self._approved_digest = approved_digest
         self._only_approved = only_approved
+        self._judged_for = judged_for
         self._venue = venue
         self._unwanted = unwanted
         self._journaled_approvals = journaled_approvals
@@ -233,9 +236,13 @@ class ModelWatch:
         finally:
             self._cache.discard(scratch)
         self._refusals.pop(version.version, None)
-        self._known = LastGood(digest=digest, version=version.version, gated=version.is_gated)
+        self._known = LastGood(digest=digest, version=version.version, gated=self._is_gated(version))
         self._cache.remember(self._known)
-        self._offer(ActiveModel(bundle=bundle, version=version.version, gated=version.is_gated, source="registry"))
+        self._offer(ActiveModel(bundle=bundle, version=version.version, gated=self._known.gated, source="registry"))
+
+    def _is_gated(self, version: ModelVersion) -> bool:
+        judged_for = self._judged_for
+        return version.is_gated and (judged_for is None or version.tags.get("gate_mode") == judged_for)
 
     def _is_known(self, version: ModelVersion) -> bool:
         # A registry that was begun afresh counts its versions from 1 again: the number alone names no model.

@@ -149,8 +149,11 @@ def show(view: StackView, console: Console) -> None:
 
 
 def _show_worker(worker: Mapping[str, Any], console: Console) -> None:
-    on_paper = f" on paper, at prices of {worker.get('venue')}" if worker.get("mode") == "paper" else ""
-    console.print(f"worker: {worker.get('state')}{on_paper} {worker.get('reason') or ''}".rstrip())
+    played = {
+        "paper": f" on paper, at prices of {worker.get('venue')}",
+        "testnet": f" with play money, on the test network of {worker.get('venue')}",
+    }.get(str(worker.get("mode")), "")
+    console.print(f"worker: {worker.get('state')}{played} {worker.get('reason') or ''}".rstrip())
     for told in (
         health_told(worker.get("health") or {}),
         result_told(worker),

@@ -35,6 +35,12 @@ _CLOCKS: Mapping[str, VenueClock] = {
 }
 
 
+# What the worker trades in QT_MODE=testnet; flows ask the venue itself all the same.
+_TEST_CLOCKS: Mapping[str, VenueClock] = {
+    "binanceusdm": VenueClock("https://demo-fapi.binance.com/fapi/v1/time", "serverTime"),
+}
+
+
 # One process speaks all of them, and tells its time in one place.
 _SANDBOXES = ("sandbox", "sandbox-bitfinex")
 
@@ -42,7 +48,8 @@ _SANDBOXES = ("sandbox", "sandbox-bitfinex")
 async def venue(record: StackRecord | None) -> Finding:
     """The configured venue answers, and its clock agrees with ours."""
     name = os.environ.get("QT_VENUE") or "sandbox"
-    check = f"venue {name}"
+    is_test = os.environ.get("QT_MODE") == "testnet" and name in _TEST_CLOCKS
+    check = f"venue {name}, test network" if is_test else f"venue {name}"
     is_local = name in _SANDBOXES
     if is_local:
         url = os.environ.get("QT_VENUE_URL") or _recorded(record, SANDBOX)
@@ -50,7 +57,7 @@ async def venue(record: StackRecord | None) -> Finding:
             return Finding(check, Level.OK, "not running", "qtctl up starts it")
         clock = VenueClock(f"{url}/fapi/v1/time", "serverTime")
     elif name in _CLOCKS:
-        clock = _CLOCKS[name]
+        clock = _TEST_CLOCKS[name] if is_test else _CLOCKS[name]
     else:
         mend = f"set QT_VENUE to one of: {', '.join((*_SANDBOXES, *_CLOCKS))}"
         return Finding(check, Level.FAIL, "unknown venue", mend)

@@ -319,6 +319,46 @@ def test_real_money_takes_a_person(candidate, env, mlflow_server, real_candidate
     assert (notices[-1].mode, notices[-1].venue) == ("live", "binanceusdm")
 
 
+def test_play_money_takes_no_person_and_speaks_for_no_other(candidate, env, mlflow_server, tmp_path):
+    """In testnet a version waits for a shadow of that very mode, and then trades; for real money it counts nothing."""
+    registry = Registry(mlflow_server.url)
+    testnet, live = ({**env, "QT_MODE": mode, "QT_VENUE": "binanceusdm"} for mode in ("testnet", "live"))
+    version, _ = candidate(venue="binanceusdm")
+    untried = qtctl("promote", version.version, "--json", env=testnet)
+    registry.log(version.run_id, RunLog(texts={LIVE_SHADOW_REPORT: _live_report(version, "live", "binanceusdm")}))
+    by_live = qtctl("promote", version.version, "--json", env=testnet)
+    registry.log(version.run_id, RunLog(texts={LIVE_SHADOW_REPORT: _live_report(version, "testnet", "binanceusdm")}))
+    in_live = qtctl("promote", version.version, "--json", env=live)
+
+    tried = qtctl("promote", version.version, "--json", env=testnet)
+    champion = registry.champion()
+    approved = qtctl("approve", version.version, "--by", "Ada Lovelace", env=testnet)
+    crossed = qtctl("promote", version.version, "--json", env=live)
+
+    wanted = {"live_market", "live_shadow_days", "live_independent_outcomes", "live_net_over_flat_low"}
+    for held in (untried, by_live):
+        assert held.returncode == 4, held.stderr
+        assert set(json.loads(held.stdout)["missing"]) == wanted
+    assert (in_live.returncode, set(json.loads(in_live.stdout)["missing"])) == (4, wanted | {"approval"})
+    assert tried.returncode == 0, tried.stdout
+    assert json.loads(tried.stdout)["missing"] == []
+    assert champion.version == version.version
+    assert (champion.tags["gate_verdict"], champion.tags["gate_mode"]) == ("passed", "testnet")
+    assert "approved_digest" not in registry.version(version.version).tags
+    assert approved.returncode != 0
+    assert "QT_MODE=testnet needs no approval" in approved.stderr
+    assert crossed.returncode not in (0, 3, 4)
+    assert "was judged for QT_MODE=testnet" in crossed.stdout + crossed.stderr
+    assert registry.champion().tags["gate_mode"] == "testnet"
+    notices = [notice for _, notice in notices_in(tmp_path / "verdicts")]
+    assert [(one.mode, one.verdict) for one in notices] == [
+        ("testnet", "held"),
+        ("testnet", "held"),
+        ("live", "held"),
+        ("testnet", "promoted"),
+    ]
+
+
 def test_a_model_of_the_synthetic_market_trades_no_other(candidate, env, mlflow_server):
     """Trained in the sandbox, with the best of live figures: refused for a real venue, and never champion."""
     registry = Registry(mlflow_server.url)

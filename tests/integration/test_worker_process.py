@@ -91,7 +91,14 @@ def _write_policy(home: Path, rules: str) -> Path:
 
 
 @asynccontextmanager
-async def worker(home: Path, *arguments: str, inside: Host | None = None, rules: str = EAGER, **environment: str):
+async def worker(
+    home: Path,
+    *arguments: str,
+    inside: Host | None = None,
+    rules: str = EAGER,
+    program: str = "inference.cli",
+    **environment: str,
+):
     """Run `qtctl worker`, `inside` a host or in the light environment, and end it however the test left it."""
     policy = _write_policy(home, rules)
     light = str(LIGHT if LIGHT.exists() else sys.executable)
@@ -99,7 +106,7 @@ async def worker(home: Path, *arguments: str, inside: Host | None = None, rules:
     process = await asyncio.create_subprocess_exec(
         *([light] if inside is None else [*inside.command, sys.executable]),
         "-m",
-        "inference.cli",
+        program,
         "worker",
         "--policy",
         str(policy),

@@ -10,8 +10,9 @@ import pytest
 
 import flows.retrain as flow
 from feature_store.clock import utc_now
+from feature_store.errors import BadInputError
 from flows.outcome import Promotion
-from flows.promote import keeps_its_turn
+from flows.promote import keeps_its_turn, require_own_registry
 from flows.registered import RegisteredVersion
 from flows.retraining.age import staleness
 from flows.retraining.work import table_of
@@ -46,6 +47,35 @@ def _challenger(days: float | None, verdict: str = "held") -> RegisteredVersion:
 def test_a_challenger_on_live_candles_keeps_its_turn(challenger, mode, keeps):
     """Only one that is held back, where live candles are asked for, and for a week at most."""
     assert keeps_its_turn(challenger, mode, NOW) is keeps
+
+
+def _champion_of(mode: str | None) -> RegisteredVersion | None:
+    if mode is None:
+        return None
+    return RegisteredVersion(version="4", run_id="r", aliases=("champion",), tags={"gate_mode": mode} if mode else {})
+
+
+@pytest.mark.parametrize(
+    ("mode", "champion", "is_refused"),
+    [
+        ("testnet", "live", True),
+        ("live", "testnet", True),
+        ("testnet", "testnet", False),
+        ("live", "live", False),
+        ("testnet", "sandbox", False),
+        ("sandbox", "testnet", False),
+        ("live", "", False),
+        ("live", None, False),
+        ("testnet", None, False),
+    ],
+)
+def test_a_test_network_and_real_money_follow_no_common_alias(mode, champion, is_refused):
+    """Where the champion was judged for the other of the two, nothing is judged, and the message says what to set."""
+    if not is_refused:
+        assert require_own_registry(mode, _champion_of(champion)) is None
+        return
+    with pytest.raises(BadInputError, match=f"version 4, was judged for QT_MODE={champion}.*QT_MLFLOW_URL"):
+        require_own_registry(mode, _champion_of(champion))
 
 
 @pytest.fixture

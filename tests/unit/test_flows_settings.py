@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
+from typing import get_args
 
 import pytest
 
 from feature_store.errors import BadInputError
 from flows.settings import FlowSettings, parse_moment, parse_symbols
-from inference.domain.mode import OFFERED_MODES, not_offered
+from flows.training.verdict import ModeName
 from inference.settings import Mode
 
 
@@ -51,7 +51,6 @@ def test_home_is_ours_not_the_persons(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("QT_MODE", "testnet"),
         ("QT_MODE", "casino"),
         ("QT_VENUE", "kraken"),
         ("QT_TIMEFRAME", "7m"),
@@ -68,14 +67,10 @@ def test_unusable_values_are_named(monkeypatch, name, value):
         FlowSettings.of()
 
 
-@pytest.mark.parametrize("mode", list(Mode))
-def test_flows_judge_for_no_mode_in_which_nothing_trades(mode):
-    """A mode that no worker can start in is refused by flows in the worker's words: nothing could be promoted to it."""
-    if mode in OFFERED_MODES:
-        assert FlowSettings.of(mode=mode.value).mode == mode
-        return
-    with pytest.raises(BadInputError, match=re.escape(not_offered(mode))):
-        FlowSettings.of(mode=mode.value)
+def test_flows_judge_for_the_modes_in_which_workers_trade():
+    """What a worker can start in is judged for, and nothing else; only a test network's candles are in no lake."""
+    assert set(get_args(ModeName)) == {mode.value for mode in Mode}
+    assert [mode for mode in Mode if FlowSettings.of(mode=mode.value).trades_other_candles] == [Mode.TESTNET]
 
 
 def test_addresses_come_from_the_stack(monkeypatch, tmp_path):

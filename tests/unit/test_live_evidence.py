@@ -53,6 +53,28 @@ def test_candles_of_another_market_are_no_live_shadow(live, why):
     assert why in next(check.reason for check in verdict.checks if check.name == "live_market")
 
 
+@pytest.mark.parametrize(("mode", "elsewhere"), [("live", "testnet"), ("testnet", "live")])
+def test_a_test_network_and_its_venue_say_nothing_of_each_other(mode, elsewhere):
+    """What a challenger earned at play money's prices is no evidence for real money's, nor the reverse."""
+    around = around_of(mode=mode, live=_live(mode=elsewhere), approved_digest="b" * 64)
+    there = judge(*reports_of(), GATES, around)
+    here = judge(*reports_of(), GATES, around_of(mode=mode, approved_digest="b" * 64))
+
+    assert (there.decision, here.decision) == (Decision.HELD, Decision.PROMOTED)
+    assert ALL | {"live_market"} <= _missing(there)
+
+
+def test_the_test_network_asks_for_everything_but_a_person():
+    """Without an approval what passed is promoted there; with real money the same is held back for nothing else."""
+    verdicts = {mode: judge(*reports_of(), GATES, around_of(mode=mode)) for mode in ("testnet", "live")}
+
+    assert (verdicts["testnet"].decision, verdicts["live"].decision) == (Decision.PROMOTED, Decision.HELD)
+    assert _missing(verdicts["live"]) == {"approval"}
+    asked = {mode: {check.name for check in verdict.checks} for mode, verdict in verdicts.items()}
+    assert asked["live"] - asked["testnet"] == {"approval"}
+    assert asked["testnet"] <= asked["live"]
+
+
 @pytest.mark.parametrize(
     ("trained_on", "finding", "decision"),
     [

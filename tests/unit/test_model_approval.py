@@ -71,6 +71,7 @@ async def test_an_approved_version_trades_once_it_is_journaled(tmp_path, bundle)
         pytest.param({"gate_verdict": "held"}, "gate_verdict=held", id="held"),
         pytest.param({"gate_verdict": "refused"}, "gate_verdict=refused", id="refused"),
         pytest.param({"gate_mode": "sandbox"}, "QT_MODE=sandbox", id="judged-for-the-sandbox"),
+        pytest.param({"gate_mode": "testnet"}, "QT_MODE=testnet", id="judged-for-the-test-network"),
         pytest.param({"venue": "sandbox"}, "trained on sandbox, this worker trades binanceusdm", id="synthetic-market"),
         pytest.param({"venue": ""}, "a venue that its tags do not name", id="trained-nobody-knows-where"),
         pytest.param({"approved_by": " "}, "qtctl approve 4", id="by-nobody"),
@@ -134,7 +135,21 @@ async def test_a_pinned_digest_lets_no_other_trade(tmp_path, bundle):
                 ],
                 False,
             )
-            for other in ({}, LIVE | {"mode": "sandbox"}, LIVE | {"venue": "sandbox"}, {"mode": "live"})
+            for other in (
+                {},
+                LIVE | {"mode": "sandbox"},
+                LIVE | {"mode": "testnet"},
+                LIVE | {"venue": "sandbox"},
+                {"mode": "live"},
+            )
+        ),
+        # A person's word in a test network is none for real money.
+        (
+            [
+                ("model.approved", {"digest": "d", "mode": "testnet"}),
+                ("model.verdict", {"digest": "d", "verdict": "promoted", **LIVE}),
+            ],
+            False,
         ),
         (
             [

@@ -18,7 +18,7 @@ from inference.policy.profiles import PROFILES
 from inference.policy.store import PolicyStore
 from inference.policy.versions import Source
 from inference.policy.watch import PolicyWatch
-from inference.settings import load_settings
+from inference.settings import Mode, load_settings
 from inference.supervision.followed_policy import FollowedPolicy
 from inference.supervision.standing import Standing
 
@@ -122,11 +122,20 @@ def test_a_store_that_is_unfit_is_told_how_to_be_changed(live):
 def test_a_worker_with_open_trades_starts_and_holds_entries(live):
     """Whose position is open is guarded, by whatever policy: it starts, enters nothing, and says why."""
     started, notes, standing = StartedPolicy(live, seed(Policy()), guards=True), [], Standing()
-    policies = FollowedPolicy(started.watch, standing, note=lambda *one: notes.append(one), real_money=True)
+    policies = FollowedPolicy(started.watch, standing, note=lambda *one: notes.append(one), as_live=True)
     policies.take(started.policy)
 
     assert standing.trading_state is TradingState.REDUCING
     assert [kind for kind, _ in notes] == ["policy.unfit_for_live"]
+
+
+def test_the_test_network_asks_for_what_real_money_asks_for(live):
+    """Who goes live next has filled the rules in already: the default does not start there either."""
+    tested = live.model_copy(update={"mode": Mode.TESTNET})
+    with pytest.raises(PolicyError, match="QT_MODE=testnet does not start by this policy"):
+        StartedPolicy(tested, seed(Policy()))
+
+    assert StartedPolicy(tested, seed(FIT)).policy == FIT
 
 
 def test_the_sandbox_asks_for_nothing(tmp_path):
@@ -143,7 +152,7 @@ def test_an_update_that_is_unfit_holds_entries_until_another_is_fit(live, name, 
     store, notes, standing = PolicyStore(live.policy_folder, now_ms=lambda: 0), [], Standing()
     store.append(FIT, expected=0, author="anna", reason="a test", source=Source.SET)
     watch = PolicyWatch(store, store.newest())
-    policies = FollowedPolicy(watch, standing, note=lambda *one: notes.append(one), real_money=real_money)
+    policies = FollowedPolicy(watch, standing, note=lambda *one: notes.append(one), as_live=real_money)
     assert policies.take(FIT) is None
     bad = replace(FIT, **UNFIT[name])
     store.append(bad, expected=1, author="anna", reason="a test", source=Source.SET)

@@ -76,7 +76,22 @@ def test_options_win_over_the_environment(monkeypatch):
         pytest.param({"venue_url": "http://x", "lease_seconds": "nan"}, "QT_LEASE_SECONDS", id="lease-without-end"),
         pytest.param({"venue_url": "http://x", "lease_wait": "perhaps"}, "QT_LEASE_WAIT", id="lease-wait-in-doubt"),
         pytest.param({"venue_url": "http://x", "metrics_port": 70000}, "QT_METRICS_PORT", id="port-that-is-none"),
-        pytest.param({"mode": "testnet", "venue": "binanceusdm"}, "not offered", id="testnet"),
+        pytest.param({"mode": "testnet"}, "contradicts QT_VENUE=sandbox", id="testnet-at-the-sandbox"),
+        pytest.param(
+            {"mode": "testnet", "venue": "binanceusdm"},
+            "of the venue's test network",
+            id="testnet-with-the-sandbox-key",
+        ),
+        pytest.param(
+            {"mode": "testnet", "venue": "bitfinex", "api_key": "k"},
+            "bitfinex has no test network that ccxt knows; choose QT_VENUE=binanceusdm",
+            id="testnet-of-bitfinex",
+        ),
+        pytest.param(
+            {"mode": "testnet", "venue": "binanceusdm", "api_key": "k", "venue_url": "http://x"},
+            "QT_MODE=testnet contradicts QT_VENUE_URL",
+            id="testnet-at-another-address",
+        ),
         pytest.param({"mode": "paper"}, "needs QT_VENUE_URL", id="paper-without-a-market"),
         pytest.param(
             {"mode": "paper", "venue": "bitfinex", "venue_url": "http://x"}, "unset QT_VENUE_URL", id="paper-elsewhere"
@@ -128,6 +143,19 @@ def test_live_starts_with_everything_in_place(tmp_path):
 
     assert settings.mode is Mode.LIVE
     assert "k" not in repr(settings.api_key)
+
+
+def test_the_test_network_takes_what_live_takes_but_an_approval(tmp_path, monkeypatch):
+    """With keys it starts, on a clock that is the wall's; what it computes is kept apart from the venue's market."""
+    settings = load_settings(mode="testnet", venue="binanceusdm", api_key="k", api_secret="s", home=tmp_path)
+
+    assert settings.is_test_network
+    assert not settings.is_accelerated
+    assert settings.fallback is FallbackMode.ENFORCE
+    assert settings.shadow_place is ShadowPlace.INSIDE
+    assert (settings.market, settings.venue) == ("binanceusdm-testnet", "binanceusdm")
+    monkeypatch.setenv("QT_API_KEY", "k")
+    assert [load_settings(mode=mode, venue="binanceusdm").market for mode in ("paper", "live")] == ["binanceusdm"] * 2
 
 
 @pytest.mark.parametrize("venue", ["binanceusdm", "bitfinex"])
