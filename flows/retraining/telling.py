@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import datetime
 
@@ -25,7 +26,8 @@ def announce_job(settings: FlowSettings, job: Job, tell: Callable[[str], None], 
         told_at=_text(utc_now()),
         models=job.models,
         kept=job.kept,
-        metrics=job.metrics,
+        # JSON has no word for a number that is none.
+        metrics={name: value for name, value in job.metrics.items() if math.isfinite(value)},
         version=job.version or "",
         replaced=job.replaced or "",
         promoted=job.promoted,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import sqlalchemy as sa
 from alembic import op
@@ -208,6 +209,6 @@ def _make_views(files: list[str] | tuple[str, ...]) -> None:
         op.execute((_SQL / f"{name}.sql").read_text())
 
 
-def _recreate() -> str:
+def _recreate() -> Literal["always", "never"]:
     # SQLite adds no column that must hold something, and takes none away that stands in an index.
     return "always" if op.get_bind().dialect.name == "sqlite" else "never"
