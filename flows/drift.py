@@ -23,6 +23,7 @@ from flows.drift_text import (
     column_rows,
     headline,
     metrics,
+    notice,
     performance_rows,
     summary,
 )
@@ -39,6 +40,7 @@ from flows.drifting.reaction import (
     retraining,
 )
 from flows.live_predictions import live_predictions
+from flows.notices import announce
 from flows.observing import Sample, observe, observe_inputs
 from flows.orchestration import ASKING_REGISTRY, markdown, say, table
 from flows.outcome import TRAINING_CONFIG, TRAINING_REPORT, Rollback
@@ -238,6 +240,7 @@ def drift(hours: int = 24, venue: VenueName | None = None, *, retraining_under_w
         cooldown_ms=settings.drift_cooldown_hours * _HOUR_MS,
         under_way=retraining_under_way,
     )
+    announce(settings, notice(report, "champion", utc_now(), asked))
     page = log_drift(settings, champion, report, sample, asked)
     _publish(report, page, asked)
     result = DriftResult(
@@ -278,6 +281,7 @@ def _look_at_challenger(settings: FlowSettings, hours: int) -> tuple[ChallengerD
     if held is None:
         return None, ""
     report = compare_challenger(settings, held, hours)
+    announce(settings, notice(report, "challenger", utc_now()))
     text = log_challenger(settings, held, report)
     told = challenger_headline(report)
     say("%s", told)

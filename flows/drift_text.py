@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import msgspec
 
@@ -10,6 +13,7 @@ from flows.drifting.check import DriftReport, GroupDrift, Verdict
 from flows.drifting.degrading import Degradation
 from flows.drifting.distances import STATISTICS
 from flows.wording import figure, markdown_table, moment
+from inference.models.notices import DriftNotice
 
 _LEVELS = {Verdict.STABLE: 0.0, Verdict.DRIFTED: 1.0, Verdict.DEGRADED: 2.0}
 _SHOWN = 12
@@ -168,6 +172,50 @@ def _group_line(group: GroupDrift) -> str:
     said = f"{len(group.drifted)} of {len(group.columns)} drifted, " if group.found else "none drifted, "
     said += f"score {figure(group.score, 3)} of {figure(group.limit, 3)} over {group.stretches} stretches"
     return f"{said}. {group.note}" if group.note else said
+
+
+def notice(report: DriftReport, role: Literal["champion", "challenger"], now: datetime, asked: str = "") -> DriftNotice:
+    """
+    Return what a check found, with every figure to six digits, for the journal of the worker of this home.
+
+    Args:
+        report: What was found.
+        role: Of which model.
+        now: When it was found.
+        asked: Whether a retraining is asked for.
+    """
+    return DriftNotice(
+        version=report.version,
+        role=role,
+        verdict=report.verdict,
+        hours=report.hours,
+        window_ended_at=datetime.fromtimestamp(report.end_ms / 1000, tz=UTC).isoformat(),
+        checked_at=now.isoformat(timespec="microseconds"),
+        retraining=asked,
+        false_alarm_rate=report.false_alarm_rate,
+        figures=(*_figures_of_groups(report), *_figures_of_performance(report.performance)),
+    )
+
+
+_Figure = tuple[str, str, str, float | None, float | None, str]
+
+
+def _figures_of_groups(report: DriftReport) -> Iterator[_Figure]:
+    for group in report.groups:
+        yield group.name, "", "score", _short(group.score), _short(group.limit), group.state
+        for one in group.columns:
+            for name, value in one.distances.items():
+                yield group.name, one.name, name, _short(value), _short(one.limits.get(name)), one.state
+
+
+def _figures_of_performance(found: Degradation) -> Iterator[_Figure]:
+    yield "performance", "", "evidence", _short(found.evidence), _short(found.limit), found.state
+    for one in found.measures:
+        yield "performance", one.name, "observed", _short(one.observed), _short(one.held_to), found.state
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
 
 
 def metrics(report: DriftReport) -> dict[str, float]:

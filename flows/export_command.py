@@ -58,7 +58,8 @@ def _export(
     settings = FlowSettings.of()
     place = home or settings.home
     folder = parquet or place / "export"
-    counts = export_parquet(journal or place / "journal" / "journal.jsonl", folder)
+    shadow = None if journal is not None else place / "shadow" / "journal"
+    counts = export_parquet(journal or place / "journal" / "journal.jsonl", folder, shadow=shadow)
     shown = json_codec.dumps({"folder": str(folder), "rows": counts})
     if not json:
         shown = f"Wrote {counts['journal']} entries and {len(counts) - 1} tables into {folder}."

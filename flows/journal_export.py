@@ -49,12 +49,13 @@ _TYPES = {
 _ROWS, _BYTES = 20_000, 32 * 2**20
 
 
-def export_parquet(journal: Path, folder: Path) -> dict[str, int]:
+def export_parquet(journal: Path, folder: Path, *, shadow: Path | None = None) -> dict[str, int]:
     """
     Write the journal and the tables that it makes into a folder, one file each; return their numbers of rows.
 
-    The tables are made for it from the journal's entries, and tell exactly those that are written beside them. Files of
-    the same names are replaced together at the end, so that a reader never sees half of a file.
+    The tables are made for it from the journal's entries, and tell exactly those that are written beside them; opinions
+    that were only compared come from `shadow`, the folder of their journal. Files of the same names are replaced
+    together at the end, so that a reader never sees half of a file.
 
     Raises:
         BadInputError: There is no journal, the folder cannot be written, or a number has too many digits.
@@ -68,7 +69,7 @@ def export_parquet(journal: Path, folder: Path) -> dict[str, int]:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=folder) as name:
             work = Path(name)
             with closing(open_database(None, work)) as database:
-                projector = Projector(database, journal)
+                projector = Projector(database, journal, shadow=shadow)
                 projector.prepare()
                 told = projector.catch_up()
                 counts["journal"] = _write(work / "journal.parquet", _JOURNAL, _entries(journal, told))

@@ -1,13 +1,13 @@
-"""Telling the worker of this home what was decided of models, for its journal."""
+"""Telling the worker of this home what was decided and found of models, for its journal."""
 
 from __future__ import annotations
 
 from flows.orchestration import say
 from flows.settings import FlowSettings
-from inference.models.notices import Notice, leave_notice
+from inference.models.notices import AnyNotice, leave_notice
 
 
-def announce(settings: FlowSettings, notice: Notice) -> None:
+def announce(settings: FlowSettings, notice: AnyNotice) -> None:
     """Leave a notice in the home; where that fails, say so and go on: the registry holds the decision itself."""
     try:
         leave_notice(settings.verdicts, notice)

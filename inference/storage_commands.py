@@ -35,7 +35,7 @@ _NO_DATABASE = "the database does not answer, or its tables are not of this vers
 
 db = App(
     name="db",
-    help="""The journal as tables, in SQLite or PostgreSQL: trades, positions, signals, models, days.
+    help="""The journal as tables, in SQLite or PostgreSQL: trades, positions, signals, models, days, jobs, acts.
 
 The journal stays the record; the tables are made from it, and can be made again at any time. They lie in the folder
 database of the home, or where QT_DATABASE_URL says: postgresql://user@host/database, or sqlite:////path/to/file.""",
@@ -55,7 +55,10 @@ Home = Annotated[
     Parameter(name="--home", help="Folder of everything written; by default QUANTUM_HOME, else ./var."),
 ]
 Journal = Annotated[Path | None, Parameter(help="Journal file; by default journal/journal.jsonl in the home folder.")]
-What = Literal["trades", "positions", "signals", "models", "days", "events"]
+What = Literal[
+    "trades", "positions", "signals", "models", "days", "events", "settings", "audit", "jobs", "drift", "shadow"
+]
+_BY_SYMBOL = ("trades", "positions", "signals", "shadow")
 
 
 @db.command(
@@ -81,6 +84,33 @@ def upgrade(*, home: Home = None, json: Json = False) -> int:
 
 @db.command(
     help_epilogue=help_end(
+        "qtctl db downgrade 0004",
+        "qtctl db downgrade 0004 --json | jq -r .revision",
+        statuses={0: "the tables have that form, and are empty", 1: _NO_DATABASE},
+        as_json=True,
+    )
+)
+def downgrade(
+    revision: Annotated[str, Parameter(help="The form that the older version works with, such as 0004.")],
+    /,
+    *,
+    home: Home = None,
+    json: Json = False,
+) -> int:
+    """Take the tables back to an older version's form; all rows go, and that version makes its own from the journal."""
+    from inference.storage.migrating import downgrade as take_back  # noqa: PLC0415 - as above
+
+    with _database(home) as database:
+        before, after = take_back(database, revision)
+    if json:
+        _print_json({"before": before, "revision": after})
+    else:
+        _print(f"Revision {after}, before: {before}. The tables are empty.")
+    return 0
+
+
+@db.command(
+    help_epilogue=help_end(
         "qtctl db rebuild",
         "qtctl db rebuild --journal /backup/journal.jsonl --json | jq .entries",
         statuses={0: "the tables tell the whole journal", 1: f"the journal is damaged, or {_NO_DATABASE}"},
@@ -95,16 +125,19 @@ def rebuild(*, journal: Journal = None, home: Home = None, json: Json = False) -
     path = _journal(journal, home)
     if not path.exists():
         raise BadInputError(f"There is no journal at {path}; name one with --journal, or its home with --home")
+    damages: list[str] = []
     with _database(home) as database:
         bring_up(database)
-        projector = Projector(database, path)
+        projector = Projector(database, path, shadow=_shadow(home))
         projector.begin_anew()
-        count = projector.catch_up()
+        count = projector.catch_up(on_damage=damages.append)
+    for one in damages:
+        sys.stderr.write(f"{one}\n")
     if json:
         _print_json({"entries": count})
     else:
         _print(f"The tables tell the whole journal: {count} entries.")
-    return 0
+    return 1 if damages else 0
 
 
 @db.command(
@@ -132,15 +165,18 @@ def follow(
     if not 0.05 <= every <= 3600:
         raise BadInputError(f"--every needs seconds from 0.05 to 3600, was {every}")
     with _database(home) as database:
-        projector = Projector(database, _journal(journal, home))
+        projector = Projector(database, _journal(journal, home), shadow=_shadow(home))
         if once:
+            damages: list[str] = []
             projector.prepare()
-            count = projector.catch_up()
+            count = projector.catch_up(on_damage=damages.append)
+            for one in damages:
+                sys.stderr.write(f"{one}\n")
             if json:
                 _print_json({"entries": count})
             else:
                 _print(f"{count} new entries.")
-            return 0
+            return 1 if damages else 0
         status = _StatusFile(_home(home) / "database" / "status.json")
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -196,7 +232,7 @@ def show(
     /,
     *,
     symbol: Annotated[
-        str | None, Parameter(help="Only of this symbol (trades, positions, signals); by default of all.")
+        str | None, Parameter(help="Only of this symbol (trades, positions, signals, shadow); by default of all.")
     ] = None,
     limit: Annotated[int, Parameter(help="How many rows, at most 1000; by default 50.")] = 50,
     after: Annotated[
@@ -289,21 +325,27 @@ def _ask(connection: Any, what: What, *, symbol: str | None, limit: int, after: 
     from inference.storage import repositories as tables  # noqa: PLC0415 - as above
     from inference.storage.results import Page  # noqa: PLC0415 - as above
 
-    if symbol is not None and what not in ("trades", "positions", "signals"):
-        raise BadInputError(f"--symbol chooses among trades, positions and signals, not among {what}")
-    match what:
-        case "trades":
-            return tables.Trades(connection).page(symbol=symbol, limit=limit, after=after)
-        case "positions":
-            return tables.Positions(connection).page(symbol=symbol, limit=limit, after=after)
-        case "signals":
-            return tables.Signals(connection).page(symbol=symbol, limit=limit, after=after)
-        case "events":
-            return tables.Events(connection).page(limit=limit, after=after)
-        case "models":
-            return Page(tables.Models(connection).all())
-        case _:
-            return Page(tables.Performance(connection).days())
+    if symbol is not None and what not in _BY_SYMBOL:
+        raise BadInputError(f"--symbol chooses among {', '.join(_BY_SYMBOL)}, not among {what}")
+    whole: dict[str, Callable[[], tuple[Any, ...]]] = {
+        "models": lambda: tables.Models(connection).all(),
+        "settings": lambda: tables.Settings(connection).all(),
+        "days": lambda: tables.Performance(connection).days(),
+    }
+    if what in whole:
+        return Page(whole[what]())
+    paged: dict[str, Callable[..., Page[Any]]] = {
+        "trades": tables.Trades(connection).page,
+        "positions": tables.Positions(connection).page,
+        "signals": tables.Signals(connection).page,
+        "shadow": tables.ShadowPredictions(connection).page,
+        "events": tables.Events(connection).page,
+        "audit": tables.Audit(connection).page,
+        "jobs": tables.RetrainingJobs(connection).page,
+        "drift": tables.Drift(connection).page,
+    }
+    by_symbol = {} if symbol is None else {"symbol": symbol}
+    return paged[what](limit=limit, after=after, **by_symbol)
 
 
 @contextmanager
@@ -323,6 +365,10 @@ def _home(given: Path | None) -> Path:
 
 def _journal(given: Path | None, home: Path | None) -> Path:
     return given or _home(home) / "journal" / "journal.jsonl"
+
+
+def _shadow(home: Path | None) -> Path:
+    return _home(home) / "shadow" / "journal"
 
 
 def _print(line: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,7 @@ from tests.worker_values import make_approved, make_candidate, make_snapshot
 SYMBOLS = ("BTC/USDT:USDT", "ETH/USDT:USDT")
 FAULTS = ["", "", "", "drop", "exec_then_drop", "late", "down", "partial"]
 HOURS_MS = 3_600_000
+POLICIES = {leverage: Policy(leverage=leverage) for leverage in (2, 3)}
 
 
 @cache
@@ -53,6 +55,8 @@ class _Trading:
         self.note("health.started", {"mode": "sandbox", "venue": "sandbox"})
         self.note("model.verdict", {"version": "1", "digest": "d" * 64, "verdict": "passed", "mode": "sandbox"})
         self.note("model.loaded", {"version": "1", "digest": "d" * 64, "horizon": "12", "source": "registry"})
+        seed = {"version": "1", "fingerprint": POLICIES[2].fingerprint, "author": "ada", "reason": "first"}
+        self.note("policy.loaded", seed)
         running = asyncio.ensure_future(self.executor.run())
         await self.clock.drive(self.executor.start())
         for number in range(steps):
@@ -67,6 +71,7 @@ class _Trading:
         return self.journal.entries
 
     async def step(self, number: int) -> None:
+        self.learn(number)
         symbol = self.chance.choice(SYMBOLS)
         self.decide(symbol)
         self.gateway.faults = [self.chance.choice(FAULTS) for _ in range(3)]
@@ -99,6 +104,29 @@ class _Trading:
         # Hours pass, so that trades fall on several days.
         self.clock._start_ms += self.chance.randint(1, 9) * HOURS_MS
 
+    def learn(self, number: int) -> None:
+        """Note what flows and persons say beside the trading: a job, a check of drift, a version, a stop's end."""
+        statuses = ("queued", "running", "failed", "resumed", "succeeded")
+        job = f"retrain_20260101_00000{number // len(statuses)}"
+        at = datetime.fromtimestamp(self.clock.now_ms() / 1000, tz=UTC).isoformat(timespec="milliseconds")
+        self.note(
+            "model.retraining_changed",
+            {"job_id": job, "type": "full", "status": statuses[number % 5], "trigger": "drift", "told_at": at,
+             "models": "xgboost,nhits", "metrics": '{"cpu_seconds":1.5}', "queued_at": at, "resumes": "0"},
+        )  # fmt: skip
+        if number % 4 == 1:
+            figures = '[["inputs","","score",1.5,2.25,"judged"],["inputs","rsi_14","psi",0.1,null,"judged"]]'
+            self.note(
+                "model.drift_checked",
+                {"version": "1", "role": "champion", "verdict": "stable", "hours": "24", "window_ended_at": at,
+                 "figures": figures},
+            )  # fmt: skip
+        if number % 5 == 2:
+            made = {"version": str(number), "fingerprint": POLICIES[3].fingerprint, "author": "bob", "reason": "more"}
+            self.note("policy.updated", made | ({"superseded_by": "9"} if number > 5 else {}))
+        if number % 6 == 3:
+            self.note("risk.emergency_reset", {"stops": f"k{number}", "reason": "over", "by": "ada"})
+
     def decide(self, symbol: str) -> None:
         now_ms = self.clock.now_ms()
         equity = Decimal(10_000) + Decimal(self.chance.randint(-5000, 5000)) / 7
@@ -112,7 +140,7 @@ class _Trading:
             in_flight=book.in_flight(),
             heat=book.heat(),
         )
-        policy = Policy(leverage=self.chance.choice([2, 3]))
+        policy = POLICIES[self.chance.choice([2, 3])]
         self.record(CandlesDecided.of(snapshot, policy, now_ms, decide(snapshot, policy, now_ms)))
 
     def note(self, kind: str, detail: dict[str, str]) -> None:

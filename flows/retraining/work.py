@@ -17,6 +17,7 @@ from flows.retraining.job import UNDER_WAY, Job, JobError, JobKind, Trigger
 from flows.retraining.keeping import KeptMembers, kind_of, taken_over
 from flows.retraining.steps import JobSteps, NoSteps, Steps
 from flows.retraining.table import JobTable
+from flows.retraining.telling import announce_job
 from flows.retraining.turn import turn
 from flows.settings import FlowSettings
 from flows.training.config import TrainingConfig
@@ -99,18 +100,20 @@ def job_of(
     def wait(holder: str) -> None:
         nonlocal queued
         queued = table.add(kind or "full", trigger, models, parameters, utc_now()).job_id
-        table.change(queued, pid=os.getpid())
+        announce_job(settings, table.change(queued, pid=os.getpid()), tell)
         tell(f"Waiting for another retraining to end ({holder}); this is job {queued}")
 
     try:
         with turn(turn_file(settings), patience_s=settings.retrain_patience, waits=wait):
-            job = _begin(settings, table, trigger, kind, models, parameters, resume or "", queued)
-            with _ended_well_or_not(settings, table, job):
+            job = _begin(settings, table, trigger, kind, models, parameters, resume or "", queued, tell)
+            announce_job(settings, job, tell)
+            with _ended_well_or_not(settings, table, job, tell):
                 tell(f"Job {job.job_id} ({job.type}, {job.trigger}){' goes on' if job.resumes else ''}")
                 yield JobSteps(table, job.job_id, settings.jobs / job.job_id)
     except JobError as error:
         if queued and table.job(queued).status == "queued":
-            table.change(queued, status="failed", completed_at=utc_now(), error_message=str(error))
+            job = table.change(queued, status="failed", completed_at=utc_now(), error_message=str(error))
+            announce_job(settings, job, tell)
         raise
 
 
@@ -123,6 +126,7 @@ def _begin(
     parameters: dict[str, Any],
     resume: str,
     queued: str,
+    tell: Callable[[str], None],
 ) -> Job:
     now = utc_now()
     jobs = table.jobs()
@@ -133,7 +137,8 @@ def _begin(
     chosen = table.job(resume) if resume else next((one for one in alike if kind in (None, one.type)), None)
     for one in dead:
         if chosen is None or one.job_id != chosen.job_id:
-            table.change(one.job_id, status="failed", completed_at=now, error_message=DIED)
+            died = table.change(one.job_id, status="failed", completed_at=now, error_message=DIED)
+            announce_job(settings, died, tell)
     started: dict[str, Any] = {"pid": os.getpid(), "error_message": None, "completed_at": None}
     if chosen is None:
         of = kind_of(kind, trigger, models, kept_of(settings), jobs, settings.deep_every)
@@ -141,6 +146,7 @@ def _begin(
         job = table.change(job_id, type=of, status="running", started_at=now, **started)
     else:
         if queued:
+            announce_job(settings, table.job(queued), tell, status="withdrawn")
             table.remove(queued)
         job = table.change(chosen.job_id, status="resumed", resumes=chosen.resumes + 1, **started)
     _clear(settings, table, job, jobs)
@@ -162,12 +168,16 @@ def _clear(settings: FlowSettings, table: JobTable, job: Job, jobs: Sequence[Job
 
 
 @contextmanager
-def _ended_well_or_not(settings: FlowSettings, table: JobTable, job: Job) -> Iterator[None]:
+def _ended_well_or_not(
+    settings: FlowSettings, table: JobTable, job: Job, tell: Callable[[str], None]
+) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
         said = str(error) or type(error).__name__
-        table.change(job.job_id, status="failed", completed_at=utc_now(), error_message=said)
+        failed = table.change(job.job_id, status="failed", completed_at=utc_now(), error_message=said)
+        announce_job(settings, failed, tell)
         raise
-    table.change(job.job_id, status="succeeded", completed_at=utc_now(), error_message=None)
+    ended = table.change(job.job_id, status="succeeded", completed_at=utc_now(), error_message=None)
+    announce_job(settings, ended, tell)
     shutil.rmtree(settings.jobs / job.job_id, ignore_errors=True)

@@ -208,6 +208,18 @@ CATALOGUE: tuple[EventKind, ...] = (
     EventKind("model.approved", "a person's word on a version"),
     EventKind("model.verdict", "what the gates said of a version"),
     EventKind("model.rolled_back", "the version before trades again"),
+    EventKind(
+        "model.retraining_changed",
+        "how a retraining job stands: queued, running, resumed, succeeded, failed, or withdrawn before it began",
+        ("job_id", "type", "status", "trigger", "told_at"),
+        source="flows",
+    ),
+    EventKind(
+        "model.drift_checked",
+        "what a drift check found, with its figures: PSI, KL and others of each column, and evidence of degradation",
+        ("version", "role", "verdict", "hours", "window_ended_at"),
+        source="flows",
+    ),
     EventKind("model.notice_unreadable", "what a flow left for the journal cannot be read"),
     EventKind("model.notice_not_removed", "what a flow left was journaled and could not be taken away"),
     EventKind("model.registry_available", "the registry answers again"),

@@ -1,10 +1,10 @@
-"""What was decided of models, handed from flows to the worker's journal through files of the home."""
+"""What flows decided and found of models, handed to the worker's journal through files of the home."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -13,6 +13,8 @@ from feature_store.files import replace_bytes
 _SUFFIX = ".json"
 _MAX_BYTES = 64 * 1024
 _MAX_TEXT = 2000
+# Figures are a document, which cannot be cut: of more than that none are told.
+_MAX_FIGURES = 48 * 1024
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,23 +51,153 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "missing": ", ".join(self.missing),
             "reasons": " ".join(self.reasons),
         }
-        return {name: text[:_MAX_TEXT] for name, text in told.items() if text}
+        return _words(told)
+
+    @property
+    def stem(self) -> str:
+        """Name of its file, by which notices come in the order decided."""
+        return f"{_digits(self.decided_at)}-{self.event.removeprefix('model.')}-{self.version}"
 
 
-def leave_notice(folder: Path, notice: Notice) -> Path:
+class JobNotice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    How a retraining job stands: queued, running, resumed, succeeded, failed, or withdrawn before it began.
+
+    Moments are ISO 8601 in UTC, empty where there is none yet. What was told later counts.
+    """
+
+    event: Literal["model.retraining_changed"] = "model.retraining_changed"
+    job_id: str
+    type: str
+    status: str
+    trigger: str
+    told_at: str
+    models: tuple[str, ...]
+    kept: tuple[str, ...] = ()
+    metrics: dict[str, float] = {}
+    version: str = ""
+    replaced: str = ""
+    promoted: bool | None = None
+    reasons: tuple[str, ...] = ()
+    error_message: str = ""
+    resumes: int = 0
+    queued_at: str = ""
+    started_at: str = ""
+    completed_at: str = ""
+
+    def detail(self) -> dict[str, str]:
+        """Return it as a journal entry's words; what is empty is left out."""
+        told = {
+            "job_id": self.job_id,
+            "type": self.type,
+            "status": self.status,
+            "trigger": self.trigger,
+            "told_at": self.told_at,
+            "models": ",".join(self.models),
+            "kept": ",".join(self.kept),
+            "version": self.version,
+            "replaced": self.replaced,
+            "promoted": "" if self.promoted is None else str(self.promoted).lower(),
+            "reasons": " ".join(self.reasons),
+            "error_message": self.error_message,
+            "resumes": str(self.resumes),
+            "queued_at": self.queued_at,
+            "started_at": self.started_at,
+            "completed_at": self.completed_at,
+        }
+        return _words(told) | _figures("metrics", self.metrics)
+
+    @property
+    def stem(self) -> str:
+        """See `Notice`."""
+        return f"{_digits(self.told_at)}-{self.job_id}-{self.status}"
+
+
+class DriftNotice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """
+    What a drift check found of the model that trades, or of one that is held back.
+
+    Each figure is a part (inputs, predictions, outcomes, performance), a name in it (a column, or empty for the whole
+    of it), a statistic, its value, from where on it is drift (None: nothing is held against it), and how it stands.
+    """
+
+    event: Literal["model.drift_checked"] = "model.drift_checked"
+    version: str
+    role: Literal["champion", "challenger"]
+    verdict: str
+    hours: int
+    window_ended_at: str
+    checked_at: str
+    retraining: str = ""
+    false_alarm_rate: float = 0.0
+    figures: tuple[tuple[str, str, str, float | None, float | None, str], ...] = ()
+
+    def detail(self) -> dict[str, str]:
+        """Return it as a journal entry's words; figures that are too many are told without those of columns."""
+        told = {
+            "version": self.version,
+            "role": self.role,
+            "verdict": self.verdict,
+            "hours": str(self.hours),
+            "window_ended_at": self.window_ended_at,
+            "checked_at": self.checked_at,
+            "retraining": self.retraining,
+            "false_alarm_rate": str(self.false_alarm_rate),
+        }
+        figures = _figures("figures", self.figures) or _figures("figures", [one for one in self.figures if not one[1]])
+        return _words(told) | figures
+
+    @property
+    def stem(self) -> str:
+        """See `Notice`."""
+        return f"{_digits(self.checked_at)}-drift-{self.role}-{self.version}"
+
+
+AnyNotice = Notice | JobNotice | DriftNotice
+_KINDS: dict[str, type[AnyNotice]] = {
+    "model.verdict": Notice,
+    "model.approved": Notice,
+    "model.rolled_back": Notice,
+    "model.retraining_changed": JobNotice,
+    "model.drift_checked": DriftNotice,
+}
+
+
+class _Kind(msgspec.Struct):
+    event: str = ""
+
+
+def _digits(moment: str) -> str:
+    return "".join(letter for letter in moment if letter.isdigit())
+
+
+def _words(told: dict[str, str]) -> dict[str, str]:
+    return {name: text[:_MAX_TEXT] for name, text in told.items() if text}
+
+
+def _figures(name: str, figures: Any) -> dict[str, str]:
+    text = msgspec.json.encode(figures).decode()
+    return {name: text} if figures and len(text) <= _MAX_FIGURES else {}
+
+
+def _read(content: bytes) -> AnyNotice | None:
+    kind = _KINDS.get(msgspec.json.decode(content, type=_Kind).event)
+    return None if kind is None else msgspec.json.decode(content, type=kind)
+
+
+def leave_notice(folder: Path, notice: AnyNotice) -> Path:
     """
     Leave a notice for the worker of a home; it appears whole or not at all.
 
     Raises:
         OSError: The folder cannot be written.
     """
-    when = "".join(letter for letter in notice.decided_at if letter.isdigit())
-    path = folder / f"{when}-{notice.event.removeprefix('model.')}-{notice.version}{_SUFFIX}"
+    path = folder / f"{notice.stem}{_SUFFIX}"
     replace_bytes(path, msgspec.json.encode(notice))
     return path
 
 
-def notices_in(folder: Path) -> Iterator[tuple[Path, Notice | None]]:
+def notices_in(folder: Path) -> Iterator[tuple[Path, AnyNotice | None]]:
     """
     Yield every notice in the order decided, None for a file that is none; whoever journaled it removes it.
 
@@ -78,7 +210,7 @@ def notices_in(folder: Path) -> Iterator[tuple[Path, Notice | None]]:
     for path in found:
         try:
             usable = path.is_file() and not path.is_symlink() and path.stat().st_size <= _MAX_BYTES
-            yield path, msgspec.json.decode(path.read_bytes(), type=Notice) if usable else None
+            yield path, _read(path.read_bytes()) if usable else None
         except OSError:
             continue  # Somebody else took it.
         except msgspec.DecodeError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import JSON, DateTime, Dialect, Numeric, String
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, UUID
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from inference.storage.errors import StorageError
@@ -59,6 +59,17 @@ class PlainText(TypeDecorator[str]):
         """Return what is stored."""
         del dialect
         return None if value is None else value.replace("\0", "\ufffd")
+
+
+class UuidText(TypeDecorator[str]):
+    """A UUID in lower case with its hyphens: UUID in PostgreSQL, and text in SQLite."""
+
+    impl = String
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """See SQLAlchemy."""
+        return dialect.type_descriptor(UUID(as_uuid=False) if dialect.name == _POSTGRES else String())
 
 
 class UtcMoment(TypeDecorator[int]):

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
+from msgspec import UNSET
+
 from inference.domain.decision import Approved, Candidate, Denied
 from inference.domain.events import CandlesDecided
 from inference.domain.exact import total
-from inference.storage.records import Row, day_of, plain
+from inference.storage.records import Row, day_of, plain, uuid_of
 
 
-def signal_rows(event: CandlesDecided, *, seq: int, policy: str) -> list[Row]:
-    """Return a row for each answer, approvals first, with all that the journal says of it."""
+def signal_rows(event: CandlesDecided, *, seq: int, digest: str, policy: str) -> list[Row]:
+    """
+    Return a row for each answer, approvals first, with all that the journal says of it.
+
+    `seq` and `digest` are those of the entry, `policy` is the fingerprint of the rules.
+    """
     inputs = {one.signal.symbol: one for one in event.snapshot.candidates}
     answers: list[Approved | Denied] = [*event.approved, *event.denied]
     common = {
@@ -22,7 +28,14 @@ def signal_rows(event: CandlesDecided, *, seq: int, policy: str) -> list[Row]:
         "decided_at": event.now_ms,
     }
     return [
-        {**common, "ordinal": ordinal, **_answer(one), **_said(one), **_looked_at(inputs.get(one.symbol))}
+        {
+            **common,
+            "ordinal": ordinal,
+            "uuid": uuid_of("signal", f"{digest}:{ordinal}"),
+            **_answer(one),
+            **_said(one),
+            **_looked_at(inputs.get(one.symbol)),
+        }
         for ordinal, one in enumerate(answers)
     ]
 
@@ -42,6 +55,8 @@ def standing_row(event: CandlesDecided, *, seq: int, week_start: Decimal) -> Row
         "total_exposure": total(abs(one.notional) for one in snapshot.positions.values()),
         "in_flight": total(snapshot.in_flight.values()),
         "heat": total(snapshot.heat.values()),
+        # Journals from before there was an emergency stop say nothing of one.
+        "emergency": "" if snapshot.risk is UNSET else snapshot.risk.emergency,
         "approved": len(event.approved),
         "denied": len(event.denied),
         "candle_closed_at": snapshot.candle_close_ms,

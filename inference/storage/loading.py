@@ -13,6 +13,8 @@ from inference.domain.events import AccountMarked
 from inference.execution.funding import OVERLAP_MS, FundingAccount, FundingPayment
 from inference.storage import models as model_records
 from inference.storage import schema
+from inference.storage.in_force import setting_of
+from inference.storage.learning import job_of
 from inference.storage.projection import Known, Named, PolicyRecord
 from inference.storage.records import Row, TradeRecord, record_of
 
@@ -31,6 +33,8 @@ def load(connection: Connection, named: Named) -> Known:
         funding=_funding(connection),
         mark=_mark(connection),
         max_drawdown=_max_drawdown(connection),
+        settings={(row["scope"], row["name"]): setting_of(row) for row in _rows(connection, schema.settings)},
+        jobs={row["job_id"]: job_of(row) for row in _rows(connection, schema.retraining_jobs)},
     )
 
 

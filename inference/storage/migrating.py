@@ -11,6 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect
 
+from feature_store.errors import BadInputError
 from inference.storage.database import Database
 from inference.storage.errors import SchemaError
 from inference.storage.schema import metadata
@@ -98,10 +99,46 @@ def upgrade(database: Database) -> tuple[str | None, str]:
 
 def upgrade_to(connection: Connection, revision: str) -> None:
     """Bring the tables to one revision, in the transaction of the connection."""
+    command.upgrade(_config(connection), revision)
+
+
+def downgrade(database: Database, revision: str) -> tuple[str, str]:
+    """
+    Take the tables back to the form of an older version; return the revisions before and after.
+
+    Their rows go, all of them: that version makes its own from the journal. All steps are one transaction.
+
+    Raises:
+        BadInputError: The revision is none that this version knows, or not older than that of the tables.
+        SchemaError: There are no tables, they are newer than this version, or another program's.
+    """
+    known = revisions()
+    if revision not in known:
+        raise BadInputError(f"Expected one of the revisions {', '.join(known)}, found {revision!r}")
+    with database.writing() as connection:
+        standing = standing_of(connection)
+        if standing not in (Standing.CURRENT, Standing.OLDER):
+            require_current(connection, database.name)
+        before = str(revision_of(connection))
+        if known.index(revision) >= known.index(before):
+            raise BadInputError(f"The tables have revision {before}, and {revision} is not older")
+        downgrade_to(connection, revision)
+        for table in reversed(metadata.sorted_tables):
+            if inspect(connection).has_table(table.name):
+                connection.execute(table.delete())
+        return before, revision
+
+
+def downgrade_to(connection: Connection, revision: str) -> None:
+    """Take the tables back to one revision, in the transaction of the connection."""
+    command.downgrade(_config(connection), revision)
+
+
+def _config(connection: Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(_FOLDER))
     config.attributes["connection"] = connection
-    command.upgrade(config, revision)
+    return config
 
 
 def _refusal(standing: Standing, connection: Connection, name: str) -> str:

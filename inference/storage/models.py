@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from inference.journal.codec import Entry
+from inference.storage.records import uuid_of
 
 ACTIVE, SHADOW, RETIRED = "ACTIVE", "SHADOW", "RETIRED"
 _LOADED, _UNLOADED, _VERDICT = "model.loaded", "model.unloaded", "model.verdict"
@@ -35,6 +36,7 @@ class ModelRecord:
         return {
             "version": version,
             "digest": digest,
+            "uuid": uuid_of("model", f"{version}:{digest}"),
             "status": self.status,
             "verdict": self.verdict,
             "source": self.source,

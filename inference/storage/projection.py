@@ -31,6 +31,15 @@ from inference.execution.book import Book, Trade
 from inference.execution.funding import FUNDING_PAID, FundingAccount, funding_payment
 from inference.journal.codec import Entry, event_of, is_typed
 from inference.storage.decisions import drawdown_of, signal_rows, standing_row
+from inference.storage.in_force import (
+    POLICY_NOTES,
+    STARTED,
+    SettingRecord,
+    rules_in_force,
+    version_in_force,
+    worker_in_force,
+)
+from inference.storage.learning import DRIFT_CHECKED, RETRAINING_CHANGED, JobRecord, drift_rows, jobs_after
 from inference.storage.models import ModelRecord, models_after
 from inference.storage.records import (
     OrderMoments,
@@ -43,8 +52,9 @@ from inference.storage.records import (
     position_row,
     trade_row,
 )
+from inference.storage.supervised import audit_row
 
-RULES = 2
+RULES = 3
 """The edition of these rules; rows that another one made are made anew from the journal."""
 
 # 1970 began on a Thursday: its first Monday was four days later.
@@ -87,7 +97,9 @@ _ALERTS = frozenset(
 # These say by one of their words whether anybody should: what got better is no alarm.
 _ALERTS_BY_WORD = {
     "health.level_changed": ("level", frozenset({HealthLevel.CRITICAL.value, HealthLevel.EMERGENCY.value})),
+    "model.drift_checked": ("verdict", frozenset({"degraded", "drifted"})),
     "model.fallback": ("step", frozenset(one.value for one in Fallback if one is not Fallback.NONE)),
+    "model.retraining_changed": ("status", frozenset({"failed"})),
 }
 # These are told by the rows that they make.
 _TOLD_BY_ROWS = (TradePlanned, OrderIntended, OrderReported, FillBooked)
@@ -125,6 +137,8 @@ class Known:
     mark: tuple[AccountMarked, int, Decimal] | None = None
     # The deepest fall below the peak that any decision found, as a fraction.
     max_drawdown: Decimal = Decimal(0)
+    settings: dict[tuple[str, str], SettingRecord] = field(default_factory=dict)
+    jobs: dict[str, JobRecord] = field(default_factory=dict)
 
 
 def read_event(entry: Entry) -> Event | None:
@@ -194,9 +208,12 @@ class Projection:
         self._marked: dict[str, None] = {}
         self._models: set[tuple[str, str]] = set()
         self._policies: set[str] = set()
+        self._settings: set[tuple[str, str]] = set()
+        self._jobs: set[str] = set()
         self._new: defaultdict[str, list[Row]] = defaultdict(list)
         self._policy: tuple[Policy, str] | None = None
         self._leverage = _leverage_of(known.policies)
+        self._followed = _newest_of(known.policies)
 
     def take(self, entry: Entry, event: Event | None) -> None:
         """Take in one entry, with the event that it holds."""
@@ -206,12 +223,12 @@ class Projection:
             case AccountMarked():
                 self._account_marked(event, entry)
             case FeaturesUsed() | ShadowScored():
+                # Opinions that are only compared have a journal of their own: `inference.storage.shadow_days`.
                 pass
             case Noted(event_type=kind) if kind == FUNDING_PAID:
                 self._funding_paid(event, entry)
             case Noted(event_type=kind, detail=detail):
-                if kind.startswith("model."):
-                    self._models |= models_after(self._known.models, kind, detail, entry)
+                self._noted(kind, detail, entry)
                 self._happened(entry, plain(dict(detail)))
             case None:
                 self._happened(entry, _as_object(entry.data))
@@ -229,12 +246,28 @@ class Projection:
             "positions": [row for record in positions if (row := position_row(record)) is not None],
             "signals": self._new["signals"],
             "models": [self._known.models[key].row(*key) for key in sorted(self._models)],
+            "retraining_jobs": [self._known.jobs[key].row(key) for key in sorted(self._jobs)],
+            "drift_metrics": self._new["drift_metrics"],
+            "settings": [self._known.settings[key].row(*key) for key in sorted(self._settings)],
+            "audit": self._new["audit"],
             "policy_versions": [_policy_row(key, self._known.policies[key]) for key in sorted(self._policies)],
             "equity_curve": self._new["equity_curve"],
             "risk_state": self._new["risk_state"],
             "funding_payments": self._new["funding_payments"],
             "events": self._new["events"],
         }
+
+    def _noted(self, kind: str, detail: Mapping[str, str], entry: Entry) -> None:
+        if kind.startswith("model."):
+            self._models |= models_after(self._known.models, kind, detail, entry)
+        if kind == RETRAINING_CHANGED:
+            self._jobs |= jobs_after(self._known.jobs, detail, entry)
+        elif kind == DRIFT_CHECKED:
+            self._new["drift_metrics"].extend(drift_rows(detail, entry))
+        elif kind == STARTED:
+            self._settings |= worker_in_force(self._known.settings, detail, entry)
+        elif kind in POLICY_NOTES:
+            self._settings |= version_in_force(self._known.settings, detail, entry)
 
     def _trade_changed(self, event: Event, entry: Entry) -> None:
         key = self._trade_of(event)
@@ -296,7 +329,7 @@ class Projection:
 
     def _decided(self, event: CandlesDecided, entry: Entry) -> None:
         fingerprint = self._policy_used(event.policy, event.now_ms, entry.seq)
-        self._new["signals"].extend(signal_rows(event, seq=entry.seq, policy=fingerprint))
+        self._new["signals"].extend(signal_rows(event, seq=entry.seq, digest=entry.digest, policy=fingerprint))
         self._mark_positions(event)
         self._standing(event, entry)
 
@@ -333,6 +366,15 @@ class Projection:
         known.decisions += 1
         self._policies.add(fingerprint)
         self._leverage = _leverage_of({fingerprint: known})
+        if fingerprint != self._followed:
+            self._followed = fingerprint
+            self._settings |= rules_in_force(
+                self._known.settings,
+                known.rules,
+                fingerprint=fingerprint,
+                now_ms=now_ms,
+                seq=seq,
+            )
         return fingerprint
 
     def _account_marked(self, event: AccountMarked, entry: Entry) -> None:
@@ -383,6 +425,9 @@ class Projection:
                 "happened_at": entry.timestamp_ms,
             }
         )
+        audited = audit_row(entry, detail)
+        if audited is not None:
+            self._new["audit"].append(audited)
 
     def _touch_day(self, day: date | None) -> None:
         if day is not None:
@@ -399,6 +444,11 @@ def _policy_row(fingerprint: str, record: PolicyRecord) -> Row:
         "seq": record.seq,
         "last_seq": record.last_seq,
     }
+
+
+def _newest_of(policies: Mapping[str, PolicyRecord]) -> str | None:
+    """Return the fingerprint of the policy that was used last, None where there is none."""
+    return max(policies, key=lambda one: policies[one].last_seq, default=None)
 
 
 def _leverage_of(policies: Mapping[str, PolicyRecord]) -> Decimal | None:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, delete, select
 
-from feature_store.errors import QuantumError
-from inference.domain.errors import JournalError
-from inference.journal.codec import GENESIS, Entry, entry_of
-from inference.journal.head import Head
+from inference.journal.codec import Entry, entry_of
 from inference.journal.reader import newest_lines
-from inference.journal.verify import verified
 from inference.storage import schema
 from inference.storage.database import Database
 from inference.storage.errors import AnotherJournalError, SchemaError, StorageError
@@ -24,27 +18,14 @@ from inference.storage.loading import load
 from inference.storage.migrating import Standing, require_current, standing_of, upgrade
 from inference.storage.performance import ClosedTrade, Mark, day_row, notional_of
 from inference.storage.performance import Standing as DayStanding
-from inference.storage.projection import RULES, Projection, named_by, read_event
+from inference.storage.projection import RULES, Projection, named_by
+from inference.storage.reading_on import NOTHING, Kept, Taken, read_on
 from inference.storage.records import CANCELLED, Row
+from inference.storage.shadow_days import ShadowDays
+from inference.storage.writing import write_rows
 
 _ENTRIES_AT_ONCE = 2000
-_BYTES_AT_ONCE = 16 * 2**20
-# Rows that are told once and never again; all other tables hold what may still change.
-_TOLD_ONCE = frozenset({"fills", "signals", "equity_curve", "risk_state", "funding_payments", "events"})
 _LONGEST_PAUSE_S = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """How far the tables tell the journal: its last entry, where its line begins, and where the next one will."""
-
-    seq: int
-    digest: str
-    line_offset: int
-    next_offset: int
-
-
-NOTHING = Kept(seq=0, digest=GENESIS, line_offset=0, next_offset=0)
 
 
 def kept_of(connection: Connection) -> Kept:
@@ -84,13 +65,17 @@ class Projector:
     """
     Follows one journal into one database, beside its writer and without a word to it.
 
-    Any number may follow at once: each batch is taken by one of them, from where the last one ended.
+    Any number may follow at once: each batch is taken by one of them, from where the last one ended. `shadow` is the
+    folder of the journal of opinions that are only compared, where that is followed too.
     """
 
-    def __init__(self, database: Database, journal: Path, *, at_once: int = _ENTRIES_AT_ONCE) -> None:
+    def __init__(
+        self, database: Database, journal: Path, *, at_once: int = _ENTRIES_AT_ONCE, shadow: Path | None = None
+    ) -> None:
         self._database = database
         self._journal = journal
         self._at_once = at_once
+        self._shadow = None if shadow is None else ShadowDays(database, shadow)
 
     def prepare(self) -> None:
         """
@@ -125,7 +110,7 @@ class Projector:
         """
         with self._database.writing() as connection:
             kept = kept_of(connection)
-            taken, failure = _read(self._journal, kept, self._at_once)
+            taken, failure = read_on(self._journal, kept, self._at_once)
             if taken:
                 _apply(connection, self._database.dialect, [(one.entry, one.event) for one in taken])
                 _keep(connection, self._database.dialect, taken[-1])
@@ -133,12 +118,20 @@ class Projector:
             raise failure
         return len(taken)
 
-    def catch_up(self, on_batch: Callable[[int], None] = lambda _: None) -> int:
-        """Take in all there is; return of how many entries."""
+    def catch_up(
+        self, on_batch: Callable[[int], None] = lambda _: None, *, on_damage: Callable[[str], None] = lambda _: None
+    ) -> int:
+        """
+        Take in all there is; return of how many entries of the account's journal.
+
+        `on_damage` is told, once, why a day of the shadow's journal cannot be read on.
+        """
         count = 0
         while taken := self.advance():
             count += taken
             on_batch(count)
+        if self._shadow is not None:
+            self._shadow.catch_up(on_damage)
         return count
 
     def follow(self, pause: Callable[[float], bool], *, every: float, on_trouble: Callable[[str], None]) -> None:
@@ -156,7 +149,7 @@ class Projector:
                 if not is_prepared:
                     self.prepare()
                     is_prepared = True
-                self.catch_up()
+                self.catch_up(on_damage=on_trouble)
                 wait = every
             except (AnotherJournalError, SchemaError):
                 raise
@@ -167,83 +160,15 @@ class Projector:
                 return
 
 
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    entry: Entry
-    event: Any
-    line_offset: int
-    next_offset: int
-
-
-def _read(journal: Path, kept: Kept, at_once: int) -> tuple[list[_Taken], QuantumError | None]:
-    """Return what follows, verified and decoded, and what stands in the way of more."""
-    lines = _Lines(journal, kept)
-    taken: list[_Taken] = []
-    try:
-        for entry in verified(lines.following(at_once), None, after=Head(seq=kept.seq, digest=kept.digest)):
-            # One by one: what was read before a damaged entry is taken in.
-            taken.append(_Taken(entry, read_event(entry), lines.line_offset, lines.next_offset))  # noqa: PERF401
-    except (JournalError, StorageError) as error:
-        return taken, error
-    except OSError as error:
-        return taken, StorageError(f"The journal {journal} cannot be read: {error.strerror}")
-    return taken, None
-
-
-class _Lines:
-    """The whole lines of a journal behind the last one that was kept; says where the newest one lies."""
-
-    def __init__(self, journal: Path, kept: Kept) -> None:
-        self.line_offset, self.next_offset = kept.line_offset, kept.next_offset
-        self._journal = journal
-        self._kept = kept
-
-    def following(self, at_once: int) -> Iterator[bytes]:
-        if not self._journal.exists():
-            if self._kept.seq:
-                raise self._another("is missing")
-            return
-        with self._journal.open("rb") as file:
-            self._check_seam(file.seek(0, 2), file)
-            file.seek(self.next_offset)
-            end = self.next_offset + _BYTES_AT_ONCE
-            for _ in range(at_once):
-                line = file.readline()
-                if not line.endswith(b"\n") or self.next_offset >= end:
-                    return
-                self.line_offset, self.next_offset = self.next_offset, self.next_offset + len(line)
-                yield line
-
-    def _check_seam(self, size: int, file: Any) -> None:
-        """The entry that was taken in last stands where it stood, or the file is not the one that was read."""
-        if not self._kept.seq:
-            return
-        if size < self.next_offset:
-            raise self._another("is shorter than what was read of it")
-        file.seek(self.line_offset)
-        try:
-            found = entry_of(file.read(self.next_offset - self.line_offset))
-        except JournalError:
-            raise self._another("has no entry where the last one was read") from None
-        if (found.seq, found.digest) != (self._kept.seq, self._kept.digest):
-            raise self._another(f"has another entry {self._kept.seq}")
-
-    def _another(self, found: str) -> AnotherJournalError:
-        return AnotherJournalError(
-            f"The tables tell a journal up to entry {self._kept.seq}, and {self._journal} {found}; "
-            "run `qtctl db rebuild` if this is the right journal, or name the other with --journal"
-        )
-
-
 def _apply(connection: Connection, dialect: str, entries: Sequence[tuple[Entry, Any]]) -> None:
     projection = Projection(load(connection, named_by(event for _, event in entries)))
     for entry, event in entries:
         projection.take(entry, event)
     _forget_earlier_plans(connection, projection.planned_anew)
     for name, rows in projection.rows().items():
-        _write(connection, dialect, schema.metadata.tables[name], rows)
+        write_rows(connection, dialect, schema.metadata.tables[name], rows)
     performance = [_performance(connection, day) for day in sorted(projection.days)]
-    _write(connection, dialect, schema.daily_performance, performance)
+    write_rows(connection, dialect, schema.daily_performance, performance)
 
 
 def _forget_earlier_plans(connection: Connection, trades: Iterable[str]) -> None:
@@ -252,18 +177,7 @@ def _forget_earlier_plans(connection: Connection, trades: Iterable[str]) -> None
             connection.execute(delete(table).where(table.c.trade_id == key))
 
 
-def _write(connection: Connection, dialect: str, table: Table, rows: Sequence[Row]) -> None:
-    if not rows:
-        return
-    insert: Any = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
-    if table.name not in _TOLD_ONCE:
-        keys = [column.name for column in table.primary_key]
-        changed = {name: insert.excluded[name] for name in rows[0] if name not in keys}
-        insert = insert.on_conflict_do_update(index_elements=keys, set_=changed)
-    connection.execute(insert, list(rows))
-
-
-def _keep(connection: Connection, dialect: str, last: _Taken) -> None:
+def _keep(connection: Connection, dialect: str, last: Taken) -> None:
     row = {
         "id": 1,
         "rules": RULES,
@@ -273,7 +187,7 @@ def _keep(connection: Connection, dialect: str, last: _Taken) -> None:
         "next_offset": last.next_offset,
         "entry_at": last.entry.timestamp_ms,
     }
-    _write(connection, dialect, schema.projection, [row])
+    write_rows(connection, dialect, schema.projection, [row])
 
 
 def _performance(connection: Connection, day: date) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
@@ -21,6 +22,7 @@ from inference.storage.errors import StorageError
 Row = dict[str, Any]
 OPEN, CLOSED, CANCELLED = "OPEN", "CLOSED", "CANCELLED"
 _ROI_DIGITS = Decimal("0.0000000001")
+_NAMESPACE = uuid.UUID("0d5a3f0e-6c1b-5e0c-9a53-2f4c8a7be125")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,6 +55,11 @@ class TradeRecord:
         return None if result is None else day_of(result.closed_at_ms)
 
 
+def uuid_of(kind: str, key: str) -> str:
+    """Return the UUID by which other systems may name a trade, position, decision or model; the same each time."""
+    return str(uuid.uuid5(_NAMESPACE, f"{kind}:{key}"))
+
+
 def day_of(time_ms: int) -> date:
     """
     Return the day of a moment, of UTC.
@@ -76,6 +83,7 @@ def trade_row(record: TradeRecord) -> Row:
     trade, plan, result = record.trade, record.trade.plan, record.trade.result
     return {
         "id": plan.trade_id,
+        "uuid": uuid_of("trade", plan.trade_id),
         "trace_id": plan.trace_id,
         "symbol": plan.symbol,
         "direction": plan.direction.value,
@@ -132,6 +140,7 @@ def position_row(record: TradeRecord) -> Row | None:
     sign = 1 if plan.direction is Direction.LONG else -1
     return {
         "trade_id": plan.trade_id,
+        "uuid": uuid_of("position", plan.trade_id),
         "symbol": plan.symbol,
         "direction": plan.direction.value,
         "status": OPEN if quantity > 0 else CLOSED,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, TypeVar
+from uuid import UUID
 
 from sqlalchemy import ColumnElement, Connection, Select, Table, func, literal, select, tuple_
 
@@ -14,14 +15,19 @@ from inference.storage import schema
 from inference.storage.models import ACTIVE
 from inference.storage.records import OPEN
 from inference.storage.results import (
+    ActFound,
     DayFound,
+    DriftFound,
     EquityFound,
     EventFound,
     FillFound,
+    JobFound,
     ModelFound,
     OrderFound,
     Page,
     PositionFound,
+    SettingFound,
+    ShadowFound,
     SignalFound,
     Sums,
     TradeFound,
@@ -77,6 +83,15 @@ class Trades:
         """Return the trade that came of a signal."""
         chosen = select(schema.trades).where(schema.trades.c.trace_id == trace_id)
         row = self._connection.execute(chosen).mappings().first()
+        return None if row is None else found(TradeFound, row)
+
+    def of_uuid(self, uuid: str) -> TradeFound | None:
+        """Return the trade that other systems keep under a UUID; None where there is none, or it is no UUID."""
+        try:
+            name = str(UUID(uuid))
+        except ValueError:
+            return None
+        row = self._connection.execute(select(schema.trades).where(schema.trades.c.uuid == name)).mappings().first()
         return None if row is None else found(TradeFound, row)
 
     def _of(self, table: Table, trade_id: str) -> Sequence[Mapping[str, Any]]:
@@ -210,6 +225,81 @@ class Events:
             schema.events, {"event_type": event_type, "family": family, "is_alert": True if alerts else None}
         )
         return _page(self._connection, EventFound, schema.events, where, ("seq",), limit, after)
+
+
+class Settings:
+    """What is in force."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def all(self) -> tuple[SettingFound, ...]:
+        """Return every rule and setting by its name."""
+        table = schema.settings
+        rows = self._connection.execute(select(table).order_by(table.c.scope, table.c.name)).mappings()
+        return tuple(found(SettingFound, row) for row in rows)
+
+
+class Audit:
+    """Acts that whoever supervises asks for, the newest first."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def page(self, *, section: str | None = None, limit: int = 100, after: str | None = None) -> Page[ActFound]:
+        """Return acts, or those of a section of `inference.domain.supervised`. Raises as `Trades.page`."""
+        where = _equal(schema.audit, {"section": section})
+        return _page(self._connection, ActFound, schema.audit, where, ("seq",), limit, after)
+
+
+class RetrainingJobs:
+    """Retraining jobs, of which something was told last first."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def page(self, *, limit: int = 100, after: str | None = None) -> Page[JobFound]:
+        """Return jobs. Raises as `Trades.page`."""
+        return _page(self._connection, JobFound, schema.retraining_jobs, (), ("told_at", "seq"), limit, after)
+
+
+class Drift:
+    """Figures of drift checks, the newest first."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def page(
+        self, *, name: str | None = None, statistic: str | None = None, limit: int = 100, after: str | None = None
+    ) -> Page[DriftFound]:
+        """Return figures: of one column, or by one statistic such as psi or kl. Raises as `Trades.page`."""
+        where = _equal(schema.drift_metrics, {"name": name, "statistic": statistic})
+        return _page(self._connection, DriftFound, schema.drift_metrics, where, ("seq", "ordinal"), limit, after)
+
+
+class ShadowPredictions:
+    """Opinions on live candles that were only compared, the newest candle first."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def page(
+        self,
+        *,
+        version: str | None = None,
+        symbol: str | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+        limit: int = 100,
+        after: str | None = None,
+    ) -> Page[ShadowFound]:
+        """Return opinions on candles that closed in `[since_ms, until_ms)`. Raises as `Trades.page`."""
+        table = schema.shadow_predictions
+        where = [
+            *_equal(table, {"version": version, "symbol": symbol}),
+            *_between(table.c.candle_closed_at, since_ms, until_ms),
+        ]
+        return _page(self._connection, ShadowFound, table, where, ("candle_closed_at", "seq", "ordinal"), limit, after)
 
 
 def _equal(table: Table, wanted: Mapping[str, object]) -> list[ColumnElement[bool]]:

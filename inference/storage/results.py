@@ -22,9 +22,14 @@ class Page(Generic[Item]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TradeFound:
-    """A trade. `status` is OPEN, CLOSED, or CANCELLED where it was never entered; `pnl` is net of `fees`."""
+    """
+    A trade. `status` is OPEN, CLOSED, or CANCELLED where it was never entered; `pnl` is net of `fees`.
+
+    `uuid` is the name under which other systems may keep it.
+    """
 
     id: str
+    uuid: str
     trace_id: str
     symbol: str
     direction: str
@@ -217,6 +222,94 @@ class EventFound:
     trace_id: str
     detail: Mapping[str, Any]
     happened_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingFound:
+    """
+    A rule of the policy, or a setting of the worker, that is in force; `scope` is policy, store or worker.
+
+    `version`, `author` and `reason` are of the version of the policy that made it so, as far as the journal says.
+    """
+
+    scope: str
+    name: str
+    value: Any
+    version: int | None
+    author: str | None
+    reason: str | None
+    changed_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActFound:
+    """An act that whoever supervises asks for; `digest` is that of its entry in the journal."""
+
+    seq: int
+    section: str
+    event_type: str
+    actor: str | None
+    subject: str | None
+    reason: str | None
+    digest: str
+    detail: Mapping[str, Any]
+    happened_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFound:
+    """A retraining job as flows told the journal last; `status` as in `inference.storage.learning.JobRecord`."""
+
+    job_id: str
+    type: str
+    status: str
+    trigger: str
+    models: list[str]
+    kept: list[str]
+    metrics: Mapping[str, float] | None
+    version: str | None
+    promoted: bool | None
+    reasons: str | None
+    error_message: str | None
+    resumes: int
+    queued_at_ms: int | None
+    started_at_ms: int | None
+    completed_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftFound:
+    """One figure of a drift check; from `alarm_at` on it is drift by itself, None where nothing is held against it."""
+
+    version: str
+    role: str
+    verdict: str
+    part: str
+    name: str
+    statistic: str
+    value: float | None
+    alarm_at: float | None
+    state: str
+    hours: int | None
+    window_ended_at_ms: int | None
+    checked_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowFound:
+    """What a model said of a symbol beside another one; both figures are None where it abstained."""
+
+    role: str
+    version: str
+    symbol: str
+    horizon: int
+    threshold: float
+    expected_return: float | None
+    probability_up: float | None
+    bid: Decimal | None
+    ask: Decimal | None
+    candle_closed_at_ms: int
+    scored_at_ms: int
 
 
 @cache

@@ -17,7 +17,7 @@ from sqlalchemy import (
     Table,
 )
 
-from inference.storage.columns import ExactDecimal, PlainText, UtcMoment, document
+from inference.storage.columns import ExactDecimal, PlainText, UtcMoment, UuidText, document
 
 metadata = MetaData()
 
@@ -41,6 +41,11 @@ def _moment(name: str, *, optional: bool = False) -> Column[Any]:
 
 def _float(name: str, *, optional: bool = True) -> Column[Any]:
     return Column(name, Double, nullable=optional)
+
+
+def _uuid() -> Column[Any]:
+    """Return a column for the name under which other systems may keep the row."""
+    return Column("uuid", UuidText, nullable=False)
 
 
 def _seq(name: str = "seq", *, key: bool = False, optional: bool = False) -> Column[Any]:
@@ -103,6 +108,7 @@ trades = Table(
     Column("result", document(), nullable=True),
     _seq(),
     _seq("closed_seq", optional=True),
+    _uuid(),
     # Trades of a symbol, the newest first; and all of them, the newest first.
     Index("idx_trades_symbol_created", "symbol", "planned_at", "seq"),
     Index("idx_trades_created", "planned_at", "seq"),
@@ -111,6 +117,8 @@ trades = Table(
     Index("idx_trades_closed_on", "closed_on"),
     # From a signal to the trade that came of it.
     Index("idx_trades_trace", "trace_id"),
+    # From the name that another system keeps.
+    Index("idx_trades_uuid", "uuid", unique=True),
 )
 
 orders = Table(
@@ -181,6 +189,7 @@ positions = Table(
     _moment("opened_at"),
     _moment("updated_at"),
     _seq(),
+    _uuid(),
     # What is open in a symbol, and what is open at all.
     Index("idx_positions_symbol_status", "symbol", "status", "opened_at", "seq"),
     Index("idx_positions_status", "status", "opened_at", "seq"),
@@ -209,6 +218,7 @@ signals = Table(
     _text("policy"),
     _moment("candle_closed_at"),
     _moment("decided_at"),
+    _uuid(),
     # Decisions of a symbol, and all of them, the newest first; refusals of one code; from a trade to its decision.
     Index("idx_signals_symbol", "symbol", "decided_at", "seq", "ordinal"),
     Index("idx_signals_created", "decided_at", "seq", "ordinal"),
@@ -232,6 +242,7 @@ models = Table(
     _moment("loaded_at", optional=True),
     _moment("retired_at", optional=True),
     _seq(),
+    _uuid(),
 )
 
 policy_versions = Table(
@@ -282,6 +293,8 @@ risk_state = Table(
     _moment("candle_closed_at"),
     Column("decided_on", Date, nullable=False),
     _moment("decided_at"),
+    # Why the emergency stop let nothing in; empty where it stood by.
+    _text("emergency"),
     Index("idx_risk_state_decided_on", "decided_on"),
 )
 
@@ -314,6 +327,123 @@ events = Table(
     Index("idx_events_type", "event_type", "seq"),
     Index("idx_events_family", "family", "seq"),
     Index("idx_events_alert", "is_alert", "seq"),
+)
+
+# What the newest decision and the newest start ran by: rules of the policy, and settings of the worker.
+settings = Table(
+    "settings",
+    metadata,
+    _text("scope", key=True),
+    _text("name", key=True),
+    Column("value", document(), nullable=True),
+    Column("version", Integer, nullable=True),
+    _text("author", optional=True),
+    _text("reason", optional=True),
+    _moment("changed_at"),
+    _seq(),
+)
+
+# What whoever supervises asks for; `digest` is that of the journal's entry, by which a copy is told from a forgery.
+audit = Table(
+    "audit",
+    metadata,
+    _seq(key=True),
+    _text("section"),
+    _text("event_type"),
+    _text("actor", optional=True),
+    _text("subject", optional=True),
+    _text("reason", optional=True),
+    _text("digest"),
+    Column("detail", document(), nullable=False),
+    _moment("happened_at"),
+    # Acts of one kind, the newest first.
+    Index("idx_audit_section", "section", "seq"),
+)
+
+# As flows told the journal; their own table, with every step, is jobs/jobs.db.
+retraining_jobs = Table(
+    "retraining_jobs",
+    metadata,
+    _text("job_id", key=True),
+    _text("type"),
+    _text("status"),
+    _text("trigger"),
+    Column("models", document(), nullable=False),
+    Column("kept", document(), nullable=False),
+    Column("metrics", document(), nullable=True),
+    _text("version", optional=True),
+    _text("replaced", optional=True),
+    Column("promoted", Boolean, nullable=True),
+    _text("reasons", optional=True),
+    _text("error_message", optional=True),
+    Column("resumes", Integer, nullable=False),
+    _moment("queued_at", optional=True),
+    _moment("started_at", optional=True),
+    _moment("completed_at", optional=True),
+    _moment("told_at"),
+    _seq(),
+    _seq("last_seq"),
+    # The newest first.
+    Index("idx_retraining_jobs_told", "told_at", "seq"),
+)
+
+# Every figure of every check that the journal was told of.
+drift_metrics = Table(
+    "drift_metrics",
+    metadata,
+    _seq(key=True),
+    Column("ordinal", Integer, primary_key=True, autoincrement=False),
+    _text("version"),
+    _text("role"),
+    _text("verdict"),
+    _text("part"),
+    _text("name"),
+    _text("statistic"),
+    _float("value"),
+    _float("alarm_at"),
+    _text("state"),
+    Column("hours", Integer, nullable=True),
+    _moment("window_ended_at", optional=True),
+    _moment("checked_at"),
+    # How one figure went from check to check.
+    Index("idx_drift_metrics_figure", "name", "statistic", "seq", "ordinal"),
+)
+
+# What models said of live candles where one of them was only compared: from the shadow's own journal, a chain a day.
+shadow_predictions = Table(
+    "shadow_predictions",
+    metadata,
+    Column("scored_on", Date, primary_key=True),
+    _seq(key=True),
+    Column("ordinal", Integer, primary_key=True, autoincrement=False),
+    _text("role"),
+    _text("version"),
+    _text("digest"),
+    _text("symbol"),
+    Column("horizon", Integer, nullable=False),
+    _float("threshold", optional=False),
+    _float("expected_return"),
+    _float("probability_up"),
+    _money("bid", optional=True),
+    _money("ask", optional=True),
+    _text("place"),
+    _moment("candle_closed_at"),
+    _moment("scored_at"),
+    # The newest first, and those of one version.
+    Index("idx_shadow_predictions_closed", "candle_closed_at", "seq", "ordinal"),
+    Index("idx_shadow_predictions_version", "version", "candle_closed_at", "seq", "ordinal"),
+)
+
+# How far each day of that journal is told, as `projection` says it of the account's.
+shadow_days = Table(
+    "shadow_days",
+    metadata,
+    Column("day", Date, primary_key=True),
+    Column("rules", Integer, nullable=False),
+    _seq(),
+    _text("digest"),
+    Column("line_offset", BigInteger, nullable=False),
+    Column("next_offset", BigInteger, nullable=False),
 )
 
 # Made anew for each day that was touched, from that day's rows: what a materialised view would be, exact in SQLite too.

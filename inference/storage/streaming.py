@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, Boolean, Connection, Date, Double, Integer, select
 
 from inference.storage import schema
-from inference.storage.columns import ExactDecimal, PlainText, UtcMoment
+from inference.storage.columns import ExactDecimal, PlainText, UtcMoment, UuidText
 
-TABLES = tuple(sorted(name for name in schema.metadata.tables if name != "projection"))
+TABLES = tuple(sorted(name for name in schema.metadata.tables if name not in ("projection", "shadow_days")))
 """The tables that tell the journal."""
 
 _AT_ONCE = 2000
@@ -32,6 +32,7 @@ class ColumnKind(Enum):
 
 _KINDS = (
     (PlainText, ColumnKind.TEXT),
+    (UuidText, ColumnKind.TEXT),
     (ExactDecimal, ColumnKind.MONEY),
     (UtcMoment, ColumnKind.MOMENT),
     (Date, ColumnKind.DAY),

@@ -14,36 +14,11 @@ from rich.table import Table
 
 from inference.bus.envelope import EventError, milliseconds
 from inference.domain.decision import DenyCode
+from inference.domain.supervised import SECTION_OF, SECTIONS
 from inference.journal.codec import Entry
 from inference.journal.reader import read_entries
 from inference.journal.verify import verify
 from inference.telemetry.printed import print_json
-
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "verdicts": ("model.verdict",),
-    "approvals": ("model.approved", "model.rolled_back", "model.fell_back", "model.loaded", "model.unloaded"),
-    "policy": ("policy.loaded", "policy.updated", "policy.store_failed", "policy.store_recovered"),
-    "limits": ("risk.limit_exceeded", "risk.committee_chartered", "risk.committee_resolved"),
-    "stops": (
-        "risk.emergency",
-        "risk.emergency_action",
-        "risk.emergency_confirmed",
-        "risk.emergency_reset",
-        "risk.breaker_opened",
-        "risk.breaker_closed",
-        "health.halted",
-    ),
-    "corrections": (
-        "risk.corrected",
-        "risk.position_found_changed",
-        "risk.report_unexplained",
-        "audit.not_reproduced",
-        "health.restored",
-    ),
-    "anchors": ("health.anchor_failed", "health.anchor_recovered", "health.anchor_replaced"),
-}
-"""Which entries each part of the report lists, as they were written."""
-_PART_OF = {kind: part for part, kinds in SECTIONS.items() for kind in kinds}
 
 LISTS = frozenset({DenyCode.SYMBOL_NOT_ALLOWED, DenyCode.OUTSIDE_TRADING_WINDOW, DenyCode.COMMITTEE_VETO})
 """Refusals by a list, a window or a veto."""
@@ -144,7 +119,7 @@ def report_of(entries: Iterable[Entry], *, since_ms: int = 0, damage: str = "", 
         elif entry.type == "risk.entry_denied":
             detail = entry.data
             _count(refused, str(detail.get("code", "")), str(detail.get("symbol", "")), entry.timestamp_ms)
-        elif (part := _PART_OF.get(entry.type)) is not None:
+        elif (part := SECTION_OF.get(entry.type)) is not None:
             one = Listed(seq=entry.seq, at=_time(entry.timestamp_ms), type=entry.type, detail=dict(entry.data))
             found[part].append(one)
     return ComplianceReport(

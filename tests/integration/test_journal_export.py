@@ -47,7 +47,7 @@ def test_duckdb_reads_all_of_it(journal, tmp_path):
 
     assert entries == [(one.seq, one.type, bytes(one.text).decode(), one.digest) for one in traded(2)]
     assert counts == {"journal": len(entries)} | {
-        name: len(found) for name, found in rows.items() if name != "projection"
+        name: len(found) for name, found in rows.items() if name not in ("projection", "shadow_days")
     }
     assert ask(folder, "SELECT sum(total_pnl), sum(fees) FROM daily_performance") == [(sums.pnl, sums.fees)]
     assert ask(folder, "SELECT sum(pnl) FROM trades WHERE status = 'CLOSED'") == [(sums.pnl,)]

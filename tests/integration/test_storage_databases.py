@@ -11,6 +11,7 @@ from contextlib import closing
 from decimal import Decimal
 from itertools import count
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from sqlalchemy import insert, text
@@ -18,6 +19,8 @@ from sqlalchemy import insert, text
 from feature_store.errors import BadInputError
 from inference.domain.errors import JournalError
 from inference.domain.events import Noted
+from inference.domain.policy import Policy
+from inference.journal.daily import DailyJournal
 from inference.journal.writer import JournalWriter
 from inference.storage import projector as projecting
 from inference.storage import schema
@@ -25,9 +28,23 @@ from inference.storage.asking import ask
 from inference.storage.database import open_database
 from inference.storage.errors import AnotherJournalError, SchemaError, StorageError
 from inference.storage.projector import Projector
-from inference.storage.repositories import Events, Models, Performance, Positions, Signals, Trades
+from inference.storage.records import plain
+from inference.storage.repositories import (
+    Audit,
+    Drift,
+    Events,
+    Models,
+    Performance,
+    Positions,
+    RetrainingJobs,
+    Settings,
+    ShadowPredictions,
+    Signals,
+    Trades,
+)
 from tests.postgres_support import running_postgres
-from tests.storage_support import SYMBOLS, dump, fresh_database, projected, traded, write_journal
+from tests.shadow_support import market
+from tests.storage_support import POLICIES, SYMBOLS, dump, fresh_database, projected, traded, write_journal
 from tests.worker_values import T0
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,6 +211,119 @@ def test_repositories_answer(database, journal):
         assert all(one.is_alert for one in Events(connection).page(alerts=True).items)
 
 
+def test_other_systems_find_what_they_keep_by_uuid(database, journal):
+    """Ids in the words of others are UUIDs, the same at each rebuild; a position names its trade by it."""
+    projected(database, journal)
+    asked = "SELECT id FROM source_trades ORDER BY created_at, id"
+    _, before = ask(database, asked, limit=1000)
+    for view in ("source_trades", "source_positions", "source_signals", "source_models", "source_model_registry"):
+        _, ids = ask(database, f"SELECT id FROM {view}", limit=1000)
+        assert len({str(UUID(str(one))) for (one,) in ids}) == len(ids)
+    _, orphans = ask(
+        database, "SELECT id FROM source_positions WHERE trade_id NOT IN (SELECT id FROM source_trades)", limit=1
+    )
+    projector = Projector(database, journal)
+    projector.begin_anew()
+    projector.catch_up()
+    with database.reading() as connection:
+        trades = Trades(connection)
+        found = [trades.of_uuid(str(one)) for (one,) in before]
+        unknown = trades.of_uuid(str(UUID(int=7))), trades.of_uuid("no uuid")
+
+    assert (ask(database, asked, limit=1000)[1], orphans) == (before, [])
+    assert len(before) > 3
+    assert [one.uuid for one in found if one] == [str(one) for (one,) in before]
+    assert unknown == (None, None)
+
+
+def test_learning_settings_and_acts_are_told(database, journal):
+    """Jobs as they stand last, figures of drift, rules in force with who made them, and acts under their digests."""
+    projected(database, journal)
+    entries = {one.seq: one for one in traded(2)}
+    with database.reading() as connection:
+        jobs = RetrainingJobs(connection).page().items
+        drift, psi = Drift(connection).page(limit=1000).items, Drift(connection).page(name="rsi_14", statistic="psi")
+        acts, stops = Audit(connection).page(limit=1000).items, Audit(connection).page(section="stops").items
+        settings = {(one.scope, one.name): one for one in Settings(connection).all()}
+        newest = Signals(connection).page(limit=1).items[0].policy
+
+    assert [(one.job_id, one.status) for one in jobs] == [
+        ("retrain_20260101_000002", "running"),
+        ("retrain_20260101_000001", "succeeded"),
+        ("retrain_20260101_000000", "succeeded"),
+    ]
+    assert {(tuple(one.models), dict(one.metrics or {})["cpu_seconds"]) for one in jobs} == {
+        (("xgboost", "nhits"), 1.5)
+    }
+    assert [(one.name, one.value, one.alarm_at) for one in drift[-2:]] == [("rsi_14", 0.1, None), ("", 1.5, 2.25)]
+    assert [one.value for one in psi.items] == [0.1] * 3
+    assert {one.digest for one in acts} == {entries[one.seq].digest for one in acts}
+    assert {one.event_type for one in acts} >= {"model.verdict", "model.loaded", "policy.updated"}
+    assert [(one.actor, one.subject, one.reason) for one in stops] == [("ada", "k9", "over"), ("ada", "k3", "over")]
+    assert settings["worker", "mode"].value == "sandbox"
+    followed = settings["store", "version"].value
+    assert (followed["version"], followed["author"]) == ("2", "bob")
+    used = next(leverage for leverage, policy in POLICIES.items() if policy.fingerprint == newest)
+    assert settings["policy", "leverage"].value == used
+    assert settings["policy", "leverage"].author == {3: "bob", 2: None}[used]
+    assert {name for scope, name in settings if scope == "policy"} == set(plain(Policy()))
+
+
+def test_opinions_that_were_only_compared_have_their_table(database, journal, tmp_path):
+    """Each day's file of the shadow's journal is told as it grows, once, and to the same rows from its beginning."""
+    folder, seen = tmp_path / "shadow", market(40, first=280)
+    record = DailyJournal(folder)
+    projector = Projector(database, journal, shadow=folder)
+    projector.prepare()
+    for one in seen:
+        record.record(one.event, timestamp_ms=one.recorded_ms)
+        projector.catch_up()
+    record.close()
+    (folder / "notes.jsonl").write_text("no day")
+    told = dump(database)
+    with database.reading() as connection:
+        shadow = ShadowPredictions(connection)
+        newest, theirs = shadow.page(limit=6).items, shadow.page(version="2", limit=1000).items
+        of_one = shadow.page(symbol="AAA/USDT:USDT", limit=1000).items
+    projector.begin_anew()
+    projector.catch_up()
+
+    assert dump(database) == told
+    assert [row["day"].isoformat() for row in told["shadow_days"]] == ["2026-01-05", "2026-01-06"]
+    assert len(told["shadow_predictions"]) == 40 * 2 * 3 == 2 * len(theirs) == 3 * len(of_one)
+    assert {one.candle_closed_at_ms for one in newest} == {seen[-1].event.candle_close_ms}
+    last = next(one for one in seen[-1].event.opinions if one.version == "2")
+    assert [one.expected_return for one in theirs[:3]] == list(reversed(last.expected_return))
+    assert newest[0].bid == seen[-1].event.bid[-1]
+
+
+def test_a_damaged_day_of_the_shadow_keeps_nothing_else_back(database, journal, tmp_path):
+    """It is told up to its damage, and of once; later days and the account's journal go on; mended, so does it."""
+    folder = tmp_path / "shadow"
+    record = DailyJournal(folder)
+    for one in market(40, first=270):
+        record.record(one.event, timestamp_ms=one.recorded_ms)
+    record.close()
+    first = folder / "2026-01-05.jsonl"
+    whole = first.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    first.write_bytes(b"".join([*lines[:5], lines[5].replace(b'"seq":6', b'"seq":7'), *lines[6:]]))
+    damages: list[str] = []
+    projector = Projector(database, journal, shadow=folder)
+    projector.prepare()
+    for _ in range(3):
+        projector.catch_up(on_damage=damages.append)
+    kept = dump(database)
+    first.write_bytes(whole)
+    projector.catch_up(on_damage=damages.append)
+
+    assert len(damages) == 1
+    assert "2026-01-05" in damages[0]
+    assert {row["day"].day: row["seq"] for row in kept["shadow_days"]} == {5: 5, 6: 40 - len(lines)}
+    assert kept["projection"][0]["seq"] == len(traded(2))
+    assert dump(database)["shadow_days"][0]["seq"] == len(lines)
+
+
 def test_a_page_that_is_none_is_refused(database, journal):
     """A limit outside of 1 to 1000, and a place that no page told, are refused in words."""
     projected(database, journal)
@@ -219,6 +349,8 @@ def test_views_speak_the_words_of_others(database, journal):
         "source_risk_state": "daily_pnl weekly_pnl open_positions total_exposure max_drawdown emergency_brake_active"
         " last_updated",
         "source_daily_performance": "date trades_count total_pnl avg_roi",
+        "source_retraining_jobs": "job_id type status models started_at completed_at metrics error_message",
+        "audit_log": "seq happened_at actor action subject reason digest",
         "market_regimes": "candle_closed_at symbol regime",
         "alerts": "seq happened_at event_type trace_id detail",
     }
@@ -232,6 +364,8 @@ def test_views_speak_the_words_of_others(database, journal):
     assert [side for (side,) in sides] == ["LONG", "SHORT"]
     assert {status for (status,) in statuses} <= {"OPEN", "CLOSED", "CANCELLED"}
     assert active == [("2",)]
+    _, jobs = ask(database, "SELECT DISTINCT status FROM source_retraining_jobs", limit=10)
+    assert {status for (status,) in jobs} == {"SUCCESS", "RUNNING"}
     _, trained = ask(
         database, "SELECT version, params_json, trained_at FROM source_model_registry ORDER BY version", limit=10
     )
@@ -387,6 +521,10 @@ def _asked(database) -> list[str]:
         Performance(connection).equity()
         Events(connection).page(event_type="x"), Events(connection).page(family="x")
         Events(connection).page(alerts=True)
+        Trades(connection).of_uuid("00000000-0000-0000-0000-000000000007")
+        Audit(connection).page(section="x"), RetrainingJobs(connection).page()
+        Drift(connection).page(name="x", statistic="y")
+        ShadowPredictions(connection).page(), ShadowPredictions(connection).page(version="x")
         projecting.load(connection, projecting.named_by(()))
         projecting._performance(connection, Performance(connection).days()[0].date)
     return said

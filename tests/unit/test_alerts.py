@@ -52,6 +52,18 @@ def test_what_somebody_should_look_at_is_an_alert(event_type):
     assert _told(event_type, reason="x")
 
 
+@pytest.mark.parametrize(
+    ("event_type", "word", "alarms", "none"),
+    [
+        ("model.drift_checked", "verdict", ("drifted", "degraded"), ("stable", "too-few")),
+        ("model.retraining_changed", "status", ("failed",), ("running", "succeeded", "withdrawn")),
+    ],
+)
+def test_learning_alarms_by_what_came_of_it(event_type, word, alarms, none):
+    """Drift and a job that failed are alarms, what went on as it should is none."""
+    assert [_told(event_type, **{word: one}) for one in (*alarms, *none)] == [True] * len(alarms) + [False] * len(none)
+
+
 @pytest.mark.parametrize("event_type", _NO_ALARMS)
 def test_what_went_well_is_none(event_type):
     """A recovery and what a person ordered ask nobody to look."""

@@ -14,12 +14,13 @@ from inference.domain.decision import Denied, DenyCode
 from inference.domain.errors import PolicyError
 from inference.domain.events import CandlesDecided, Noted
 from inference.domain.policy import Policy
+from inference.domain.supervised import SECTIONS
 from inference.governance.charter import Charter, charter_of, stated
 from inference.governance.roles import audit
 from inference.journal.reader import read_entries
 from inference.journal.writer import JournalWriter
 from inference.supervision.committee_watch import briefing_of
-from inference.telemetry.compliance_command import SECTIONS, report_of
+from inference.telemetry.compliance_command import report_of
 from tests.worker_values import T0, make_snapshot
 
 NOTED = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 from msgspec.structs import replace
@@ -9,9 +11,10 @@ from msgspec.structs import replace
 from feature_store.errors import BadInputError
 from feature_store.stability import Sketch
 from flows.drift_page import evidently_page
-from flows.drift_text import column_rows, headline, metrics, performance_rows, summary
+from flows.drift_text import column_rows, headline, metrics, notice, performance_rows, summary
 from flows.drifting.check import FALSE_ALARM_RATES, Performance, Stretches, Verdict, check, group_drift
 from flows.drifting.degrading import MEASURES
+from flows.drifting.distances import STATISTICS
 from flows.drifting.reaction import (
     DRIFT_DETECTED,
     MODEL_DEGRADED,
@@ -24,7 +27,10 @@ from flows.drifting.reaction import (
 from flows.drifting.stretches import stretches_of
 from flows.live_predictions import LivePredictions
 from flows.observing import Sample, observe, observe_inputs
+from inference.domain.events import Noted
+from inference.journal.codec import GENESIS, chained
 from inference.models.manifest import TimeWindow
+from inference.storage.learning import DRIFT_CHECKED, drift_rows
 
 HOUR_MS = 3_600_000
 
@@ -67,6 +73,27 @@ def test_results_rank_above_inputs(shift, now, verdict):
     assert report.verdict is verdict
     assert headline(report)
     assert metrics(report)["drift/verdict"] == {"stable": 0.0, "drifted": 1.0, "degraded": 2.0}[verdict]
+
+
+def test_every_figure_is_told_to_the_journal():
+    """Each column's distances with their limits, scores, evidence and measures; the tables read what was written."""
+    report = _report(3.0)
+    told = notice(report, "champion", datetime(2026, 3, 1, tzinfo=UTC), Retraining.WANTED).detail()
+    entry = chained(Noted(event_type=DRIFT_CHECKED, detail=told), seq=1, timestamp_ms=1, trace_id="", previous=GENESIS)
+    rows = {(row["part"], row["name"], row["statistic"]): row for row in drift_rows(told, entry)}
+    (inputs,) = report.groups
+    moving = next(one for one in inputs.columns if one.name == "moving")
+
+    assert (told["verdict"], told["retraining"], told["hours"]) == ("drifted", "wanted", "24")
+    for name in STATISTICS:
+        row = rows["inputs", "moving", name]
+        assert row["value"] == pytest.approx(moving.distances[name], rel=1e-5)
+        assert row["alarm_at"] == pytest.approx(moving.limits[name], rel=1e-5)
+        assert row["state"] == "drifted"
+    assert rows["inputs", "", "score"]["alarm_at"] == pytest.approx(inputs.limit, rel=1e-5)
+    assert rows["performance", "", "evidence"]["value"] == pytest.approx(report.performance.evidence, rel=1e-5)
+    assert {one.name for one in MEASURES} <= {name for part, name, _ in rows if part == "performance"}
+    assert {(row["window_ended_at"], row["hours"]) for row in rows.values()} == {(report.end_ms, 24)}
 
 
 def test_odd_columns_have_states_and_alarm_nobody():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from feature_store.features.definition import fingerprint
-from inference.models.notices import Notice, leave_notice, notices_in
+from inference.bus.catalogue import KINDS
+from inference.models.notices import DriftNotice, JobNotice, Notice, leave_notice, notices_in
 from inference.models.registry import BundleCache
 from inference.supervision.model_watch import ModelWatch
 
@@ -82,6 +84,55 @@ def test_no_folder_holds_no_notices(folder):
     _watch(folder, seen).journal_notices()
 
     assert seen == []
+
+
+def _job(second: int, status: str) -> JobNotice:
+    return JobNotice(
+        job_id="retrain_20260301_000000", type="full", status=status, trigger="drift", models=("xgboost", "nhits"),
+        told_at=f"2026-03-01T00:00:{second:02d}.000000+00:00", metrics={"cpu_seconds": 1.5}, promoted=False,
+    )  # fmt: skip
+
+
+def _check(figures: int) -> DriftNotice:
+    one = ("inputs", "rsi_14", "psi", 0.123456, 0.25, "judged")
+    return DriftNotice(
+        version="3", role="champion", verdict="stable", hours=24, window_ended_at="2026-03-01T00:00:00+00:00",
+        checked_at="2026-03-01T00:00:05.000000+00:00", figures=(("inputs", "", "score", 1.0, 2.0, "judged"), one)
+        + (one,) * (figures - 2),
+    )  # fmt: skip
+
+
+def test_jobs_and_checks_of_drift_reach_the_journal_too(tmp_path):
+    """In the order told, among decisions, as words alone; documents are JSON in them."""
+    for notice in (_job(9, "succeeded"), _check(2), _notice(7), _job(3, "running")):
+        leave_notice(tmp_path, notice)
+    seen: list[tuple[str, dict[str, str]]] = []
+    _watch(tmp_path, seen).journal_notices()
+
+    assert [(kind, detail.get("status") or detail["verdict"]) for kind, detail in seen] == [
+        ("model.retraining_changed", "running"),
+        ("model.drift_checked", "stable"),
+        ("model.verdict", "held"),
+        ("model.retraining_changed", "succeeded"),
+    ]
+    assert {kind for kind, _ in seen} <= set(KINDS)
+    assert all(isinstance(text, str) for _, detail in seen for text in detail.values())
+    assert (seen[0][1]["models"], seen[0][1]["metrics"], seen[0][1]["promoted"]) == (
+        "xgboost,nhits",
+        '{"cpu_seconds":1.5}',
+        "false",
+    )
+    assert "started_at" not in seen[0][1]
+    assert msgspec.json.decode(seen[1][1]["figures"])[1] == ["inputs", "rsi_14", "psi", 0.123456, 0.25, "judged"]
+
+
+def test_figures_that_are_too_many_are_told_without_those_of_columns(tmp_path):
+    """A document cannot be cut: what stands for the whole is told, and the file is still read."""
+    leave_notice(tmp_path, _check(1100))
+    ((_, notice),) = notices_in(tmp_path)
+
+    assert notice is not None
+    assert msgspec.json.decode(notice.detail()["figures"]) == [["inputs", "", "score", 1.0, 2.0, "judged"]]
 
 
 def test_long_reasons_are_cut(tmp_path):

@@ -28,6 +28,7 @@ from flows.retraining.turn import is_held, turn
 from flows.retraining.work import DIED, asked_to_resume, job_of, steps_of, table_of
 from flows.settings import FlowSettings
 from flows.trainers import processes_for
+from inference.models.notices import JobNotice, notices_in
 from infra.stack.overview import ServiceView, StackView, show
 from infra.stack.retraining import look_at_jobs
 from tests.stack_fixtures import ROOT
@@ -107,6 +108,44 @@ def test_a_job_that_ends_well_leaves_no_files(settings):
     assert (running.status, running.pid, job.status) == ("running", os.getpid(), "succeeded")
     assert job.seconds() is not None
     assert not (settings.jobs / job.job_id).exists()
+
+
+def told(settings) -> list[tuple[str, str]]:
+    """Return the job and the status of each notice that lies in a home for its worker, in their order."""
+    return [(one.job_id, one.status) for _, one in notices_in(settings.verdicts) if isinstance(one, JobNotice)]
+
+
+def test_how_a_job_stands_is_told_to_the_worker(settings):
+    """Its begin and its end, with what came of it; an error, and what died before, as such."""
+    with start(settings) as steps:
+        steps.table.change(steps.job_id, metrics={"cpu_seconds": 2.5}, version="7", promoted=True)
+    before = failed(settings, "a full disk")
+    dead = died(settings)
+    with start(settings, parameters={"days": 7}) as last:
+        last_id = last.job_id
+    (_, ended) = list(notices_in(settings.verdicts))[1]
+
+    assert told(settings) == [
+        (steps.job_id, "running"), (steps.job_id, "succeeded"), (before.job_id, "running"), (before.job_id, "failed"),
+        (dead, "running"), (dead, "succeeded"), (dead, "failed"), (last_id, "running"), (last_id, "succeeded"),
+    ]  # fmt: skip
+    assert ended.detail().items() >= {
+        "version": "7", "promoted": "true", "metrics": '{"cpu_seconds":2.5}', "models": "xgboost,nhits,patchtst",
+    }.items()  # fmt: skip
+
+
+def test_a_home_that_cannot_be_told_retrains_all_the_same(settings):
+    """A notice is for the journal; the job table is the record."""
+    settings.verdicts.parent.mkdir(parents=True, exist_ok=True)
+    settings.verdicts.write_text("in the way")
+    sentences: list[str] = []
+    with job_of(
+        settings, trigger="demand", kind=None, models=MODELS, parameters={}, resume=None, tell=sentences.append
+    ) as steps:
+        job_id = steps.job_id
+
+    assert table_of(settings).job(job_id).status == "succeeded"
+    assert sum("cannot be written" in one for one in sentences) == 2
 
 
 def test_an_error_is_the_job_s(settings):

@@ -21,5 +21,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refuse: what an older version needs it makes from the journal, in a database of its own."""
-    raise NotImplementedError("Tables are never taken back; name another database and run `qtctl db rebuild`")
+    """Make the view as it was before."""
+    op.execute("DROP VIEW IF EXISTS source_model_registry")
+    op.execute(_SQL.with_name("source_model_registry.sql").read_text())

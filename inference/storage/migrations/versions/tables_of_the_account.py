@@ -124,5 +124,9 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refuse: what an older version needs it makes from the journal, in a database of its own."""
-    raise NotImplementedError("Tables are never taken back; name another database and run `qtctl db rebuild`")
+    """Take these tables away, and empty the others: the version before makes them anew from the journal."""
+    made = ("risk_state", "policy_versions", "models", "funding_payments", "equity_curve", "daily_performance")
+    for table in made:
+        op.drop_table(table)
+    for table in ("fills", "positions", "orders", "trades", "signals", "events", "projection"):
+        op.execute(sa.delete(sa.table(table)))

@@ -195,5 +195,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Refuse: what an older version needs it makes from the journal, in a database of its own."""
-    raise NotImplementedError("Tables are never taken back; name another database and run `qtctl db rebuild`")
+    """Take the tables away."""
+    for table in ("fills", "positions", "orders", "trades", "signals", "projection", "events"):
+        op.drop_table(table)

@@ -1,0 +1,110 @@
+"""What the journal says of jobs, drift, rules and acts becomes rows, whatever else it says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from msgspec import UNSET
+
+from inference.domain.events import CandlesDecided, Noted
+from inference.domain.policy import Policy
+from inference.domain.risk import RiskView
+from inference.journal.codec import GENESIS, Entry, chained
+from inference.storage.in_force import SettingRecord, rules_in_force, version_in_force
+from inference.storage.learning import JobRecord, drift_rows, job_of, jobs_after
+from inference.storage.projection import Known, Projection
+from inference.storage.supervised import audit_row
+from tests.worker_values import T0, make_snapshot
+
+TOLD = {"type": "full", "status": "running", "trigger": "drift", "told_at": "2026-03-01T00:00:05.000000+00:00"}
+
+
+def entry_of(kind: str, detail: dict[str, str], seq: int = 1) -> Entry:
+    return chained(Noted(event_type=kind, detail=detail), seq=seq, timestamp_ms=T0, trace_id="", previous=GENESIS)
+
+
+def jobs_of(*details: dict[str, str]) -> dict[str, JobRecord]:
+    known: dict[str, JobRecord] = {}
+    for seq, detail in enumerate(details, start=1):
+        jobs_after(known, detail, entry_of("model.retraining_changed", detail, seq))
+    return known
+
+
+def test_a_word_that_is_journaled_again_takes_nothing_back():
+    """A worker that died between journal and file journals a notice twice, perhaps after a later one."""
+    before, after = TOLD | {"job_id": "a"}, TOLD | {"job_id": "a", "status": "succeeded"}
+    after["told_at"] = "2026-03-01T00:00:09.000000+00:00"
+
+    assert jobs_of(before, after, before)["a"].status == "succeeded"
+    assert jobs_of(before, before)["a"].last_seq == 2
+    assert jobs_of(after)["a"].told_ms - jobs_of(before)["a"].told_ms == 4000
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        {},
+        {"job_id": "a", "told_at": "yesterday", "metrics": "{", "resumes": "-1", "promoted": "perhaps"},
+        {"job_id": "a", "queued_at": "0001-01-01T00:00:00", "resumes": "9" * 30},
+    ],
+)
+def test_words_that_make_no_sense_stop_nothing(detail):
+    """What cannot be read of a job is not there; its row is one that a database takes and gives back."""
+    for key, record in jobs_of(detail).items():
+        assert job_of(record.row(key)) == record
+        assert (record.metrics, record.resumes, record.promoted, record.queued_ms) == ({}, 0, None, None)
+
+
+def test_figures_of_another_version_make_no_rows():
+    """Each figure is a row in its order; a document that is none, or of another form, leaves the event alone."""
+    told = {"version": "3", "role": "champion", "verdict": "drifted", "hours": "24"}
+    figures = '[["inputs","","score",3.5,2.25,"judged"],["inputs","rsi_14","kl",0.5,null,"drifted"]]'
+    rows = drift_rows(told | {"figures": figures}, entry_of("model.drift_checked", {}))
+
+    assert [(one["ordinal"], one["name"], one["statistic"], one["value"], one["alarm_at"]) for one in rows] == [
+        (0, "", "score", 3.5, 2.25),
+        (1, "rsi_14", "kl", 0.5, None),
+    ]
+    for wrong in ("", "{}", '[["inputs"]]', "[1]"):
+        assert drift_rows(told | {"figures": wrong}, entry_of("model.drift_checked", {})) == []
+
+
+def test_a_rule_says_who_made_it_so_only_where_that_is_known():
+    """Author and version are those of the version that is followed; a policy of no store has none."""
+    known: dict[tuple[str, str], SettingRecord] = {}
+    said = {"version": "4", "fingerprint": "f", "author": "ada", "reason": "less", "changes": "many"}
+    version_in_force(known, said, entry_of("policy.updated", said))
+    superseded = said | {"version": "5", "fingerprint": "g", "superseded_by": "6"}
+    assert version_in_force(known, superseded, entry_of("policy.updated", superseded)) == set()
+
+    first = rules_in_force(known, {"leverage": 2, "lists": ("a",)}, fingerprint="f", now_ms=T0, seq=2)
+    again = rules_in_force(known, {"leverage": 3, "lists": ("a",)}, fingerprint="other", now_ms=T0 + 1, seq=3)
+
+    assert (first, again) == ({("policy", "leverage"), ("policy", "lists")}, {("policy", "leverage")})
+    assert known["policy", "lists"].author == "ada"
+    assert known["policy", "lists"].version == 4
+    assert (known["policy", "leverage"].author, known["policy", "leverage"].changed_ms) == (None, T0 + 1)
+    assert "changes" not in known["store", "version"].value
+
+
+def test_an_act_is_told_with_its_entry_s_digest():
+    """Who, what and why by the words of its type; what nobody who supervises asks for is no act."""
+    entry = entry_of("risk.emergency_reset", {"stops": "k", "reason": "over", "by": "ada"})
+    row = audit_row(entry, entry.data)
+
+    assert row is not None
+    assert (row["section"], row["actor"], row["subject"], row["reason"]) == ("stops", "ada", "k", "over")
+    assert row["digest"] == entry.digest
+    assert audit_row(entry_of("market.candles_late", {"by": "ada"}), {"by": "ada"}) is None
+
+
+@pytest.mark.parametrize(("risk", "told"), [(UNSET, ""), (RiskView(), ""), (RiskView(emergency="a test"), "a test")])
+def test_the_account_s_row_says_why_the_emergency_stop_stands(risk, told):
+    """Empty where it stands by, and in journals from before there was one."""
+    event = CandlesDecided.of(replace(make_snapshot(()), risk=risk), Policy(), T0, ())
+    projection = Projection(Known())
+    projection.take(chained(event, seq=1, timestamp_ms=T0, trace_id="", previous=GENESIS), event)
+    (row,) = projection.rows()["risk_state"]
+
+    assert row["emergency"] == told
