@@ -23,7 +23,7 @@ from feature_store.venue.requests import Urgency
 from inference.domain.market import Instrument, Quote
 from inference.domain.order import Fill, OrderIntent, OrderReport, OrderType
 from inference.exchange.capabilities import Capabilities, inexpressible
-from inference.exchange.guarding import NotTheWriterError
+from inference.exchange.guarding import EntriesBarredError, NotTheWriterError
 from inference.exchange.paper_desk import PaperDesk, Told
 from inference.exchange.paper_file import Announced, PaperFile
 from inference.exchange.paper_market import Span
@@ -128,6 +128,7 @@ class PaperGateway:
         self._past = past
         self._may_write = may_write
         self._is_writer = is_writer
+        self._why_barred: Callable[[], str] = lambda: ""
         self._listed: frozenset[str] = frozenset()
         self._is_open = False
         self._remembered = monotonic()
@@ -222,10 +223,16 @@ class PaperGateway:
         self._know(symbol)
         await self.quote(symbol)
         self._refuse_others(Urgency.URGENT if intent.reduce_only else Urgency.USUAL)
+        if not intent.reduce_only and (reason := self._why_barred()):
+            raise EntriesBarredError(f"Nothing was changed: {reason}")
         now_ms = self._now_ms()
         if not intent.reduce_only:
             self._desk.use_leverage(symbol, self._leverage, now_ms=now_ms)
         return self._desk.act(lambda: self._desk.account.place(intent, now_ms=now_ms), now_ms=now_ms)
+
+    def guard_entries(self, why_barred: Callable[[], str]) -> None:
+        """Let `why_barred` refuse entries once their quote is here; it returns why, or nothing."""
+        self._why_barred = why_barred
 
     async def query(self, intent: OrderIntent) -> OrderReport | None:
         """Return what became of one order; None where there is none."""
