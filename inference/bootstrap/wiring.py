@@ -22,7 +22,7 @@ from inference.bootstrap.catch_up import catch_up, history, save_states, startin
 from inference.bootstrap.event_bus import Events
 from inference.bootstrap.federation_parts import make_federation
 from inference.bootstrap.health_parts import make_health
-from inference.bootstrap.lifetime import Services, live, sleep_unless
+from inference.bootstrap.lifetime import Services, end, live, sleep_unless
 from inference.bootstrap.memory import bound_allocator, settle
 from inference.bootstrap.model_parts import first_model, follow_registry, make_models
 from inference.bootstrap.past import Past
@@ -184,7 +184,7 @@ class _Run:
         )
         self._worker.federation = make_federation(self._worker, settings)
         self._services.begin("user stream", self._stream.run)
-        await self._come_to_the_present(symbols)
+        await self._start_up(symbols)
         self._follow(symbols)
         self._begin_services()
 
@@ -345,6 +345,14 @@ class _Run:
             exit_profiles=partial(kept_exit_profiles, settings.policy_folder),
             no_exit_profiles=no_exit_profiles(settings.venue),
         )
+
+    async def _start_up(self, symbols: tuple[str, ...]) -> None:
+        # It lasts for as long as an exit is refused: whoever asks for a flattening is heard meanwhile.
+        heeding = self._services.begin("emergency files", self._emergency.heed)
+        try:
+            await self._come_to_the_present(symbols)
+        finally:
+            await end([heeding])
 
     async def _come_to_the_present(self, symbols: tuple[str, ...]) -> None:
         self._status.say("starting", f"reading candles of {len(symbols)} symbols, reconciling, loading the model")

@@ -1,0 +1,84 @@
+"""What runs while a worker starts: people are heard, and a start that is cut short leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+
+from feature_store.candle import Timeframe
+from feature_store.features.live import LiveFeatures
+from inference.bootstrap.lifetime import Services
+from inference.bootstrap.wiring import _Run
+
+BTC = "BTC/USDT:USDT"
+
+
+class _Starting:
+    """The parts of a worker whose start does not end by itself, and how often each was begun and ended."""
+
+    def __init__(self, folder) -> None:
+        self.heeded = 0
+        self.reading = asyncio.Event()
+        self.ended: list[str] = []
+        self.reconciled = asyncio.Event()
+        run = self.run = _Run.__new__(_Run)
+        run._settings = SimpleNamespace(
+            venue="binanceusdm",
+            stored_states=folder / "a",
+            own_states=folder / "b",
+            timeframe=Timeframe.M5,
+            mlflow_url="x",
+        )
+        run._order = SimpleNamespace(bundle=None)
+        run._status = SimpleNamespace(say=lambda *_: None)
+        run._features = LiveFeatures((BTC,))
+        run._market = SimpleNamespace(past=self)
+        run._models = self
+        run._stream = SimpleNamespace(connected=self.connected)
+        run._executor = SimpleNamespace(start=self.reconciled.wait)
+        run._emergency = self
+        run._services = Services(lambda _, work: work)
+        run._now_ms = lambda: 1_000 * 300_000
+
+    async def fetch_ohlcv(self, *_args, **_named):
+        self.reading.set()
+        await self.until_cancelled("features")
+
+    async def load_last_good(self) -> None:
+        await self.until_cancelled("model")
+
+    async def until_cancelled(self, what: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            # Whoever only cancels and does not wait is overtaken here.
+            await asyncio.sleep(0)
+            self.ended.append(what)
+
+    async def connected(self, *, within: float) -> bool:
+        await asyncio.sleep(within)
+        return False
+
+    async def heed(self) -> None:
+        while True:
+            self.heeded += 1
+            await asyncio.sleep(0.01)
+
+
+async def ended(task: asyncio.Task) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_people_ask_for_is_heeded_for_as_long_as_a_start_lasts(tmp_path):
+    """A start that never ends, as behind an exit that is refused, hears of a flattening, and nobody does afterwards."""
+    parts = _Starting(tmp_path)
+    starting = asyncio.create_task(parts.run._start_up((BTC,)))
+    await asyncio.sleep(0.2)
+    heard = parts.heeded
+    await ended(starting)
+    after = parts.heeded
+    await asyncio.sleep(0.1)
+
+    assert heard > 1
+    assert parts.heeded == after
