@@ -368,10 +368,16 @@ class _Run:
             )
         )
         model = asyncio.create_task(first_model(self._models, settings, self._order.bundle))
-        if not await self._stream.connected(within=5.0):
-            _log.warning("user_stream_not_open", consequence="fills are read by REST until it opens")
-        execution = asyncio.create_task(self._executor.start())
-        caught_up, _, _ = await asyncio.gather(features, model, execution)
+        beside: list[asyncio.Task[Any]] = [features, model]
+        try:
+            if not await self._stream.connected(within=5.0):
+                _log.warning("user_stream_not_open", consequence="fills are read by REST until it opens")
+            beside.append(asyncio.create_task(self._executor.start()))
+            await asyncio.gather(*beside)
+        finally:
+            # A start that is cut short saves states next: nothing may work on them by then.
+            await end(beside)
+        caught_up = features.result()
         self._recent, self._restored = caught_up.recent, caught_up.restored
         for symbol, why in caught_up.outdated.items():
             self._note("market.candles_changed", {"symbol": symbol, "found": why, "consequence": "begun afresh"})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 
+import pytest
+
 from feature_store.candle import Timeframe
 from feature_store.features.live import LiveFeatures
 from inference.bootstrap.lifetime import Services
@@ -82,3 +84,17 @@ async def test_what_people_ask_for_is_heeded_for_as_long_as_a_start_lasts(tmp_pa
 
     assert heard > 1
     assert parts.heeded == after
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2])
+async def test_a_start_that_is_cut_short_leaves_nothing_running(tmp_path, seconds):
+    """Stopped in its first seconds, neither features nor the model are worked on once states are saved."""
+    parts = _Starting(tmp_path)
+    starting = asyncio.create_task(parts.run._come_to_the_present((BTC,)))
+    async with asyncio.timeout(30):
+        await parts.reading.wait()
+    await asyncio.sleep(seconds)
+    await ended(starting)
+
+    assert sorted(parts.ended) == ["features", "model"]
+    assert len(asyncio.all_tasks()) == 1
