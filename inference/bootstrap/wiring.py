@@ -25,7 +25,7 @@ from inference.bootstrap.health_parts import make_health
 from inference.bootstrap.lifetime import Services, end, live, sleep_unless
 from inference.bootstrap.memory import bound_allocator, settle
 from inference.bootstrap.model_parts import first_model, follow_registry, make_models
-from inference.bootstrap.past import Past
+from inference.bootstrap.past import ACCOUNT_BEGUN, Past
 from inference.bootstrap.policy_parts import Seed, StartedPolicy, read_charter
 from inference.bootstrap.reaching import check_wall_clock, chosen_symbols, follow_clock, reach_venue
 from inference.bootstrap.reporting import StatusFile
@@ -131,6 +131,7 @@ class _Run:
         if self._stop.is_set():
             return
         self._note_opening()
+        self._heed_new_account(past)
         self._lease.tell_to(self._note_now)
         symbols = chosen_symbols(settings.symbols, self._gateway.tradable_symbols(), settings.venue)
         self._risk = make_risk(
@@ -270,6 +271,12 @@ class _Run:
             detail["torn_bytes"] = str(torn.length)
         detail["lease_token"] = str(self._lease.token)
         self._note_now("health.started", detail)
+
+    def _heed_new_account(self, past: Past) -> None:
+        # Before anything is made of the marks: a fall from what another account had is none of this one's.
+        if isinstance(self._gateway, PaperGateway) and self._gateway.is_new:
+            self._note_now(ACCOUNT_BEGUN, {"file": str(self._settings.paper_file)})
+            past.begin_anew(self._now_ms())
 
     def _note_now(self, event_type: str, detail: Mapping[str, str]) -> None:
         self._journal.record(Noted(event_type=event_type, detail=detail), timestamp_ms=self._now_ms())

@@ -278,6 +278,11 @@ class PaperGateway:
     def remember(self, client_order_ids: Iterable[str]) -> None:
         """Do nothing: the account keeps our ids as they are."""
 
+    @property
+    def is_new(self) -> bool:
+        """Whether the account was made for this life, as where its file was moved away."""
+        return self._desk.is_new
+
     async def wallet(self) -> Decimal:
         """Return the wallet balance in quote currency, without unrealised profit."""
         return self._desk.exchange.state.wallet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,14 @@ import pytest
 from feature_store.candle import Timeframe
 from feature_store.features.live import LiveFeatures
 from inference.bootstrap.lifetime import Services
+from inference.bootstrap.past import ACCOUNT_BEGUN, Past
 from inference.bootstrap.wiring import _Run
+from inference.domain.events import AccountMarked, Noted
+from inference.execution.book import Book
+from inference.journal.codec import event_of
+from tests.unit.test_paper_gateway import _Market, gateway_on, held_with_stop
+from tests.worker_support import MemoryJournal
+from tests.worker_values import T0
 
 BTC = "BTC/USDT:USDT"
 
@@ -98,3 +106,28 @@ async def test_a_start_that_is_cut_short_leaves_nothing_running(tmp_path, second
 
     assert sorted(parts.ended) == ["features", "model"]
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_new_paper_account_has_no_marks_of_the_old_one(tmp_path):
+    """Only where the file was moved away: the journal has it, and nothing has fallen from the old account's peak."""
+    market, journal = _Market(), MemoryJournal()
+    past = Past(Book())
+    peak = Decimal(1_000_000)
+    mark = AccountMarked(equity=peak, day_start_equity=peak, peak_equity=peak, week_start_equity=peak)
+    await held_with_stop(market, tmp_path)
+    run = _Run.__new__(_Run)
+    run._settings = SimpleNamespace(paper_file=tmp_path / "paper.json")
+    run._journal, run._now_ms = journal, lambda: T0
+    past.mark = mark
+    run._gateway = gateway_on(market, tmp_path)
+    run._heed_new_account(past)
+    kept = past.mark
+    (tmp_path / "paper.json").rename(tmp_path / "away.json")
+    run._gateway = gateway_on(market, tmp_path)
+    run._heed_new_account(past)
+
+    assert kept == mark
+    assert past.mark is None
+    assert [event_of(one) for one in journal.entries] == [
+        Noted(event_type=ACCOUNT_BEGUN, detail={"file": str(tmp_path / "paper.json")})
+    ]
