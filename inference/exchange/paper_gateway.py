@@ -372,20 +372,22 @@ class PaperGateway:
         since_ms, symbols = self._desk.heard_ms, [one for one in self._desk.active() if one in self._listed]
         if not symbols or not 0 < since_ms < now_ms:
             return
-        timeframe = Timeframe.M1 if now_ms - since_ms <= _FINE_FOR_MS else Timeframe.H1
-        after_ms = timeframe.floor_ms(since_ms) - timeframe.milliseconds
-        missed: list[tuple[int, str, Candle]] = []
+        missed: list[tuple[int, str, Span | None]] = []
         for symbol in symbols:
-            try:
-                block = await self._past(symbol, timeframe, after_ms=after_ms, closed_by_ms=now_ms)
-            except BadInputError as error:
-                raise RetryableError(f"Candles of {symbol} cannot be read: {error}") from error
-            missed += [(one.close_time_ms(timeframe), symbol, one) for one in block.candles()]
+            for timeframe, begins_ms, ends_ms in _stretches(since_ms, now_ms):
+                after_ms = begins_ms - timeframe.milliseconds
+                try:
+                    block = await self._past(symbol, timeframe, after_ms=after_ms, closed_by_ms=ends_ms)
+                except BadInputError as error:
+                    raise RetryableError(f"Candles of {symbol} cannot be read: {error}") from error
+                missed += [
+                    (one.close_time_ms(timeframe), symbol, _span(one, timeframe, opened=True))
+                    for one in block.candles()
+                ]
         for symbol in self._desk.held():
             if symbol in self._listed:
                 self._desk.announce(symbol, await self._settlements(symbol, since_ms))
-        for close_ms, symbol, candle in sorted(missed, key=lambda one: one[:2]):
-            span = _span(candle, timeframe, opened=True)
+        for close_ms, symbol, span in sorted(missed, key=lambda one: one[:2]):
             if span is not None:
                 self._read(lambda: self._desk.hear_candle(symbol, span, now_ms=min(close_ms, now_ms)))  # noqa: B023
         self._read(lambda: self._desk.pass_time(now_ms))
@@ -425,6 +427,21 @@ class PaperGateway:
 
     def _now_ms(self) -> int:
         return self._clock.now_ms(self._monotonic())
+
+
+def _stretches(since_ms: int, now_ms: int) -> list[tuple[Timeframe, int, int]]:
+    """
+    Return by which candles what was missed is shown, each with when the first opens and by when the last has closed.
+
+    A long time is shown by hours, but for both of its ends: of the hour in which it began only the rest was missed, and
+    the hour that runs has not closed.
+    """
+    begins_ms = Timeframe.M1.floor_ms(since_ms)
+    if now_ms - since_ms <= _FINE_FOR_MS:
+        return [(Timeframe.M1, begins_ms, now_ms)]
+    whole_ms = Timeframe.H1.floor_ms(since_ms) + Timeframe.H1.milliseconds
+    runs_ms = Timeframe.H1.floor_ms(now_ms)
+    return [(Timeframe.M1, begins_ms, whole_ms), (Timeframe.H1, whole_ms, runs_ms), (Timeframe.M1, runs_ms, now_ms)]
 
 
 def _fees(taker_fee: Decimal) -> Fees:
