@@ -84,15 +84,17 @@ class Services:
         self._guard = guard
         self._tasks: list[asyncio.Task[None]] = []
 
-    def begin(self, name: str, make: Callable[[], Awaitable[None]]) -> None:
-        """Run something from now on."""
+    def begin(self, name: str, make: Callable[[], Awaitable[None]]) -> asyncio.Task[None]:
+        """Run something from now on; return what can be ended by itself."""
 
         async def keep() -> None:
             while True:
                 await self._guard(name, make())
                 await asyncio.sleep(_AGAIN_SECONDS)
 
-        self._tasks.append(asyncio.create_task(keep(), name=name))
+        task = asyncio.create_task(keep(), name=name)
+        self._tasks.append(task)
+        return task
 
     async def end(self, *, but: Collection[str] = ()) -> None:
         """End all, but those that are named."""

@@ -40,6 +40,7 @@ _EVENTS_COUNTED = 20_000
 _SET_BACK_MS = 3_600_000
 # Digits of a version's number; no store has as many.
 _LONGEST_NUMBER = 18
+ACCOUNT_BEGUN = "health.paper_account_begun"
 
 
 @dataclass(slots=True)
@@ -108,6 +109,8 @@ class Past:
             earlier = self.opinions.place
             self.opinions.visit(event, entry.seq)
             self._funding_goes_on(earlier, self.opinions.place, entry.timestamp_ms)
+            if event.event_type == ACCOUNT_BEGUN:
+                self.begin_anew(entry.timestamp_ms)
             if event.event_type in (LOADED, UPDATED):
                 self.policy_version = _number_of(event.detail, "version") or self.policy_version
             if event.event_type in (VERDICT, APPROVED):
@@ -128,15 +131,20 @@ class Past:
         self._funding_goes_on(self.opinions.place, place, now_ms)
         return now_ms if self.began_ms is None else self.began_ms
 
+    def begin_anew(self, at_ms: int) -> None:
+        """Let go of what is known of the account, where it is another one from a venue time on."""
+        # Its payments have numbers and dates of their own.
+        self.funding.begin_anew()
+        self.began_ms = at_ms
+        # What another one had at its best is nothing to fall from.
+        self.mark, self.mark_ms = None, 0
+        self.emergency.reset_ms = self.emergency.reset_equity = None
+        self._counted.clear()
+
     def _funding_goes_on(self, earlier: tuple[str, str] | None, place: tuple[str, str] | None, at_ms: int) -> None:
         if earlier not in (None, place) or at_ms < self._at_ms - _SET_BACK_MS:
-            # Another venue, another mode or another time: its payments have numbers and dates of their own.
-            self.funding.begin_anew()
-            self.began_ms = at_ms
-            # So has its account: what another one had at its best is nothing to fall from.
-            self.mark, self.mark_ms = None, 0
-            self.emergency.reset_ms = self.emergency.reset_equity = None
-            self._counted.clear()
+            # Another venue, another mode or another time.
+            self.begin_anew(at_ms)
         self._at_ms = at_ms
 
 

@@ -18,7 +18,7 @@ from inference.domain.order import OrderType
 from inference.domain.policy import Policy
 from inference.exchange.capabilities import CAPABILITIES
 from inference.exchange.gateways import AccountGateway, VenueGateway, gateway_of
-from inference.exchange.guarding import refuse_private
+from inference.exchange.guarding import guard_entries, refuse_private
 from inference.exchange.paper_file import PaperFile
 from inference.exchange.paper_gateway import PaperGateway
 from inference.exchange.transport import Transport, govern
@@ -147,9 +147,9 @@ def make_executor(
     order_took: Callable[[float], None],
     is_followed: Callable[[str], bool],
 ) -> Executor:
-    """Return the executor of an account, with what earlier lives left in its book."""
+    """Return the executor of an account, with what earlier lives left in its book; what bars entries stops any."""
     can = CAPABILITIES[settings.venue]
-    return Executor(
+    executor = Executor(
         gateway=venue.gateway,
         journal=journal,
         book=book,
@@ -170,3 +170,8 @@ def make_executor(
         order_took=order_took,
         is_followed=is_followed,
     )
+    if isinstance(venue.gateway, PaperGateway):
+        venue.gateway.guard_entries(lambda: executor.door.why_barred)
+    else:
+        guard_entries(venue.exchange, lambda: executor.door.why_barred)
+    return executor

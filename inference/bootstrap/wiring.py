@@ -22,10 +22,10 @@ from inference.bootstrap.catch_up import catch_up, history, save_states, startin
 from inference.bootstrap.event_bus import Events
 from inference.bootstrap.federation_parts import make_federation
 from inference.bootstrap.health_parts import make_health
-from inference.bootstrap.lifetime import Services, live, sleep_unless
+from inference.bootstrap.lifetime import Services, end, live, sleep_unless
 from inference.bootstrap.memory import bound_allocator, settle
 from inference.bootstrap.model_parts import first_model, follow_registry, make_models
-from inference.bootstrap.past import Past, require_own_home
+from inference.bootstrap.past import ACCOUNT_BEGUN, Past, require_own_home
 from inference.bootstrap.policy_parts import Seed, StartedPolicy, read_charter
 from inference.bootstrap.reaching import check_wall_clock, chosen_symbols, follow_clock, reach_venue
 from inference.bootstrap.recollection import STARTED
@@ -133,6 +133,7 @@ class _Run:
         if self._stop.is_set():
             return
         self._note_opening()
+        self._heed_new_account(past)
         self._lease.tell_to(self._note_now)
         symbols = chosen_symbols(settings.symbols, self._gateway.tradable_symbols(), settings.venue)
         self._risk = make_risk(
@@ -186,7 +187,7 @@ class _Run:
         )
         self._worker.federation = make_federation(self._worker, settings)
         self._services.begin("user stream", self._stream.run)
-        await self._come_to_the_present(symbols)
+        await self._start_up(symbols)
         self._follow(symbols)
         self._begin_services()
 
@@ -273,6 +274,12 @@ class _Run:
         detail["lease_token"] = str(self._lease.token)
         self._note_now(STARTED, detail)
 
+    def _heed_new_account(self, past: Past) -> None:
+        # Before anything is made of the marks: a fall from what another account had is none of this one's.
+        if isinstance(self._gateway, PaperGateway) and self._gateway.is_new:
+            self._note_now(ACCOUNT_BEGUN, {"file": str(self._settings.paper_file)})
+            past.begin_anew(self._now_ms())
+
     def _note_now(self, event_type: str, detail: Mapping[str, str]) -> None:
         self._journal.record(Noted(event_type=event_type, detail=detail), timestamp_ms=self._now_ms())
 
@@ -348,6 +355,14 @@ class _Run:
             no_exit_profiles=no_exit_profiles(settings.venue),
         )
 
+    async def _start_up(self, symbols: tuple[str, ...]) -> None:
+        # It lasts for as long as an exit is refused: whoever asks for a flattening is heard meanwhile.
+        heeding = self._services.begin("emergency files", self._emergency.heed)
+        try:
+            await self._come_to_the_present(symbols)
+        finally:
+            await end([heeding])
+
     async def _come_to_the_present(self, symbols: tuple[str, ...]) -> None:
         self._status.say("starting", f"reading candles of {len(symbols)} symbols, reconciling, loading the model")
         settings = self._settings
@@ -362,10 +377,16 @@ class _Run:
             )
         )
         model = asyncio.create_task(first_model(self._models, settings, self._order.bundle))
-        if not await self._stream.connected(within=5.0):
-            _log.warning("user_stream_not_open", consequence="fills are read by REST until it opens")
-        execution = asyncio.create_task(self._executor.start())
-        caught_up, _, _ = await asyncio.gather(features, model, execution)
+        beside: list[asyncio.Task[Any]] = [features, model]
+        try:
+            if not await self._stream.connected(within=5.0):
+                _log.warning("user_stream_not_open", consequence="fills are read by REST until it opens")
+            beside.append(asyncio.create_task(self._executor.start()))
+            await asyncio.gather(*beside)
+        finally:
+            # A start that is cut short saves states next: nothing may work on them by then.
+            await end(beside)
+        caught_up = features.result()
         self._recent, self._restored = caught_up.recent, caught_up.restored
         for symbol, why in caught_up.outdated.items():
             self._note("market.candles_changed", {"symbol": symbol, "found": why, "consequence": "begun afresh"})

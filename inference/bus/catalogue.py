@@ -172,6 +172,7 @@ CATALOGUE: tuple[EventKind, ...] = (
     EventKind("policy.fit_for_live", "the policy is fit for real money again", ("fingerprint",)),
     EventKind("policy.exit_profile_followed", "new trades end by this exit profile", ("exit_profile", "rules")),
     EventKind("policy.exit_profile_refused", "it cannot be followed: entries are held", ("exit_profile", "reason")),
+    EventKind("health.paper_account_begun", "a paper account was made anew: marks are its own from here on", ("file",)),
     EventKind("health.started", "a worker opened its journal", ("mode", "venue", "pid")),
     EventKind("health.restored", "the journal was put back from a backup", ("backup",)),
     EventKind("health.stopped", "it stopped as asked"),

@@ -25,6 +25,10 @@ class Connection(Protocol):
         """Tell whether a client of ccxt is this connection."""
         ...
 
+    async def drop(self) -> None:
+        """Give up on what is waited for between two calls: the connection is about to be closed."""
+        ...
+
 
 class ManyAtOnce:
     """One request for all of them, where a venue takes such; ccxt ends the address with the connection's number."""
@@ -42,6 +46,9 @@ class ManyAtOnce:
     def is_mine(self, url: str) -> bool:
         """Tell whether a client of ccxt is this connection."""
         return is_connection(url, self._number)
+
+    async def drop(self) -> None:
+        """Do nothing: between two calls nothing is waited for."""
 
 
 class OneByOne:
@@ -74,7 +81,7 @@ class OneByOne:
         try:
             await asyncio.wait(self._waits.values(), return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            await self._drop()
+            await self.drop()
             raise
         told = [symbol for symbol, task in self._waits.items() if task.done()]
         done = [self._waits.pop(symbol) for symbol in told]
@@ -83,7 +90,7 @@ class OneByOne:
         if error is None and any(one.cancelled() for one in done):
             error = ccxt.NetworkError("The connection was closed")
         if error is not None:
-            await self._drop()
+            await self.drop()
             raise error
         return told
 
@@ -91,19 +98,20 @@ class OneByOne:
         """Tell whether a client of ccxt is this connection."""
         return not is_private(url) and url.endswith(self._mark)
 
+    async def drop(self) -> None:
+        """Give up on what is still waited for of the others."""
+        waits = list(self._waits.values())
+        self._waits.clear()
+        for one in waits:
+            one.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
     async def _watch_one(self, symbol: str) -> object:
         address = self._exchange.urls["api"]["ws"]
         # From here to where ccxt reads it nothing is awaited, so that no other group comes between.
         address["public"] = address["public"].partition("#")[0] + self._mark
         news: object = await self._exchange.watch_ohlcv(symbol, self._timeframe)
         return news
-
-    async def _drop(self) -> None:
-        waits = list(self._waits.values())
-        self._waits.clear()
-        for one in waits:
-            one.cancel()
-        await asyncio.gather(*waits, return_exceptions=True)
 
 
 def kind_of_connection(exchange: Any, venue: Capabilities) -> type[ManyAtOnce | OneByOne] | None:

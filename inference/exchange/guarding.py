@@ -18,6 +18,10 @@ class NotTheWriterError(WithheldError):
     """Another process may trade this account, or we cannot tell; nothing was sent."""
 
 
+class EntriesBarredError(WithheldError):
+    """No entry may leave any more; this one was not sent."""
+
+
 class PrivateRequestError(WithheldError):
     """A client that has no account was about to make a request for one; nothing was sent."""
 
@@ -51,6 +55,26 @@ def guard_writes(exchange: Any, check: Callable[[Urgency], str]) -> None:
             params = rest[0] if rest else named.get("params")
             if reason := check(kind_of(str(path), api, str(method), params).urgency):
                 raise NotTheWriterError(f"Nothing was sent: {reason}")
+        return request
+
+    exchange.sign = sign_and_check
+
+
+def guard_entries(exchange: Any, why_barred: Callable[[], str]) -> None:
+    """
+    Let `why_barred` refuse every order of a ccxt client that is not sure to reduce; it returns why, or nothing.
+
+    It is asked as the request is signed, after all that may have to be waited for: the venue's clock, leverage, room
+    in a rate budget. What stops entries meanwhile stops this one.
+    """
+    sign = exchange.sign
+
+    def sign_and_check(path: Any, api: Any = "public", method: Any = "GET", *rest: Any, **named: Any) -> Any:
+        request = sign(path, api, method, *rest, **named)
+        kind = kind_of(str(path), api, str(method), rest[0] if rest else named.get("params"))
+        is_entry = kind.endpoint is Endpoint.ORDER and kind.urgency is not Urgency.URGENT
+        if is_entry and (reason := why_barred()):
+            raise EntriesBarredError(f"Nothing was sent: {reason}")
         return request
 
     exchange.sign = sign_and_check

@@ -63,6 +63,11 @@ class PaperDesk:
         self.account = EngineAccount(self.exchange, {}, beside_others=self._beside_others)
 
     @property
+    def is_new(self) -> bool:
+        """Whether the account was made for this life."""
+        return self._file.was_missing
+
+    @property
     def heard_ms(self) -> int:
         """The venue time up to which prices were shown, 0 where none was."""
         return self._saved.heard_ms

@@ -48,6 +48,8 @@ class PaperFile:
         self._path = path
         self._venue = venue
         self._balance = balance
+        # Whether there was no file when it was loaded first: what is known of an account before is another's.
+        self.was_missing = False
 
     def load(self) -> PaperAccount:
         """
@@ -59,6 +61,7 @@ class PaperFile:
         try:
             raw = self._path.read_bytes()
         except FileNotFoundError:
+            self.was_missing = True
             return PaperAccount(self._venue, new_state(self._balance))
         except OSError as error:
             raise PaperAccountError(f"The paper account {self._path} cannot be read: {error}") from error

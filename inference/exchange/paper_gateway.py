@@ -23,7 +23,7 @@ from feature_store.venue.requests import Urgency
 from inference.domain.market import Instrument, Quote
 from inference.domain.order import Fill, OrderIntent, OrderReport, OrderType
 from inference.exchange.capabilities import Capabilities, inexpressible
-from inference.exchange.guarding import NotTheWriterError
+from inference.exchange.guarding import EntriesBarredError, NotTheWriterError
 from inference.exchange.paper_desk import PaperDesk, Told
 from inference.exchange.paper_file import Announced, PaperFile
 from inference.exchange.paper_market import Span
@@ -128,6 +128,7 @@ class PaperGateway:
         self._past = past
         self._may_write = may_write
         self._is_writer = is_writer
+        self._why_barred: Callable[[], str] = lambda: ""
         self._listed: frozenset[str] = frozenset()
         self._is_open = False
         self._remembered = monotonic()
@@ -222,10 +223,16 @@ class PaperGateway:
         self._know(symbol)
         await self.quote(symbol)
         self._refuse_others(Urgency.URGENT if intent.reduce_only else Urgency.USUAL)
+        if not intent.reduce_only and (reason := self._why_barred()):
+            raise EntriesBarredError(f"Nothing was changed: {reason}")
         now_ms = self._now_ms()
         if not intent.reduce_only:
             self._desk.use_leverage(symbol, self._leverage, now_ms=now_ms)
         return self._desk.act(lambda: self._desk.account.place(intent, now_ms=now_ms), now_ms=now_ms)
+
+    def guard_entries(self, why_barred: Callable[[], str]) -> None:
+        """Let `why_barred` refuse entries once their quote is here; it returns why, or nothing."""
+        self._why_barred = why_barred
 
     async def query(self, intent: OrderIntent) -> OrderReport | None:
         """Return what became of one order; None where there is none."""
@@ -270,6 +277,11 @@ class PaperGateway:
 
     def remember(self, client_order_ids: Iterable[str]) -> None:
         """Do nothing: the account keeps our ids as they are."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the account was made for this life, as where its file was moved away."""
+        return self._desk.is_new
 
     async def wallet(self) -> Decimal:
         """Return the wallet balance in quote currency, without unrealised profit."""
@@ -360,20 +372,22 @@ class PaperGateway:
         since_ms, symbols = self._desk.heard_ms, [one for one in self._desk.active() if one in self._listed]
         if not symbols or not 0 < since_ms < now_ms:
             return
-        timeframe = Timeframe.M1 if now_ms - since_ms <= _FINE_FOR_MS else Timeframe.H1
-        after_ms = timeframe.floor_ms(since_ms) - timeframe.milliseconds
-        missed: list[tuple[int, str, Candle]] = []
+        missed: list[tuple[int, str, Span | None]] = []
         for symbol in symbols:
-            try:
-                block = await self._past(symbol, timeframe, after_ms=after_ms, closed_by_ms=now_ms)
-            except BadInputError as error:
-                raise RetryableError(f"Candles of {symbol} cannot be read: {error}") from error
-            missed += [(one.close_time_ms(timeframe), symbol, one) for one in block.candles()]
+            for timeframe, begins_ms, ends_ms in _stretches(since_ms, now_ms):
+                after_ms = begins_ms - timeframe.milliseconds
+                try:
+                    block = await self._past(symbol, timeframe, after_ms=after_ms, closed_by_ms=ends_ms)
+                except BadInputError as error:
+                    raise RetryableError(f"Candles of {symbol} cannot be read: {error}") from error
+                missed += [
+                    (one.close_time_ms(timeframe), symbol, _span(one, timeframe, opened=True))
+                    for one in block.candles()
+                ]
         for symbol in self._desk.held():
             if symbol in self._listed:
                 self._desk.announce(symbol, await self._settlements(symbol, since_ms))
-        for close_ms, symbol, candle in sorted(missed, key=lambda one: one[:2]):
-            span = _span(candle, timeframe, opened=True)
+        for close_ms, symbol, span in sorted(missed, key=lambda one: one[:2]):
             if span is not None:
                 self._read(lambda: self._desk.hear_candle(symbol, span, now_ms=min(close_ms, now_ms)))  # noqa: B023
         self._read(lambda: self._desk.pass_time(now_ms))
@@ -413,6 +427,21 @@ class PaperGateway:
 
     def _now_ms(self) -> int:
         return self._clock.now_ms(self._monotonic())
+
+
+def _stretches(since_ms: int, now_ms: int) -> list[tuple[Timeframe, int, int]]:
+    """
+    Return by which candles what was missed is shown, each with when the first opens and by when the last has closed.
+
+    A long time is shown by hours, but for both of its ends: of the hour in which it began only the rest was missed, and
+    the hour that runs has not closed.
+    """
+    begins_ms = Timeframe.M1.floor_ms(since_ms)
+    if now_ms - since_ms <= _FINE_FOR_MS:
+        return [(Timeframe.M1, begins_ms, now_ms)]
+    whole_ms = Timeframe.H1.floor_ms(since_ms) + Timeframe.H1.milliseconds
+    runs_ms = Timeframe.H1.floor_ms(now_ms)
+    return [(Timeframe.M1, begins_ms, whole_ms), (Timeframe.H1, whole_ms, runs_ms), (Timeframe.M1, runs_ms, now_ms)]
 
 
 def _fees(taker_fee: Decimal) -> Fees:

@@ -43,6 +43,11 @@ class EntryDoor:
         # Whatever the venue says: shut by the emergency stop.
         self.barred: Held | None = None
 
+    @property
+    def why_barred(self) -> str:
+        """Why no entry may leave, one that is under way included; empty where the emergency stop bars none."""
+        return "" if self.barred is None else f"{self.barred.code}, {self.barred.reason}"
+
     def note(self, symbol: str, refusal: str) -> None:
         """Take in why the venue refused an entry; some reasons hold the next ones back."""
         self.holds.note(symbol, refusal, self._monotonic())

@@ -28,7 +28,8 @@ class ExitPauses:
     """
     Pure: time and chance are arguments. What was refused is forgotten once the venue takes an order of the trade.
 
-    An exit that it takes and lets end with nothing executed is as good as refused.
+    An exit that it takes and lets end with nothing executed is as good as refused. So is a target that is taken at
+    market; it has a pause of its own, so that it keeps back no exit of the whole.
 
     Each trade has its own pause. An order of another trade that the venue takes, or an answer after none, ends the
     pauses of all: each tries once, and only what is refused again goes on waiting as long as before.
@@ -37,22 +38,23 @@ class ExitPauses:
     def __init__(self, *, longest_seconds: float, chance: Callable[[], float]) -> None:
         self._longest = longest_seconds
         self._chance = chance
-        self._refused: dict[str, _Refused] = {}
+        # By trade, and whether it is of its targets.
+        self._refused: dict[tuple[str, bool], _Refused] = {}
 
-    def note_refusal(self, trade_id: str, now: float) -> None:
+    def note_refusal(self, trade_id: str, now: float, *, of_target: bool = False) -> None:
         """Take in that the venue refused an exit of a trade, or let it end with nothing executed."""
-        known = self._refused.setdefault(trade_id, _Refused())
+        known = self._refused.setdefault((trade_id, of_target), _Refused())
         known.times += 1
         known.until = now + pause_seconds(known.times, self._chance(), longest=self._longest)
 
-    def waits(self, trade_id: str, now: float) -> bool:
-        """Whether no exit of this trade is sent yet."""
-        known = self._refused.get(trade_id)
+    def waits(self, trade_id: str, now: float, *, of_target: bool = False) -> bool:
+        """Whether no exit of this trade, or no target at market, is sent yet."""
+        known = self._refused.get((trade_id, of_target))
         return known is not None and now < known.until
 
     def note_accepted(self, trade_id: str) -> None:
         """Take in that the venue took an order of a trade."""
-        self._refused.pop(trade_id, None)
+        self.forget(trade_id)
         self.note_answer()
 
     def note_answer(self) -> None:
@@ -62,4 +64,5 @@ class ExitPauses:
 
     def forget(self, trade_id: str) -> None:
         """Let go of a trade that is over."""
-        self._refused.pop(trade_id, None)
+        for of_target in (False, True):
+            self._refused.pop((trade_id, of_target), None)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from inference.domain.order import OrderIntent, Purpose
+from inference.domain.order import OrderIntent, OrderType, Purpose
 from inference.execution.book import Trade
 from inference.execution.closing import Closing
 from inference.execution.dead_man import DeadMan
@@ -72,9 +72,9 @@ class Placing:
         if intent.rests and not await self._dead_man.arm(intent.symbol):
             return False
         intent = held_as(intent, self._settings.target_type)
+        if _leaves_at_market(intent) and self._waits(intent):
+            return False
         if intent.purpose is Purpose.EXIT:
-            if self._pauses.waits(key, self._monotonic()):
-                return False
             intent = replace(intent, arrival_price=self._prices.arrival(intent.symbol))
         if await self._is_answered(trade, intent, is_moot=is_moot):
             return True
@@ -119,19 +119,30 @@ class Placing:
                 return True
             # It holds what we hold, and takes no exit for it: a refusal as any other.
         if order.intent.purpose is Purpose.EXIT and not order.never_existed:
-            return await self._try_again_later(key)
+            return await self._try_again_later(order.intent)
         await self._sleep(self._settings.poll_seconds)
         return not self._pauses.waits(key, self._monotonic())
 
     async def _after_answer(self, trade_id: str, order: Order) -> bool:
-        if order.intent.purpose is not Purpose.EXIT or order.executed > 0:
+        if not _leaves_at_market(order.intent) or order.executed > 0:
             self._pauses.note_accepted(trade_id)
             return True
         # Taken, and nothing has come of it: where it has ended so, the next may fare no better.
-        return not order.status.is_terminal or await self._try_again_later(trade_id)
+        return not order.status.is_terminal or await self._try_again_later(order.intent)
 
-    async def _try_again_later(self, trade_id: str) -> bool:
+    async def _try_again_later(self, intent: OrderIntent) -> bool:
         # An exit in vain is tried again and again, but in turns that let the rest live.
-        self._pauses.note_refusal(trade_id, self._monotonic())
+        of_target = intent.purpose is Purpose.TARGET
+        self._pauses.note_refusal(intent.trade_id, self._monotonic(), of_target=of_target)
         await self._sleep(self._settings.poll_seconds)
-        return not self._pauses.waits(trade_id, self._monotonic())
+        return not self._waits(intent)
+
+    def _waits(self, intent: OrderIntent) -> bool:
+        of_target = intent.purpose is Purpose.TARGET
+        return self._pauses.waits(intent.trade_id, self._monotonic(), of_target=of_target)
+
+
+def _leaves_at_market(intent: OrderIntent) -> bool:
+    """Whether it is sent again, as often as it takes, where it ends unfilled."""
+    is_target = intent.purpose is Purpose.TARGET and intent.order_type is OrderType.MARKET
+    return intent.purpose is Purpose.EXIT or is_target

@@ -22,7 +22,8 @@ class CandleBatch:
     A block holds the symbol's candles that were not handed out before, oldest first: one as a rule, more after a gap.
     `late` names the symbols whose newest candle did not arrive in time; it comes with a later batch. `changed` says of
     symbols which candle, older than what was handed out, has come or is another than it was. `late_ms` says of the
-    newest candle of a block how long after its close it came, in the venue's milliseconds.
+    newest candle of a block how long after its close it came, in the venue's milliseconds. `refused` names the candles
+    of a block that no market has made, by open time in UTC ms: nobody believes what they say of prices.
     """
 
     close_time_ms: int
@@ -30,6 +31,7 @@ class CandleBatch:
     late: tuple[str, ...]
     changed: Mapping[str, str] = field(default_factory=dict)
     late_ms: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, frozenset[int]] = field(default_factory=dict)
 
 
 class BatchAssembler:
@@ -37,7 +39,7 @@ class BatchAssembler:
     Takes closed candles as they come, repeated and out of order; pure, it knows no clock and no venue.
 
     What was handed out lately is remembered, so that a candle that comes late or is corrected does not go unnoticed.
-    `on_closed` is told each candle as it comes in order.
+    `on_closed` is told each candle as it comes in order, but for those that no market has made.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class BatchAssembler:
         self._last = dict(last_open_ms)
         self._ready: dict[str, list[Candle]] = {symbol: [] for symbol in last_open_ms}
         self._waiting: dict[str, dict[int, Candle]] = {symbol: {} for symbol in last_open_ms}
+        # As they were when they came: one that is corrected before it is handed out is handed out as it was.
+        self._refused: dict[str, set[int]] = {}
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -124,14 +128,18 @@ class BatchAssembler:
         """Hand out everything that closed by then."""
         limit = close_time_ms - self._timeframe.milliseconds
         blocks: dict[str, CandleBlock] = {}
+        refused: dict[str, frozenset[int]] = {}
         for symbol, candles in self._ready.items():
             due = [candle for candle in candles if candle.open_time_ms <= limit]
             if due:
                 blocks[symbol] = CandleBlock.from_candles(due)
                 self._ready[symbol] = candles[len(due) :]
+                if found := {one.open_time_ms for one in due} & self._refused.get(symbol, set()):
+                    refused[symbol] = frozenset(found)
+                    self._refused[symbol] -= found
         changed, self._changed = self._changed, {}
         late = self.missing(close_time_ms)
-        return CandleBatch(close_time_ms=close_time_ms, blocks=blocks, late=late, changed=changed)
+        return CandleBatch(close_time_ms=close_time_ms, blocks=blocks, late=late, changed=changed, refused=refused)
 
     def _join(self, symbol: str) -> None:
         waiting = self._waiting[symbol]
@@ -145,7 +153,10 @@ class BatchAssembler:
         self._ready[symbol].append(candle)
         self.recent.add(symbol, CandleBlock.from_candles([candle]))
         self._last[symbol] = candle.open_time_ms
-        self._on_closed(symbol, candle)
+        if candle.open_time_ms in self.recent.refused(symbol):
+            self._refused.setdefault(symbol, set()).add(candle.open_time_ms)
+        else:
+            self._on_closed(symbol, candle)
 
 
 def told(changed: CandleBlock, holes: Collection[int]) -> str:

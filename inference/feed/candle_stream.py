@@ -211,6 +211,8 @@ class CandleStream:
         self._client = None
         self._fetched.clear()
         self._dead = None
+        # Else what still waits on it fails with it, and looks like the end of the next one.
+        await self._connection.drop()
         await close_clients(self._exchange, which=self._connection.is_mine)
         pause = pause_seconds(self._failures, random.random(), shortest=0.1, longest=_LONGEST_PAUSE)
         # A venue that wants to hear nothing counts connections too, and a ban grows with each.

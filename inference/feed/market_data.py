@@ -51,7 +51,8 @@ class MarketData:
     time, books within `BOOK_BOUND_MS`, candles only where the newest one is the last that has closed. Anything else is
     asked for anew, and where that fails there is no answer, but an error.
 
-    `on_running` hears of each candle that a stream tells while it runs, `on_closed` of each that has closed, once.
+    `on_running` hears of each candle that a stream tells while it runs, `on_closed` of each that has closed, once,
+    and not of those that no market has made.
     """
 
     def __init__(
@@ -235,10 +236,14 @@ class MarketData:
         return await closed_candles(self.past, symbol, self._timeframe, after_ms=after, closed_by_ms=now_ms)
 
     def closes(self) -> Mapping[str, tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]]:
-        """Return open times and closes of the newest candles of each symbol that is followed, oldest first."""
+        """
+        Return open times and closes of the newest candles of each symbol that is followed, oldest first.
+
+        Those that no market has made are missing.
+        """
         if self._feed is None:
             return {}
-        blocks = {symbol: self._recent.block(symbol) for symbol in self._recent.symbols()}
+        blocks = {symbol: self._recent.plausible(symbol) for symbol in self._recent.symbols()}
         return {symbol: (block.open_time_ms, block.values[:, CLOSE]) for symbol, block in blocks.items()}
 
     def figures(self) -> Mapping[str, float]:

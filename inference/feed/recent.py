@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from feature_store.candle import CandleBlock, Timeframe
 from feature_store.errors import BadInputError, CorruptFileError
+from feature_store.features.definition import TAIL
 from feature_store.files import replace_bytes
+from inference.feed.plausible import sift
 
 REMEMBERED = 499
 """Candles that are remembered of each symbol: as many as the venue tells at its smallest weight."""
@@ -21,15 +23,41 @@ _REMEDY = "Remove it: candles are read from the venue again."
 
 
 class RecentCandles:
-    """What was taken in of each symbol lately, in order; pure, and 24 kB for each symbol."""
+    """
+    What was taken in of each symbol lately, in order; pure, and 24 kB for each symbol.
+
+    Candles that no market has made are remembered as they came, since the venue may tell or correct them again, and
+    known to be none: `refused` has them, `plausible` leaves them out.
+    """
 
     def __init__(self, timeframe: Timeframe) -> None:
         self._step = timeframe.milliseconds
         self._rings: dict[str, _Ring] = {}
+        self._refused: dict[str, dict[int, str]] = {}
 
     def add(self, symbol: str, block: CandleBlock) -> None:
         """Remember candles that are newer than all before; the oldest are forgotten."""
-        self._rings.setdefault(symbol, _Ring()).add(block.open_time_ms, block.values)
+        refused, before = self._refused.get(symbol, {}), self.plausible(symbol)
+        last = before.last_open_time_ms
+        in_a_row = sum(last is None or opened > last for opened in refused)
+        refused |= sift(before.values[-TAIL:], block, refused_before=in_a_row).refused
+        ring = self._rings.setdefault(symbol, _Ring())
+        ring.add(block.open_time_ms, block.values)
+        if refused:
+            held = set(ring.block().open_time_ms.tolist())
+            self._refused[symbol] = {opened: why for opened, why in refused.items() if opened in held}
+
+    def refused(self, symbol: str) -> Mapping[int, str]:
+        """Return of each remembered candle that no market has made, by open time in UTC ms, why it is none."""
+        return dict(self._refused.get(symbol, {}))
+
+    def plausible(self, symbol: str) -> CandleBlock:
+        """Return what is remembered of a symbol, oldest first, without the candles that no market has made."""
+        block, refused = self.block(symbol), self._refused.get(symbol)
+        if not refused:
+            return block
+        taken = ~np.isin(block.open_time_ms, list(refused))
+        return CandleBlock(block.open_time_ms[taken], block.values[taken])
 
     def block(self, symbol: str) -> CandleBlock:
         """Return what is remembered of a symbol, oldest first."""
@@ -74,6 +102,7 @@ class RecentCandles:
     def forget(self, symbol: str) -> None:
         """Remember nothing of a symbol."""
         self._rings.pop(symbol, None)
+        self._refused.pop(symbol, None)
 
     def symbols(self) -> tuple[str, ...]:
         """Return the symbols of which something is remembered."""

@@ -84,7 +84,7 @@ class EmergencyParts:
 
 
 class EmergencyWatch:
-    """Owns the latch of one worker. `begin` before anything is entered, then `run` for as long as the worker lives."""
+    """Owns the latch of one worker. `begin` before anything is entered, `heed` while it starts, `run` from then on."""
 
     def __init__(self, latch: Latch, record: EmergencyRecord, parts: EmergencyParts) -> None:
         self.record = record
@@ -131,6 +131,17 @@ class EmergencyWatch:
         self._read_files()
         self._hold()
 
+    async def heed(self) -> None:
+        """
+        Take in and carry out what people ask for until cancelled, for a worker that starts; `run` goes on with it.
+
+        No evaluator is asked: what they judge by is not known yet, and a start may last for as long as it likes.
+        """
+        while True:
+            self._read_files()
+            self._act()
+            await asyncio.sleep(LOOK_SECONDS)
+
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
@@ -146,11 +157,7 @@ class EmergencyWatch:
         for trip in verdict.trips:
             if all(one.evaluator is not trip.evaluator for one in self.record.standing.values()):
                 self._trip(trip)
-        self._hold()
-        for order in list(self._unwritten.values()):
-            self._write(order)
-        for order in list(self.record.standing.values()):
-            self._pursue(order)
+        self._act()
 
     async def stop(self) -> None:
         """End what waits; exits that were asked for are in the journal and go on with the next worker."""
@@ -158,6 +165,13 @@ class EmergencyWatch:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _act(self) -> None:
+        self._hold()
+        for order in list(self._unwritten.values()):
+            self._write(order)
+        for order in list(self.record.standing.values()):
+            self._pursue(order)
 
     # -- latching ------------------------------------------------------------------------------------------------------
 

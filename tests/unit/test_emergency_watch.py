@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -179,6 +180,28 @@ async def test_flatten_closes_all_and_says_when_it_is_done(scene):
     assert scene.gateway.held == {BTC: 0, ETH: 0}
     assert {one.reason for one in scene.executor.closed} == {ExitReason.EMERGENCY}
     assert [one.event_type for one in scene.noted if one.event_type != RESET][-1] == CONFIRMED
+
+
+async def test_a_worker_that_starts_heeds_people_and_no_evaluator(scene):
+    """Before anything is known a flattening is carried out; health, errors and candles latch only once it has begun."""
+    await scene.enters()
+    scene.health, scene.equity, scene.due_ms = HealthLevel.EMERGENCY, None, T0 - 3_600_000
+    scene.watch = scene.watching()
+    scene.latch.stop(by_hand(FLATTEN))
+
+    heeding = asyncio.create_task(scene.watch.heed())
+    with suppress(TimeoutError):
+        async with asyncio.timeout(60):
+            while not scene.told(CONFIRMED):
+                await scene.clock.drive(scene.clock.sleep(1.0))
+                await asyncio.sleep(0.1)
+    heeding.cancel()
+    await asyncio.gather(heeding, return_exceptions=True)
+
+    assert scene.gateway.held[BTC] == 0
+    assert {one.reason for one in scene.executor.closed} == {ExitReason.EMERGENCY}
+    assert [one.evaluator for one in scene.record.standing.values()] == [Evaluator.MANUAL]
+    assert len(scene.told(CONFIRMED)) == 1
 
 
 async def test_an_exit_that_fails_is_asked_for_until_it_is_done(scene):

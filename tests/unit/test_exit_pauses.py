@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.venue.errors import AccountError
-from inference.domain.order import OrderIntent, OrderReport, OrderStatus, Purpose
+from inference.domain.order import OrderIntent, OrderReport, OrderStatus, OrderType, Purpose
 from inference.domain.trade import ExitReason
 from inference.execution.exit_pauses import QUICK_TRIES, ExitPauses, pause_seconds
 from inference.execution.ports import VenuePosition
 from tests.unit.test_entry_holds import BTC, ETH
+from tests.unit.test_exits_followed import approved
 from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, VenueOrder, make_executor
 from tests.worker_values import make_approved
 
@@ -28,6 +29,8 @@ class RefusingGateway(FakeGateway):
     refuses_reads = False
     # Symbols whose exits it takes and lets end unfilled, as where nobody stands on the other side.
     empty: tuple[str, ...] = ()
+    # The same of targets, those that fired and those taken at market.
+    empty_targets: tuple[str, ...] = ()
 
     async def submit(self, intent: OrderIntent) -> OrderReport:
         """Refuse as a venue does that knows the key no more."""
@@ -38,7 +41,8 @@ class RefusingGateway(FakeGateway):
         return await super().submit(intent)
 
     def _fill(self, order: VenueOrder, *, half: bool = False) -> None:
-        if order.intent.symbol in self.empty and order.intent.purpose is Purpose.EXIT:
+        nobody = {Purpose.EXIT: self.empty, Purpose.TARGET: self.empty_targets}
+        if order.intent.symbol in nobody.get(order.intent.purpose, ()):
             self._end(order, OrderStatus.EXPIRED)
         else:
             super()._fill(order, half=half)
@@ -185,6 +189,29 @@ async def test_exits_that_end_unfilled_are_sent_less_and_less(clock, gateway, an
     while executor.book.positions():
         await clock.drive(clock.sleep(0.1))
     assert clock.seconds - began <= LONGEST + 1.5
+    await stopped(clock, executor, running)
+
+
+@pytest.mark.parametrize("answers", [True, False], ids=["answered", "told-by-the-stream"])
+async def test_targets_at_market_that_end_unfilled_are_sent_less_and_less(clock, gateway, answers):
+    """A target that fired in vain is taken at market in turns that grow longer; an exit of the whole waits for none."""
+    executor = make_executor(gateway, MemoryJournal(), exit_pause_seconds=LONGEST)
+    await clock.drive(executor.start())
+    await clock.drive(executor.enter(approved("CHALLENGE_100"), candle_close_ms=clock.now_ms()))
+    gateway.empty_targets = (BTC,)
+    if not answers:
+        gateway.faults = ["exec_then_drop"] * 1_000
+    running = asyncio.ensure_future(executor.run())
+    gateway.move(BTC, Decimal(50_310))
+    await clock.drive(clock.sleep(600), limit_seconds=700)
+    sent = sum(one.order_type is OrderType.MARKET and one.purpose is Purpose.TARGET for one in gateway.submitted)
+
+    assert QUICK_TRIES < sent <= QUICK_TRIES + 10 + 600 / LONGEST
+    assert gateway.unprotected() == []
+    gateway.faults, began = [], clock.seconds
+    await clock.drive(executor.request_exit(BTC, ExitReason.TIME_BARRIER))
+    assert executor.book.positions() == {}
+    assert clock.seconds - began <= 3.0
     await stopped(clock, executor, running)
 
 

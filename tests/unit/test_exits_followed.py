@@ -22,7 +22,8 @@ from inference.domain.trade import ExitReason
 from inference.execution.book import Book
 from inference.execution.planning import trade_plan
 from inference.execution.steps import intent_of
-from inference.feed.batches import CandleBatch
+from inference.feed.batches import BatchAssembler, CandleBatch
+from inference.feed.recent import RecentCandles
 from inference.feed.seen_closes import seen_closes
 from inference.journal.codec import event_of
 from inference.journal.reader import read_entries
@@ -70,6 +71,47 @@ def test_no_number_of_a_feed_breaks_the_exits(closes):
     prices = [one.close for one in told if isinstance(one, CandleClosed)]
     assert len(prices) == max(1, len(closes))
     assert all(one is None or (one.is_finite() and one > 0) for one in prices)
+
+
+def closed_after_a_history(*closes: float) -> CandleBatch:
+    """Return the batch that the feed hands out of some closes that follow a history at 50,000."""
+    times = T0 + STEP * np.arange(-70, len(closes))
+    numbers = np.array([50_000.0] * 70 + list(closes))
+    block = CandleBlock(times, np.column_stack([numbers, numbers, numbers, numbers, np.ones(len(times))]))
+    recent = RecentCandles(Timeframe("5m"))
+    recent.add(BTC, block[:70])
+    feed = BatchAssembler(last_open_ms={BTC: T0 - STEP}, timeframe=Timeframe("5m"), recent=recent)
+    for one in block[70:].candles():
+        feed.offer(BTC, one)
+    return feed.take(T0 + len(closes) * STEP)
+
+
+def test_what_no_market_has_made_has_no_close_for_the_exits():
+    """A refused candle is one without a close; as the newest it leaves nothing that counts as a price."""
+    absurd = closed_after_a_history(50_100.0, 1e8)
+    told = seen_closes(absurd, [BTC], timeframe=Timeframe("5m"))[BTC]
+    assert told == (
+        CandleClosed(close_ms=T0 + STEP, close=D("50100.0")), CandleClosed(close_ms=T0 + 2 * STEP, close=None),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("close", [1e8, 400.0])
+async def test_no_absurd_close_moves_a_stop_or_ends_a_trade(tmp_path, close):
+    """Far above it would pull the stop after it, far below it would look like a liquidation; neither happens."""
+    with staged(tmp_path, History()) as (worker, clock, gateway):
+        worker.plan = replace(worker.plan, policy=Policy(exit_profile="CHALLENGE_100"))
+        await clock.drive(worker.executor.start())
+        await clock.drive(worker.executor.enter(approved("CHALLENGE_100"), candle_close_ms=T0))
+        gateway.move(BTC, D(50_010))
+        await clock.drive(worker.executor.settle(BTC))
+        (before,) = worker.executor.book.active()
+        worker._leave_overdue(closed_after_a_history(50_010.0, close))
+        await clock.drive(worker.executor.settle(BTC))
+
+        (trade,) = worker.executor.book.active()
+        assert trade.exit_state.stop_price == before.exit_state.stop_price
+        assert not trade.exit_state.closing
+        assert trade.open_quantity == before.open_quantity > 0
 
 
 async def test_the_worker_moves_the_stop_and_keeps_the_time(tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from feature_store.candle import Candle, CandleBlock, Timeframe
 from inference.feed.batches import BatchAssembler
+from inference.feed.recent import RecentCandles
 
 STEP = Timeframe.M5.milliseconds
 T0 = 5_000_000 * STEP
@@ -152,3 +153,41 @@ def test_any_order_and_repetition_gives_the_same_series(order, repeated):
         taken += [] if block is None else block.open_time_ms.tolist()
 
     assert taken == [T0 + number * STEP for number in range(8)]
+
+
+def test_a_candle_that_no_market_has_made_is_handed_out_as_such():
+    """It is in its block and remembered as it came; nobody is told that it closed until it is corrected."""
+    heard: list[float] = []
+    recent = RecentCandles(Timeframe.M5)
+    recent.add("A", CandleBlock.from_candles([candle(number) for number in range(-70, 0)]))
+    feed = BatchAssembler(
+        last_open_ms={"A": T0 - STEP},
+        timeframe=Timeframe.M5,
+        recent=recent,
+        on_closed=lambda _, one: heard.append(one.close),
+    )
+    for number, close in enumerate([100.0, 1e6, 101.0]):
+        feed.offer("A", candle(number, close))
+    first, second = feed.take(T0 + 2 * STEP), feed.take(T0 + 3 * STEP)
+
+    assert heard == [100.0, 101.0]
+    assert first.blocks["A"].values[:, 3].tolist() == [100.0, 1e6]
+    assert first.refused == {"A": {T0 + STEP}}
+    assert second.refused == {}
+    assert recent.block("A").values[-3:, 3].tolist() == [100.0, 1e6, 101.0]
+    assert recent.plausible("A").values[-2:, 3].tolist() == [100.0, 101.0]
+    assert "beyond 100 times" in recent.refused("A")[T0 + STEP]
+
+    feed.recheck("A", CandleBlock.from_candles([candle(1, 99.0)]))
+
+    assert recent.refused("A") == {}
+    assert recent.plausible("A").values[-3:, 3].tolist() == [100.0, 99.0, 101.0]
+
+
+def test_a_new_level_is_believed_in_the_end_by_the_feed_too():
+    """Twelve candles of another level in a row, however they come, are a new level; those before stay refused."""
+    recent = RecentCandles(Timeframe.M5)
+    recent.add("A", CandleBlock.from_candles([candle(number) for number in range(-70, 0)]))
+    for number in range(15):
+        recent.add("A", CandleBlock.from_candles([candle(number, 1e6)]))
+    assert list(recent.refused("A")) == [T0 + number * STEP for number in range(11)]

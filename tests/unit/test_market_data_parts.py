@@ -272,6 +272,56 @@ async def test_a_connection_that_ends_ends_every_wait_for_it(by_ccxt):
     assert group._waits == {}
 
 
+async def test_a_series_that_is_dead_in_its_connection_costs_one_opening():
+    """Its connection is closed once: what the others waited for on it is no end of the one that follows."""
+    client = Channels()
+    waited: dict[str, list[asyncio.Future[None]]] = {"a": [], "b": []}
+
+    async def watch_ohlcv(symbol, _timeframe):
+        news = asyncio.get_running_loop().create_future()
+        waited[symbol].append(news)
+        client.clients.setdefault(client.urls["api"]["ws"]["public"], Closing(waited))
+        await news
+
+    client.watch_ohlcv, client.clients, client.ohlcvs = watch_ohlcv, {}, {}
+    stream = CandleStream(
+        client,
+        ("a", "b"),
+        number=0,
+        connection=OneByOne(client, ("a", "b"), "1m", number=0),
+        assembler=BatchAssembler(last_open_ms={"a": 0, "b": 0}, timeframe=Timeframe.M1),
+        timeframe=Timeframe.M1,
+        clock=settled_clock(),
+        monotonic=lambda: 0.0,
+    )
+    running = asyncio.create_task(stream.run())
+    async with asyncio.timeout(30):
+        while not waited["b"]:  # noqa: ASYNC110 - what is waited for sets no event
+            await asyncio.sleep(0)
+        stream._dead = "b"
+        waited["a"][0].set_result(None)
+        while len(waited["b"]) < 2:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+    assert stream.reconnects == 1
+    assert len(waited["b"]) == 2
+
+
+class Closing:
+    """A client of ccxt that fails, as it is closed, what is waited for on it."""
+
+    def __init__(self, waited: dict[str, list[asyncio.Future[None]]]) -> None:
+        self.waited = waited
+
+    async def close(self) -> None:
+        """Fail every wait."""
+        for one in [news for news in (many[-1] for many in self.waited.values()) if not news.done()]:
+            one.set_exception(ccxt.NetworkError("closed"))
+
+
 @given(st.lists(st.floats(0.0, 30.0), max_size=60), st.integers(1, 5))
 def test_no_more_connections_are_opened_in_a_minute_than_a_venue_lets(steps, most):
     """Whenever somebody asks, what was let through within any sixty seconds stays within the bound."""

@@ -160,6 +160,42 @@ async def test_stop_that_was_passed_while_nobody_ran_has_fired(tmp_path):
     assert [(one.client_order_id, one.event_time_ms) for one in told.fills] == [("S1", begins + 2 * MINUTE_MS)]
 
 
+HOUR_MS = 60 * MINUTE_MS
+
+
+@pytest.mark.parametrize(
+    ("hours_later", "minute", "shown_by"),
+    [
+        pytest.param(0, 40, MINUTE_MS, id="hour-in-which-it-stopped"),
+        pytest.param(30, 40, HOUR_MS, id="between"),
+        pytest.param(72, 5, MINUTE_MS, id="hour-that-runs"),
+    ],
+)
+async def test_after_days_without_anybody_both_ends_are_shown_by_minutes(tmp_path, hours_later, minute, shown_by):
+    """Whole hours between, minutes of the hour in which it stopped and of the one that runs: nothing is left out."""
+    market = _Market()
+    hour = T0 - T0 % HOUR_MS + HOUR_MS
+    market.now_ms = hour + 20 * MINUTE_MS + 5_000
+    await held_with_stop(market, tmp_path)
+    fell = hour + hours_later * HOUR_MS + minute * MINUTE_MS
+
+    async def past(_symbol, timeframe, *, after_ms, closed_by_ms):
+        step = timeframe.milliseconds
+        opens = range(after_ms + step, closed_by_ms - step + 1, step)
+        return CandleBlock.from_candles(
+            [Candle(at, 50_000, 50_010, 48_500 if at <= fell < at + step else 49_900, 50_000, 1.0) for at in opens]
+        )
+
+    market.now_ms = hour + 72 * HOUR_MS + 10 * MINUTE_MS
+    gateway = gateway_on(market, tmp_path, past=past)
+    await gateway.connect()
+    told = await told_by(gateway)
+
+    assert await gateway.positions() == []
+    assert [one.client_order_id for one in told.fills] == ["S1"]
+    assert told.fills[0].event_time_ms == fell - fell % shown_by + shown_by
+
+
 async def test_minute_in_which_the_stop_was_made_fires_nothing(tmp_path):
     """What was traded before an order existed says nothing to it."""
     market = _Market()

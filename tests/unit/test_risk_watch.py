@@ -8,7 +8,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from inference.bootstrap.past import Past
+from inference.bootstrap.past import ACCOUNT_BEGUN, Past
 from inference.domain.decision import TradingState
 from inference.domain.errors import JournalError
 from inference.domain.events import AccountMarked, Event, Noted, OrderRefused, TradeClosed
@@ -188,10 +188,15 @@ def test_a_journal_gives_back_breaker_and_stop():
 
 
 @pytest.mark.parametrize(
-    ("again", "at_ms"), [(started("binanceusdm", "live"), T0 + 5), (started(), T0 - 40_000_000)], ids=["place", "time"]
+    ("again", "at_ms"),
+    [
+        pytest.param(started("binanceusdm", "live"), T0 + 5, id="place"),
+        pytest.param(started(), T0 - 40_000_000, id="time"),
+        pytest.param(Noted(event_type=ACCOUNT_BEGUN, detail={"file": "x"}), T0 + 5, id="paper-account-begun"),
+    ],
 )
 def test_another_account_has_not_fallen_from_this_ones_peak(again, at_ms):
-    """Another venue, another mode or a venue whose time was set back begins with marks of its own; a stop stays."""
+    """Another venue, mode, time or paper account begins with marks of its own; a stop stays."""
     stop = Noted(event_type=STOPPED, detail={"key": "1-a", "evaluator": "MANUAL", "reason": "x"})
     past = read((started(), T0), (mark(1_000_000), T0), (stop, T0 + 1), (again, at_ms))
 

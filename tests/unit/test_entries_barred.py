@@ -1,0 +1,153 @@
+"""An entry that waits for the venue's clock or for room does not leave once the emergency stop has latched."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from types import SimpleNamespace
+
+import pytest
+
+from feature_store.candle import Timeframe
+from inference.bootstrap.venue_parts import VenueParts, make_executor
+from inference.domain.order import OrderIntent, OrderReport, Purpose
+from inference.domain.policy import Policy
+from inference.domain.trade import ExitReason
+from inference.exchange.guarding import EntriesBarredError, guard_entries
+from inference.execution.book import Book
+from tests import worker_support
+from tests.unit.test_paper_desk import order
+from tests.unit.test_paper_gateway import STOP, _Market, gateway_on
+from tests.worker_support import FakeClock, FakeGateway, MemoryJournal
+from tests.worker_values import make_approved
+
+BTC = "BTC/USDT:USDT"
+ENTRY, REDUCING = {"side": "BUY"}, {"side": "SELL", "reduceOnly": "true"}
+
+
+def client() -> SimpleNamespace:
+    """Return as much of a ccxt client as signs."""
+    return SimpleNamespace(sign=lambda *_: {"url": "x"})
+
+
+class WaitingGateway(FakeGateway):
+    """A venue in memory that each order reaches after three seconds, by a client that signs it only then."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock, marks={BTC: Decimal(50_000)})
+        self.exchange = client()
+
+    async def submit(self, intent: OrderIntent) -> OrderReport:
+        """Wait, sign, and execute."""
+        await self.clock.sleep(3)
+        self.exchange.sign("order", "fapiPrivate", "POST", REDUCING if intent.reduce_only else ENTRY)
+        return await super().submit(intent)
+
+
+async def test_an_entry_that_waits_does_not_leave_once_the_stop_has_latched():
+    """Sent at 0 s, stopped at 1 s, signed at 3 s: the venue never hears of it, and its trade is one not entered."""
+    clock = FakeClock()
+    gateway = WaitingGateway(clock)
+    executor = worker_support.make_executor(gateway, MemoryJournal())
+    guard_entries(gateway.exchange, lambda: executor.door.why_barred)
+    await clock.drive(executor.start())
+
+    async def latch() -> None:
+        await clock.sleep(1)
+        executor.bar_entries("EMERGENCY_STOP", "a person asked for it")
+
+    async def both() -> None:
+        await asyncio.gather(executor.enter(make_approved(), candle_close_ms=clock.now_ms()), latch())
+        await executor.settle(BTC)
+
+    await clock.drive(both())
+
+    assert gateway.submitted == []
+    assert await clock.drive(gateway.positions()) == []
+    assert [one.reason for one in executor.closed] == [ExitReason.NOT_ENTERED]
+    assert list(executor.book.active()) == []
+
+
+async def test_what_was_entered_is_protected_all_the_same():
+    """Stops and exits are no entries: they leave while everything else is barred."""
+    clock = FakeClock()
+    gateway = WaitingGateway(clock)
+    executor = worker_support.make_executor(gateway, MemoryJournal())
+    guard_entries(gateway.exchange, lambda: executor.door.why_barred if gateway.submitted else "")
+    await clock.drive(executor.start())
+    entering = executor.enter(make_approved(), candle_close_ms=clock.now_ms())
+
+    async def both() -> None:
+        await asyncio.gather(entering, asyncio.sleep(0))
+        executor.bar_entries("EMERGENCY_STOP", "a person asked for it")
+        await executor.request_exit(BTC, ExitReason.EMERGENCY)
+
+    await clock.drive(both())
+
+    assert gateway.submitted[0].purpose is Purpose.ENTRY
+    assert Purpose.EXIT in [one.purpose for one in gateway.submitted]
+    assert [one.reason for one in executor.closed] == [ExitReason.EMERGENCY]
+
+
+@pytest.mark.parametrize(
+    ("request_of", "is_entry"),
+    [
+        (("order", "fapiPrivate", "POST", ENTRY), True),
+        (("order", "private", "POST", ENTRY), True),
+        (("auth/w/order/submit", ["private"], "POST", {"flags": 0}), True),
+        (("order", "fapiPrivate", "POST", REDUCING), False),
+        (("order", "private", "POST", {"side": "SELL"}), False),
+        (("auth/w/order/submit", ["private"], "POST", {"flags": 1024}), False),
+        (("order", "fapiPrivate", "DELETE", {}), False),
+        (("order", "fapiPrivate", "GET", {}), False),
+    ],
+)
+def test_a_client_of_the_worker_signs_no_entry_while_entries_are_barred(request_of, is_entry):
+    """The executor's door is asked by the client that the worker trades with, at every venue."""
+    exchange, clock = client(), FakeClock()
+    venue = VenueParts(
+        exchange,
+        SimpleNamespace(no_room_for_entry=lambda: ""),
+        FakeGateway(clock, marks={BTC: Decimal(50_000)}),
+        SimpleNamespace(traded=lambda _: None),
+    )
+    executor = make_executor(
+        venue,
+        SimpleNamespace(venue="binanceusdm", timeframe=Timeframe.M5),
+        journal=MemoryJournal(),
+        book=Book(),
+        policy=Policy(),
+        now_ms=clock.now_ms,
+        order_took=lambda _: None,
+        is_followed=lambda _: True,
+    )
+    assert exchange.sign(*request_of) == {"url": "x"}
+    executor.bar_entries("EMERGENCY_STOP", "a person asked for it")
+    if is_entry:
+        with pytest.raises(EntriesBarredError, match="EMERGENCY_STOP, a person asked for it"):
+            exchange.sign(*request_of)
+    else:
+        assert exchange.sign(*request_of) == {"url": "x"}
+    executor.admit_entries()
+    assert exchange.sign(*request_of) == {"url": "x"}
+
+
+async def test_on_paper_the_stop_is_asked_once_the_quote_is_here(tmp_path):
+    """A quote that takes long lets an entry out no more than a full rate budget does; a stop is taken."""
+    market, barred = _Market(), [""]
+    gateway = gateway_on(market, tmp_path)
+    gateway.guard_entries(lambda: barred[0])
+    await gateway.connect()
+    await gateway.submit(order("E1"))
+    quote = market.quote
+
+    async def slow(symbol):
+        barred[0] = "EMERGENCY_STOP, a person asked for it"
+        return await quote(symbol)
+
+    market.quote = slow
+    with pytest.raises(EntriesBarredError, match="a person asked for it"):
+        await gateway.submit(order("E2"))
+
+    assert await gateway.query(order("E2")) is None
+    assert (await gateway.submit(STOP)).client_order_id == "S1"
