@@ -136,7 +136,8 @@ def retrain(
         tell=lambda sentence: say("%s", sentence),
     ) as steps:
         meter = Meter.start()
-        tried = _still_tried(settings) if resume is None else None
+        # A job that has begun to train goes on with that: its own candidate may be the challenger that is held now.
+        tried = _still_tried(settings) if steps.found("ingest", bool) is None else None
         result = _run(settings, steps, ordered) if tried is None else tried
         _note(settings, steps, result, meter=meter, trained=tried is None)
     _publish(result, steps.table.job(steps.job_id))
