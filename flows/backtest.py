@@ -101,6 +101,7 @@ def replay_market(market: ScoredMarket, asked: Asked, bar: ProgressBar) -> Backt
         asked.policy,
         balance=asked.balance,
         costs=asked.costs,
+        exits=asked.exits,
         progress=lambda share: bar.show(0.5 + 0.4 * share, "replaying decisions"),
     )
 
@@ -110,7 +111,7 @@ def compile_report(
     market: ScoredMarket, asked: Asked, run: BacktestRun, report: BacktestReport, bar: ProgressBar
 ) -> BacktestReport:
     """Add bounds inside candles and sweeps, and whether the compiled engine agrees, where it was asked."""
-    terms: dict[str, Any] = {"balance": asked.balance, "costs": asked.costs}
+    terms: dict[str, Any] = {"balance": asked.balance, "costs": asked.costs, "exits": asked.exits}
     if asked.engine is Engine.WORD:
         rows, lucky = _swept(by_word(market, **terms), asked, bar)
         return replace(report, bounds=_bounds_by_word(market, asked), sweep=rows, lucky_sharpe=lucky)
@@ -136,7 +137,9 @@ def compile_report(
 
 def _bounds_by_word(market: ScoredMarket, asked: Asked) -> dict[str, dict[str, float]]:
     return {
-        one.value: run_figures(replay(market, asked.policy, balance=asked.balance, costs=asked.costs, intrabar=one))
+        one.value: run_figures(
+            replay(market, asked.policy, balance=asked.balance, costs=asked.costs, intrabar=one, exits=asked.exits)
+        )
         for one in (Intrabar.PESSIMISTIC, Intrabar.OPTIMISTIC)
     }
 
@@ -211,7 +214,8 @@ def backtest(
         timeframe: Duration of a candle. Left empty: QT_TIMEFRAME, by default 5m; it must be the model's.
         start: First moment (UTC) of the window. Left empty: from where the model has seen nothing.
         end: Last moment, exclusive. Left empty: the newest stored candle.
-        policy: TOML file with the trading rules. Left empty: the built-in ones.
+        policy: TOML file with the trading rules; it may name an exit profile of the home. Left empty: the built-in
+            ones.
         balance: What the account holds at the start, in quote currency.
         spread_bps: Spread between bid and ask in basis points.
         maker_fee: Fee of what rested before it filled, as a fraction of notional.
@@ -219,11 +223,11 @@ def backtest(
         engine: What walks sweeps and bounds: `fast`, compiled, or `word`, the worker's own decisions.
         out: Folder for trades, equity, report and tear sheet. Left empty: one of its own in QUANTUM_HOME/backtests.
     """
-    asked = Asked.of(
-        policy=policy, sweep=sweep, balance=balance, spread_bps=spread_bps, maker_fee=maker_fee, start=start, end=end,
-        engine=engine,
-    )  # fmt: skip
     settings = FlowSettings.of(venue=venue, symbols=symbols, timeframe=timeframe)
+    asked = Asked.of(
+        settings, policy=policy, sweep=sweep, balance=balance, spread_bps=spread_bps, maker_fee=maker_fee, start=start,
+        end=end, engine=engine,
+    )  # fmt: skip
     meter, bar = Meter.start(), ProgressBar("backtest", "Backtest")
     registered = None if bundle is not None else find_version(settings, version)
     name = registered.version if registered else Path(bundle or "").name

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 
 from feature_store.errors import BadInputError
+from flows.home_exits import exits_for
 from flows.replay.market import VenueCosts
 from flows.replay.sweep import swept_policies
-from flows.settings import parse_moment
+from flows.settings import FlowSettings, parse_moment
+from inference.domain.exit_profile import ExitProfile
 from inference.domain.policy import Policy
 from inference.policy.policy_file import read_policy
 
@@ -25,9 +27,10 @@ class Engine(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What a backtest was asked to do, once it is sure that it can be."""
+    """What a backtest was asked to do, once it is sure that it can be; `exits` are those that the policy may name."""
 
     policy: Policy
+    exits: Mapping[str, ExitProfile]
     sets: Sequence[tuple[dict[str, str], Policy]]
     balance: Decimal
     costs: VenueCosts
@@ -38,6 +41,7 @@ class Asked:
     @classmethod
     def of(
         cls,
+        settings: FlowSettings,
         *,
         policy: str | None = None,
         sweep: Sequence[str] = (),
@@ -52,7 +56,8 @@ class Asked:
         Read what people write.
 
         Raises:
-            BadInputError: A value, a rule, a moment or the policy's file cannot be used.
+            BadInputError: A value, a rule, a moment or the policy's file cannot be used, or a worker of this home would
+                enter nothing by the policy at the venue.
         """
         rules = read_policy(None if policy is None else Path(policy).expanduser())
         money = _amount(balance, "--balance")
@@ -63,6 +68,7 @@ class Asked:
             raise BadInputError(f"A window ends after its start, was {start} to {end}")
         return cls(
             policy=rules,
+            exits=exits_for(settings, rules),
             sets=swept_policies(rules, sweep) if sweep else (),
             balance=money,
             costs=VenueCosts(

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from feature_store.errors import BadInputError
 from flows.running import AsJson, app, execute
-from flows.settings import TimeframeName, VenueName
+from flows.settings import FlowSettings, TimeframeName, VenueName
 
 # See flows/commands.py.
 if importlib.util.find_spec("prefect") is None:
@@ -68,7 +68,7 @@ def _backtest(
         timeframe: Duration of a candle, the model's own; by default QT_TIMEFRAME, else 5m.
         start: First date or moment of UTC; by default from where the model has seen nothing.
         end: Last date or moment, exclusive; by default the newest stored candle.
-        policy: TOML file with trading rules; by default the built-in ones.
+        policy: TOML file with trading rules, which may name an exit profile of the home; by default the built-in ones.
         balance: What the account holds at the start, in quote currency.
         spread_bps: Spread between bid and ask in basis points; whoever takes pays the policy's taker_fee.
         maker_fee: Fee of what rested before it filled, as a fraction of notional.
@@ -90,9 +90,9 @@ def _backtest(
         "balance": balance, "spread_bps": spread_bps, "maker_fee": maker_fee, "sweep": sweep,
         "start": start, "end": end, "engine": engine,
     }  # fmt: skip
-    # What cannot be used is told before a server is needed.
-    Asked.of(policy=given["policy"], **window)
     chosen: dict[str, Any] = {"venue": venue, "symbols": symbols, "timeframe": timeframe}
+    # What cannot be used is told before a server is needed.
+    Asked.of(FlowSettings.of(**chosen), policy=given["policy"], **window)
 
     def run() -> Any:
         from flows.backtest import backtest as flow  # noqa: PLC0415 - see flows/commands.py

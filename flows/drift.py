@@ -49,6 +49,7 @@ from flows.rolling_back import heed_home
 from flows.settings import FlowSettings, VenueName
 from flows.training.config import TrainingConfig
 from flows.training.report import TrainingReport
+from inference.domain.errors import RegistryUnavailableError
 from inference.models.bundle import load_bundle
 
 _HOUR_MS = 3_600_000
@@ -176,11 +177,6 @@ def log_drift(settings: FlowSettings, champion: Champion, report: DriftReport, s
     if drawn is not None:
         texts |= {"drift/evidently.html": drawn, f"{_PAGES}/{stamp}.html": drawn}
     registry.log(run_id, RunLog(metrics=metrics(report), texts=texts, time_ms=report.end_ms))
-    try:
-        registry.keep_last(run_id, _PAGES, _KEPT_PAGES)
-    except RegistryError as told:
-        # A server may forbid deleting; then pages pile up, and drift is looked for all the same.
-        say("Older pages of drift were not deleted: %s", told)
     tags = {_VERDICT_TAG: f"{report.verdict} at {stamp}"}
     noted = champion.version.tags.get(DEGRADED_TAG, "")
     # Of a version that never degraded the tag is not there at all.
@@ -190,6 +186,15 @@ def log_drift(settings: FlowSettings, champion: Champion, report: DriftReport, s
         tags[_ASKED_TAG] = utc_now().isoformat(timespec="seconds")
     registry.tag(champion.version.version, tags)
     return page
+
+
+@task(task_run_name="delete-older-pages", cache_policy=NO_CACHE, timeout_seconds=600)
+def delete_older_pages(settings: FlowSettings, version: RegisteredVersion) -> None:
+    """Keep the newest of Evidently's pages; where they cannot be deleted they pile up, and that is said."""
+    try:
+        Registry(settings.registry_address).keep_last(version.run_id, _PAGES, _KEPT_PAGES)
+    except (RegistryError, RegistryUnavailableError) as told:
+        say("Older pages of drift were not deleted: %s", told)
 
 
 @flow(name="drift", flow_run_name="drift of the champion", timeout_seconds=3600)
@@ -260,6 +265,8 @@ def drift(hours: int = 24, venue: VenueName | None = None, *, retraining_under_w
     beside, text = _look_at_challenger(settings, hours) if looks_beside else (None, "")
     if text:
         _summarize(f"{summary(report, page, asked)}{_below(text)}")
+    # Last: a server may forbid it, and what drift says and asks for hangs on no housekeeping.
+    delete_older_pages(settings, champion.version)
     return msgspec.structs.replace(result, challenger=beside)
 
 

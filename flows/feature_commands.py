@@ -172,15 +172,18 @@ def _labels(
     """
     from feature_store.store import FeatureStore  # noqa: PLC0415 - --help stays quick
     from flows.frames import newest_close_ms, stored_series  # noqa: PLC0415 - as above
+    from flows.home_exits import exits_for  # noqa: PLC0415 - as above
     from flows.outcomes import outcomes  # noqa: PLC0415 - as above
     from inference.policy.policy_file import read_policy  # noqa: PLC0415 - as above
 
     settings, rules = FlowSettings.of(venue=venue, symbols=symbols, timeframe=timeframe, days=days), read_policy(policy)
-    lake = settings.candle_lake()
+    exits, lake = exits_for(settings, rules), settings.candle_lake()
     series = stored_series(lake, settings)
     start_ms = newest_close_ms(lake, series) - settings.days * 86_400_000
     store = FeatureStore(settings.features)
-    found = outcomes(lake, store, series, start_ms=start_ms, policy=rules, half_spread=half_spread_bps / 10_000)
+    found = outcomes(
+        lake, store, series, start_ms=start_ms, policy=rules, half_spread=half_spread_bps / 10_000, exits=exits
+    )
     plain = [{name: _number(value) for name, value in asdict(one).items()} for one in found]
     print(json_codec.dumps(plain) if json else _table(found))  # noqa: T201 - see _catalogue
     return OK

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from feature_store.candle import CandleBlock, Series, Timeframe
@@ -15,6 +17,7 @@ from flows.training.costs import Funding, TradingCosts
 from flows.training.dataset import LearnedLabels
 from flows.training.labels import net_forward_log_return
 from flows.training.triple_barrier import BarrierRule, triple_barrier
+from inference.domain.exit_profile import BUILT_IN, ExitProfile
 from inference.domain.policy import Policy
 
 
@@ -76,9 +79,9 @@ def learned_labels(lake: CandleLake, series: Series, frame: TrainingFrame, confi
     return LearnedLabels(ended.net_log_return, ended.end_ms, times + (rule.holding_candles + 1) * step)
 
 
-def barrier_sizes(policy: Policy, timeframe: Timeframe) -> BarrierSizes:
-    """Return where a policy ends trades, as a training run records it."""
-    rule = BarrierRule.of(policy, timeframe_ms=timeframe.milliseconds)
+def barrier_sizes(policy: Policy, timeframe: Timeframe, exits: Mapping[str, ExitProfile] = BUILT_IN) -> BarrierSizes:
+    """Return where a policy ends trades, as a training run records it; it may name one of `exits`."""
+    rule = BarrierRule.of(policy, timeframe_ms=timeframe.milliseconds, exits=exits)
     return BarrierSizes(
         stop_atr_multiple=rule.stop_atr_multiple,
         target_atr_multiple=rule.target_atr_multiple,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from flows.training.costs import Funding, TradingCosts
 from flows.training.labels import net_forward_log_return
 from flows.training.overlap import average_uniqueness
 from flows.training.triple_barrier import BarrierLabels, BarrierRule, Touched, triple_barrier
+from inference.domain.exit_profile import BUILT_IN, ExitProfile
 from inference.domain.policy import Policy
 
 SIDES = {"long": 1, "short": -1}
@@ -52,6 +53,7 @@ def outcomes(
     start_ms: int,
     policy: Policy,
     half_spread: float,
+    exits: Mapping[str, ExitProfile] = BUILT_IN,
 ) -> list[Outcomes]:
     """
     Return the outcomes of both sides of each series, decided at candles that open at or after a moment.
@@ -71,7 +73,8 @@ def outcomes(
         atr = np.ascontiguousarray(engine.advance(block)[:, INDEX["atr_14"]])
         first = int(np.searchsorted(block.open_time_ms, start_ms))
         funding = stored_funding(kinds, one)
-        rule = BarrierRule.of(policy, timeframe_ms=one.timeframe.milliseconds, price_tick=stored_tick(kinds, one))
+        tick = stored_tick(kinds, one)
+        rule = BarrierRule.of(policy, timeframe_ms=one.timeframe.milliseconds, price_tick=tick, exits=exits)
         found += [_side(one, name, block[first:], atr[first:], rule, costs, funding) for name in SIDES]
     return found
 

@@ -183,7 +183,8 @@ class Registry:
         Delete what lies in a folder of a run's artifacts, but for the last `count` by name; return what was deleted.
 
         Raises:
-            RegistryError: The server does not allow it.
+            RegistryError: The server does not allow it, or its storage does not.
+            RegistryUnavailableError: MLflow does not answer.
         """
         with self._errors(f"clear {folder} of run {run_id}"):
             found = sorted(one.path for one in self._client.list_artifacts(run_id, folder))
@@ -193,8 +194,15 @@ class Registry:
                 address = self._client.get_run(run_id).info.artifact_uri
                 store = stores.get_artifact_repository(address, tracking_uri=self.url)
                 for path in gone:
-                    store.delete_artifacts(path)
+                    self._delete(store, path)
             return gone
+
+    def _delete(self, store: Any, path: str) -> None:
+        try:
+            store.delete_artifacts(path)
+        except OSError as error:
+            # Listing has just shown that somebody answers: an answer of no (401, 403, 405) is no silence.
+            raise RegistryError(f"MLflow at {self.url} did not delete {path} ({error})") from error
 
     # Tags of an experiment
 

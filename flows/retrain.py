@@ -14,6 +14,7 @@ from feature_store.errors import QuantumError
 from flows.drift import drift
 from flows.failures import SeriesFailedError, ShortfallError
 from flows.features import features
+from flows.home_exits import exits_for
 from flows.ingest import ingest
 from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, named_by_series, say, table
 from flows.outcome import Candidate, Promotion
@@ -36,6 +37,7 @@ from flows.universe import universe
 from flows.venue import refuse_unlisted
 from inference.domain.mode import AS_LIVE
 from inference.models.manifest import EnsembleMode, Weighting
+from inference.policy.policy_file import read_policy
 
 _FOUR = TrainingConfig(created_at="", code_version="").members
 
@@ -120,10 +122,14 @@ def retrain(
     if resume is not None:
         before = asked_to_resume(FlowSettings.of(), resume)
         ordered, trigger, kind = before.parameters, before.trigger, before.type
-    exits_of(ordered["label"], ordered["policy"])  # What cannot be used is told before an hour of work.
+    # What cannot be used is told before an hour of work: exits that are learned, and the rules that shadow trades by.
+    learned = exits_of(ordered["label"], ordered["policy"])
     places = {name: value for name, value in ordered.items() if name not in ("label", "policy")}
     settings = FlowSettings.of(**places)
     ensemble_of(settings)
+    for rules in (learned, read_policy(settings.policy)):
+        if rules is not None:
+            exits_for(settings, rules)
     if resume is None:
         tuned_for(settings)
     asyncio.run(refuse_unlisted(settings))
@@ -137,7 +143,8 @@ def retrain(
         tell=lambda sentence: say("%s", sentence),
     ) as steps:
         meter = Meter.start()
-        tried = _still_tried(settings) if resume is None else None
+        # A job that has begun to train goes on with that: its own candidate may be the challenger that is held now.
+        tried = _still_tried(settings) if steps.found("ingest", bool) is None else None
         result = _run(settings, steps, ordered) if tried is None else tried
         _note(settings, steps, result, meter=meter, trained=tried is None)
     _publish(result, steps.table.job(steps.job_id))

@@ -25,7 +25,7 @@ from inference.models.registry import BundleCache, LastGood, ModelVersion
 from inference.models.set_aside import REJECTED, SetAside, found_aside, is_set_aside, set_aside
 from inference.supervision.approval import APPROVED, VERDICT, journaled_approvals, require_approved
 
-_BACK_TO_TAG = "rolled_back_to"
+_BACK_TO_TAG, _ENDED_TAG = "rolled_back_to", "rollback_ended_at"
 _SECONDS_TO_ANSWER = 5
 
 
@@ -80,7 +80,7 @@ def plan_rollback(registry: Registry) -> RollbackPlan:
             return RollbackPlan(aside=champion, target=previous)
         # Both aliases on one version: a rollback was cut off between them, if a version says that it was the other.
         for one in registry.versions():
-            if one.is_rejected and one.tags.get(_BACK_TO_TAG) == champion.version:
+            if _is_unfinished(one, champion):
                 return RollbackPlan(aside=one, target=champion)
     elif champion is not None and previous is not None and not previous.is_rejected:
         return RollbackPlan(aside=champion, target=previous)
@@ -165,7 +165,7 @@ def heed_home(registry: Registry, settings: FlowSettings) -> Rollback | None:
     champion, previous = registry.champion(), registry.by_alias(PREVIOUS)
     if champion is None:
         return None
-    cut_off = _was_cut_off(champion, previous)
+    cut_off = _was_cut_off(registry, champion, previous)
     order = found_aside(settings.bundles, champion.version, champion.bundle_digest)
     if not cut_off and (champion.is_rejected or not is_set_aside(order, champion.tags)):
         return None
@@ -182,16 +182,24 @@ def heed_home(registry: Registry, settings: FlowSettings) -> Rollback | None:
     return None if champion.is_rejected and refusal is not None else carry_out(registry, settings, plan, refusal)
 
 
-def _was_cut_off(champion: RegisteredVersion, previous: RegisteredVersion | None) -> bool:
-    """Whether a rollback ended between two of its steps: after its tags, between aliases, or before the last tag."""
+def _was_cut_off(registry: Registry, champion: RegisteredVersion, previous: RegisteredVersion | None) -> bool:
+    """Whether a rollback ended between two of its steps: after its tags, between aliases, or before the last tags."""
     if champion.is_rejected:
         return _BACK_TO_TAG in champion.tags
     if previous is None:
         return False
-    if previous.version == champion.version:
-        return True
-    gave_way = previous.is_rejected and previous.tags.get(_BACK_TO_TAG) == champion.version
-    return gave_way and champion.tags.get("status") != "active"
+    # Both aliases are on one version also where a promotion was cut off, or a hand moved one: then no rollback is open.
+    others = registry.versions() if previous.version == champion.version else [previous]
+    return any(_is_unfinished(one, champion) for one in others)
+
+
+def _is_unfinished(aside: RegisteredVersion, target: RegisteredVersion) -> bool:
+    """Whether a version was set aside for another, and not all that belongs to it was done."""
+    if not aside.is_rejected or aside.tags.get(_BACK_TO_TAG) != target.version:
+        return False
+    ended = aside.tags.get(_ENDED_TAG)
+    # Rollbacks of before have no such tag: there the last thing was that the other became active.
+    return target.tags.get("status") != "active" if ended is None else not ended
 
 
 def go_back_here(settings: FlowSettings, reason: str) -> Rollback:
@@ -253,7 +261,7 @@ def _pair(settings: FlowSettings, cache: BundleCache, now: LastGood) -> tuple[La
 def _write(registry: Registry, plan: RollbackPlan, refusal: str | None) -> None:
     aside, target = plan.aside.version, plan.target.version
     # First, for a worker that reads nothing else leaves it by this, and whoever is cut off finds its way back by it.
-    registry.tag(aside, {_BACK_TO_TAG: target, "status": REJECTED})
+    registry.tag(aside, {_BACK_TO_TAG: target, _ENDED_TAG: "", "status": REJECTED})
     challenger = registry.by_alias(CHALLENGER)
     if challenger is not None and challenger.version == aside:
         registry.drop_alias(CHALLENGER)
@@ -261,6 +269,7 @@ def _write(registry: Registry, plan: RollbackPlan, refusal: str | None) -> None:
         registry.set_alias(CHAMPION, target)
         registry.set_alias(PREVIOUS, aside)
         registry.tag(target, {"status": "active"})
+    registry.tag(aside, {_ENDED_TAG: utc_now().isoformat(timespec="seconds")})
 
 
 def _check_champion(registry: Registry, plan: RollbackPlan) -> None:

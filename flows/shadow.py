@@ -13,6 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from feature_store.clock import utc_now
 from flows.evidence import shadow_markdown
 from flows.frames import frames_between, lake_as_of, stored_series
+from flows.home_exits import exits_for
 from flows.locked import count_look, with_looks
 from flows.orchestration import ASKING_REGISTRY, ProgressBar, markdown, named_by_version, say, this_run
 from flows.outcome import SHADOW_REPORT, TRAINING_CONFIG, TRAINING_REPORT
@@ -141,6 +142,11 @@ def log_shadow(settings: FlowSettings, run_id: str, report: ShadowReport) -> str
     return page
 
 
+def _terms(settings: FlowSettings) -> Terms:
+    policy = read_policy(settings.policy)
+    return Terms(policy=policy, exits=exits_for(settings, policy))
+
+
 @flow(name="shadow", flow_run_name=named_by_version, timeout_seconds=3600)
 def shadow(version: str | None = None, *, policy: str | None = None, job: str | None = None) -> dict[str, float]:
     """
@@ -155,12 +161,13 @@ def shadow(version: str | None = None, *, policy: str | None = None, job: str | 
 
     Args:
         version: Number of a version of `quantum-ensemble`. Left empty: the one that alias `challenger` points at.
-        policy: TOML file with the worker's trading rules. Left empty: QT_POLICY, else the built-in ones.
+        policy: TOML file with the worker's trading rules; it may name an exit profile of the home. Left empty:
+            QT_POLICY, else the built-in ones.
         job: Id of the retraining job that this is part of, and that is under way: however often it goes on after a
             crash, it looks once. Left empty: of none.
     """
     settings = FlowSettings.of(policy=policy)
-    terms = Terms(policy=read_policy(settings.policy))
+    terms = _terms(settings)  # What cannot be traded by is told before a look is counted.
     look = look_of(settings, job)
     bar = ProgressBar("shadow", "Shadow")
     ours, champion = find_versions(settings, version)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from feature_store.candle import Timeframe
 from feature_store.errors import BadInputError
 from feature_store.universe.candle_filters import CandleFilters
+from flows.home_exits import exits_for
 from flows.learned_labels import barrier_sizes
 from flows.settings import REPOSITORY, FlowSettings, LabelName, TrainingSize, parse_moment
 from flows.training.config import (
@@ -69,7 +70,9 @@ def training_config(
         threads=settings.train_threads,
         as_of=None if as_of is None else parse_moment(as_of).isoformat(),
         label=label or "forward",
-        barriers=None if exits is None else barrier_sizes(exits, Timeframe.parse(settings.timeframe)),
+        barriers=None
+        if exits is None
+        else barrier_sizes(exits, Timeframe.parse(settings.timeframe), exits_for(settings, exits)),
         universe=None if rules is None else rules.fingerprint,
         universe_filters=None if rules is None else CandleFilters.of(rules.policy),
         **ensemble_of(settings),

@@ -19,6 +19,7 @@ from flows.replay.fast import FastEngine
 from flows.replay.market import ScoredMarket, VenueCosts
 from flows.replay.metrics import TradeTable, figures
 from flows.replay.word import replay
+from inference.domain.exit_profile import BUILT_IN, ExitProfile
 from inference.domain.policy import BARRIERS, Policy, policy_rules
 from inference.domain.policy_rules import Section
 from inference.policy.values import NO_LIMIT, kind_of
@@ -75,20 +76,24 @@ def swept_policies(policy: Policy, sweeps: Sequence[str]) -> list[tuple[dict[str
     ]  # fmt: skip
 
 
-def compiled(engine: FastEngine, *, balance: Decimal, costs: VenueCosts) -> Walk:
+def compiled(
+    engine: FastEngine, *, balance: Decimal, costs: VenueCosts, exits: Mapping[str, ExitProfile] = BUILT_IN
+) -> Walk:
     """Return what walks through a market in milliseconds, by the rules that the compiled engine knows."""
 
     def walk(policy: Policy) -> Mapping[str, float]:
-        return figures(*engine.columns(engine.simulate(policy, balance=balance, costs=costs)))
+        return figures(*engine.columns(engine.simulate(policy, balance=balance, costs=costs, exits=exits)))
 
     return walk
 
 
-def by_word(market: ScoredMarket, *, balance: Decimal, costs: VenueCosts) -> Walk:
+def by_word(
+    market: ScoredMarket, *, balance: Decimal, costs: VenueCosts, exits: Mapping[str, ExitProfile] = BUILT_IN
+) -> Walk:
     """Return what walks through a market by the worker's own decisions: every rule, minutes for each set."""
 
     def walk(policy: Policy) -> Mapping[str, float]:
-        run = replay(market, policy, balance=balance, costs=costs)
+        run = replay(market, policy, balance=balance, costs=costs, exits=exits)
         return figures(TradeTable.of(run), run.time_ms, run.equity, run.exposure)
 
     return walk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
@@ -12,7 +13,7 @@ import numpy.typing as npt
 from feature_store.candle import CandleBlock
 from feature_store.errors import BadInputError
 from flows.training.costs import Funding, TradingCosts, net_of_costs
-from inference.domain.exit_profile import BUILT_IN
+from inference.domain.exit_profile import BUILT_IN, ExitProfile
 from inference.domain.policy import Policy
 from inference.exits.barriers import time_barrier_ms
 from inference.policy.exit_profiles import usable_exit_profile
@@ -48,16 +49,23 @@ class BarrierRule:
             raise BadInputError(f"Barriers need positive multiples, at least one candle and no negative tick: {self}")
 
     @classmethod
-    def of(cls, policy: Policy, *, timeframe_ms: int, price_tick: float = 0.0) -> Self:
+    def of(
+        cls,
+        policy: Policy,
+        *,
+        timeframe_ms: int,
+        price_tick: float = 0.0,
+        exits: Mapping[str, ExitProfile] = BUILT_IN,
+    ) -> Self:
         """
         Return the barriers of a policy; how long it holds is asked of the rule that the worker asks.
 
-        Of an exit profile that is built in these are its first stop, its nearest target and its time.
+        Of an exit profile these are its first stop, its nearest target and its time.
 
         Raises:
-            PolicyError: The policy names another profile.
+            PolicyError: The policy names a profile that is none of `exits`.
         """
-        profile = usable_exit_profile(policy, BUILT_IN)
+        profile = usable_exit_profile(policy, exits)
         if profile is not None:
             return cls(
                 stop_atr_multiple=float(profile.stop_atr),

@@ -45,10 +45,16 @@ def base_policy(parts: str, path: str | None) -> Policy | None:
 
     Raises:
         BadInputError: A policy is named and nothing asks it.
-        PolicyError: The file cannot be used.
+        PolicyError: The file cannot be used, or names an exit profile, by which none of the searched sizes counts.
     """
     if "exits" in (part.strip() for part in parts.split(",")):
-        return read_policy(None if path is None else Path(path).expanduser())
+        policy = read_policy(None if path is None else Path(path).expanduser())
+        if policy.exit_profile != BARRIERS:
+            raise PolicyError(
+                f"Part exits searches the stop, target and time of {BARRIERS}, and this policy goes by exit_profile "
+                f"{policy.exit_profile}; leave that rule out, or search other parts"
+            )
+        return policy
     if path is not None:
         raise BadInputError("A policy says how trades are made, which only part exits asks; search that part too")
     return None

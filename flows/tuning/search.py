@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -16,9 +17,10 @@ from optuna.trial import Trial, TrialState
 
 from feature_store.errors import BadInputError, QuantumError
 from flows.replay.fast import FastEngine
+from flows.replay.market import VenueCosts
 from flows.training.config import TrainingConfig
 from flows.training.dataset import Dataset, FrameSet
-from flows.tuning.exits import TradedMarket
+from flows.tuning.exits import BALANCE, TradedMarket
 from flows.tuning.objective import FoldScore, fit_window, scores, tuning_folds
 from flows.tuning.space import PROFILES, Space, chosen
 from flows.tuning.studies import Place, bury, claim, keep_to, note_look, open_study, tried
@@ -27,6 +29,8 @@ from inference.models.manifest import TimeWindow
 _POLL_S = 0.2
 # A worker that dies is replaced; more deaths than this mean that something kills them all.
 _MOST_DEATHS = 20
+# What the engine advises in a backtest, and a search does not have.
+_OTHER_ENGINE = re.compile(r",? or replay (?:it )?with --engine word")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -147,8 +151,17 @@ def _check(task: Task) -> TimeWindow:
     if "exits" in task.space.parts:
         if task.traded is None:
             raise BadInputError("Exits are scored on candles, and none were read")
-        FastEngine(task.traded.market)
+        _check_rules(task.traded)
     return fit_window(dataset, task.base)
+
+
+def _check_rules(traded: TradedMarket) -> None:
+    """Refuse rules that no trial could trade by: once here, or by the death of each process."""
+    policy = traded.policy
+    try:
+        FastEngine(traded.market).simulate(policy, balance=BALANCE, costs=VenueCosts(taker_fee=policy.taker_fee))
+    except BadInputError as error:
+        raise BadInputError(f"Part exits cannot trade by this policy. {_OTHER_ENGINE.sub('', str(error))}") from error
 
 
 def _work(place: Place, task: Task, wanted: int, number: int, after: Callable[[], None] = lambda: None) -> None:

@@ -14,7 +14,6 @@ from feature_store.clock import monotonic
 from feature_store.venue.budget import budget_of
 from feature_store.venue.factory import create_exchange
 from inference.bootstrap.account_lease import AccountLease
-from inference.domain.order import OrderType
 from inference.domain.policy import Policy
 from inference.exchange.capabilities import CAPABILITIES
 from inference.exchange.gateways import AccountGateway, VenueGateway, gateway_of
@@ -126,14 +125,6 @@ def _paper(
         may_write=lease.why_not,
         is_writer=lambda: lease.is_held,
     )
-
-
-def no_exit_profiles(venue: str) -> str:
-    """Return why no exit profile can be carried out at a venue; empty where one can."""
-    can = CAPABILITIES[venue]
-    if can.reduce_only and can.target_type is OrderType.TAKE_PROFIT_MARKET:
-        return ""
-    return f"{venue} does not hold reduce-only stops and targets side by side until their price trades"
 
 
 def make_executor(

@@ -32,7 +32,7 @@ from inference.bootstrap.recollection import STARTED
 from inference.bootstrap.reporting import StatusFile
 from inference.bootstrap.risk_parts import make_emergency, make_risk, risk_status
 from inference.bootstrap.shadow_parts import follow_challenger, shadow_inside
-from inference.bootstrap.venue_parts import make_executor, make_venue, no_exit_profiles
+from inference.bootstrap.venue_parts import make_executor, make_venue
 from inference.domain.events import Noted
 from inference.domain.policy import Policy
 from inference.exchange.gateways import AccountStream, account_stream_of
@@ -44,6 +44,7 @@ from inference.feed.recent import RecentCandles
 from inference.governance.charter import stated
 from inference.journal.writer import JournalWriter
 from inference.policy.exit_profiles import kept_exit_profiles
+from inference.policy.exit_venues import no_exit_profiles
 from inference.settings import Settings
 from inference.supervision.funding_watch import FundingWatch
 from inference.supervision.latency import Latencies

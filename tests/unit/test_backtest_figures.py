@@ -16,6 +16,7 @@ from flows.replay.fast import FastEngine
 from flows.replay.market import ScoredMarket, VenueCosts
 from flows.replay.metrics import daily_returns, drawdown, sharpe, sortino
 from flows.replay.sweep import by_word, compiled, lucky_sharpe, run_sweep, swept_policies
+from flows.settings import FlowSettings
 from flows.tear_sheet import tear_sheet
 from inference.domain.policy import Policy
 from infra.prove.backtest_market import START_MS, STEP_MS, make_market
@@ -130,7 +131,7 @@ def test_unusable_sweeps_say_what_is_usable(sweep, words):
 def test_what_fits_no_engine_is_refused():
     """Windows, balances and notionals that cannot be are told before anything is computed."""
     with pytest.raises(BadInputError, match="ends after its start"):
-        Asked.of(start="2026-01-02", end="2026-01-01")
+        Asked.of(FlowSettings.of(), start="2026-01-02", end="2026-01-01")
     with pytest.raises(BadInputError, match="finer than the venue counts"):
         FastEngine(make_market()).run(Policy(), balance=Decimal("0.123456789"))
     with pytest.raises(BadInputError, match="choose less"):

@@ -146,3 +146,56 @@ def test_a_challenger_that_loses_its_turn_makes_room(retrained, monkeypatch):
     (job,) = table_of(FlowSettings.of()).jobs()
     assert (job.version, job.type, job.promoted) == ("6", "full", True)
     assert job.models
+
+
+def _killed(job_id):
+    """Leave a job as a process leaves it that is killed."""
+    table_of(FlowSettings.of()).change(job_id, status="running", completed_at=None, error_message=None)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_judgement_that_was_killed_judges_again(retrained, monkeypatch, is_named):
+    """Resumed by its id or by the same order, the job judges the challenger again, and trains no other in its place."""
+
+    def dies(*_told):
+        raise KeyboardInterrupt
+
+    turn = flow.keeps_its_turn
+    monkeypatch.setattr(flow, "keeps_its_turn", dies)
+    with pytest.raises(KeyboardInterrupt):
+        retrained()
+    (job,) = table_of(FlowSettings.of()).jobs()
+    _killed(job.job_id)
+    monkeypatch.setattr(flow, "keeps_its_turn", turn)
+
+    assert retrained(resume=job.job_id if is_named else None).verdict is Decision.HELD
+
+    (job,) = table_of(FlowSettings.of()).jobs()
+    assert (job.status, job.version, job.models, job.resumes) == ("succeeded", "5", (), 1)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_training_that_was_killed_goes_on_when_its_own_candidate_is_held(retrained, monkeypatch, is_named):
+    """Version 5 is what the job itself has made: it comes to its end as the training that it is."""
+    ours = Promotion(promoted=False, version="5", run_id="r", reasons=(), verdict=Decision.HELD)
+
+    def trains(_settings, steps, _ordered):
+        steps.note("ingest", value=True)
+        if steps.table.job(steps.job_id).resumes == 0:
+            raise KeyboardInterrupt
+        return ours
+
+    registry = flow.Registry
+    monkeypatch.setattr(flow, "_run", trains)
+    monkeypatch.setattr(flow, "Registry", lambda _address: SimpleNamespace(by_alias=lambda _alias: None))
+    with pytest.raises(KeyboardInterrupt):
+        retrained()
+    (job,) = table_of(FlowSettings.of()).jobs()
+    _killed(job.job_id)
+    monkeypatch.setattr(flow, "Registry", registry)
+
+    assert retrained(resume=job.job_id if is_named else None) == ours
+
+    (job,) = table_of(FlowSettings.of()).jobs()
+    assert (job.status, job.version, job.resumes) == ("succeeded", "5", 1)
+    assert job.models

@@ -14,6 +14,7 @@ from flows.replay.fast import FastEngine
 from flows.replay.market import ScoredMarket, VenueCosts
 from flows.replay.outcome import BacktestRun
 from flows.replay.word import replay
+from flows.settings import FlowSettings
 from inference.domain.policy import EntryStyle, Policy
 from infra.prove.backtest_market import make_market
 
@@ -150,4 +151,4 @@ def test_an_entry_may_rest_beyond_its_candle_but_not_beyond_its_approval():
 def test_a_fee_that_no_venue_has_is_refused(fee):
     """What is no fee is told by its option or its name, before anything is replayed."""
     with pytest.raises(BadInputError, match="maker"):
-        Asked.of(maker_fee=fee)
+        Asked.of(FlowSettings.of(), maker_fee=fee)

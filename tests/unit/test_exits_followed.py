@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feature_store.candle import CandleBlock, Timeframe
-from inference.bootstrap.venue_parts import no_exit_profiles
 from inference.decision import decide
 from inference.domain.decision import Approved
 from inference.domain.events import ExitObserved, OrderIntended, TradePlanned
 from inference.domain.exit_state import CandleClosed, EmergencyCalled, Priced
-from inference.domain.order import Purpose
+from inference.domain.order import OrderType, Purpose
 from inference.domain.policy import Policy
 from inference.domain.trade import ExitReason
+from inference.exchange.capabilities import CAPABILITIES
 from inference.execution.book import Book
 from inference.execution.planning import trade_plan
 from inference.execution.steps import intent_of
@@ -27,6 +27,7 @@ from inference.feed.recent import RecentCandles
 from inference.feed.seen_closes import seen_closes
 from inference.journal.codec import event_of
 from inference.journal.reader import read_entries
+from inference.policy.exit_venues import no_exit_profiles
 from inference.telemetry.story import event_line
 from tests.worker_stage import History, process, staged
 from tests.worker_values import T0, make_snapshot
@@ -140,11 +141,11 @@ async def test_the_worker_moves_the_stop_and_keeps_the_time(tmp_path):
         assert worker.exits.profile.name == "CHALLENGE_100"
 
 
-@pytest.mark.parametrize("venue", ["binance", "bitfinex", "binanceusdm"])
+@pytest.mark.parametrize("venue", sorted(CAPABILITIES))
 def test_a_venue_that_holds_no_such_orders_says_so(venue):
     """Spot, and where targets rest as limit orders, no exit profile is carried out; the venue is named."""
-    reason = no_exit_profiles(venue)
-    assert (reason == "") == (venue == "binanceusdm")
+    can, reason = CAPABILITIES[venue], no_exit_profiles(venue)
+    assert (reason == "") == (can.reduce_only and can.target_type is OrderType.TAKE_PROFIT_MARKET)
     assert not reason or reason.startswith(venue)
 
 

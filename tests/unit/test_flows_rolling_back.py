@@ -122,7 +122,7 @@ def test_done_twice_it_changes_nothing(tmp_path, bundles):
     assert [notice.replaced for _, notice in notices_in(settings.verdicts) if notice] == ["2"]
 
 
-@given(cut=st.integers(0, 7), again=st.lists(st.integers(0, 7), max_size=2), by_plan=st.booleans())
+@given(cut=st.integers(0, 9), again=st.lists(st.integers(0, 9), max_size=2), by_plan=st.booleans())
 def test_cut_off_anywhere_it_goes_on_to_the_same_end(bundles, cut, again, by_plan):
     """Whether its task is tried again or it is ordered anew, the good version ends as champion and is not rejected."""
     with TemporaryDirectory() as folder:
@@ -141,10 +141,10 @@ def test_cut_off_anywhere_it_goes_on_to_the_same_end(bundles, cut, again, by_pla
 
 
 def test_a_hiccup_after_the_aliases_moved_undoes_nothing(tmp_path, bundles):
-    """The last tag fails, the task is tried again: version 1 stays champion, version 2 stays rejected."""
+    """The tags after them fail, the task is tried again: version 1 stays champion, version 2 stays rejected."""
     registry, settings = shelf(bundles), home(tmp_path)
     plan = plan_rollback(registry)
-    registry.silent_from = 5
+    registry.silent_from = 6
     with pytest.raises(RegistryUnavailableError):
         carry_out(registry, settings, plan, None)
     assert registry.aliases["champion"] == "1"
@@ -373,7 +373,7 @@ def test_a_champion_left_after_an_earlier_rollback_is_rejected(tmp_path, bundles
     assert registry.aliases["champion"] == "1"
 
 
-@given(cut=st.integers(0, 7))
+@given(cut=st.integers(0, 9))
 def test_what_was_cut_off_is_brought_to_its_end(bundles, cut):
     """MLflow falls silent between any two steps; the next run of the flow ends where an undisturbed one does."""
     with TemporaryDirectory() as folder:
@@ -388,3 +388,64 @@ def test_what_was_cut_off_is_brought_to_its_end(bundles, cut):
         heed_home(registry, settings)
 
         assert is_done(registry)
+
+
+OLD = {"status": "rejected", "rolled_back_to": "1"}
+
+
+@pytest.mark.parametrize("ended", [{}, {"rollback_ended_at": "2026-03-01T12:00:00+00:00"}], ids=["of-before", "ended"])
+def test_a_promotion_that_was_cut_off_is_no_rollback(tmp_path, bundles, ended):
+    """Promoting 3 moved `previous` and no more: the rollback from 2 to 1 of long ago is not carried out again."""
+    registry = Shelf(bundles, {"champion": "1", "previous": "2"}, v2=OLD | ended, v1={"status": "active"})
+    settings = home(tmp_path)
+    registry.silent_from = 1
+    with pytest.raises(RegistryUnavailableError):
+        registry.promote("3")
+    registry.told, registry.silent_from = 0, None
+    assert registry.aliases == {"champion": "1", "previous": "1"}
+
+    assert heed_home(registry, settings) is None
+    with pytest.raises(NothingPromotedError, match="Nothing to roll back to"):
+        plan_rollback(registry)
+
+    assert registry.told == 0
+    assert list(notices_in(settings.verdicts)) == []
+    registry.promote("3")
+    assert registry.aliases == {"champion": "3", "previous": "1"}
+
+
+@pytest.mark.parametrize(
+    ("moved", "status"),
+    [pytest.param("previous", "active", id="previous"), pytest.param("champion", "standby", id="champion")],
+)
+def test_an_alias_that_was_moved_by_hand_is_no_rollback(tmp_path, bundles, moved, status):
+    """Whoever points both aliases at version 1 is left alone: nothing is moved, tagged or announced."""
+    old = OLD | {"rollback_ended_at": "2026-03-01T12:00:00+00:00"}
+    other = {"champion": "3" if moved == "champion" else "1", "previous": "1" if moved == "champion" else "2"}
+    registry = Shelf(bundles, other, v2=old, v1={"status": status})
+    registry.aliases[moved] = "1"
+    before, settings = {number: dict(tags) for number, tags in registry.held.items()}, home(tmp_path)
+
+    assert heed_home(registry, settings) is None
+
+    assert registry.aliases == {"champion": "1", "previous": "1"}
+    assert registry.held == before
+    assert list(notices_in(settings.verdicts)) == []
+
+
+@pytest.mark.parametrize("cut", range(10))
+def test_a_rollback_after_a_promotion_that_was_cut_off_ends_too(tmp_path, bundles, cut):
+    """Version 1 is still tagged active, for promoting 2 was cut off before its last tag: the end is the same."""
+    registry, settings = shelf(bundles, v1={"status": "active"}, v2={"status": "active"}), home(tmp_path)
+    digest = registry.held["2"]["bundle_digest"]
+    set_aside(settings.bundles, SetAside(version="2", digest=digest, decided_at="2026-03-01T12:00:00.000+00:00"))
+    registry.silent_from = cut
+    with suppress(RegistryUnavailableError):
+        heed_home(registry, settings)
+    registry.silent_from = None
+
+    heed_home(registry, settings)
+
+    assert is_done(registry)
+    assert registry.held["2"]["rollback_ended_at"]
+    assert heed_home(registry, settings) is None

@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 
 from feature_store.candle import CandleBlock
+from feature_store.errors import BadInputError
 from flows.replay.market import Opinions, ScoredMarket, VenueCosts
 from flows.replay.word import replay
-from flows.training.config import BarrierSizes
+from flows.training.config import BarrierSizes, TrainingConfig
 from flows.training.dataset import Rows
-from flows.tuning.exits import BALANCE, Said, TradedMarket, policy_with, traded_net
+from flows.tuning.exits import BALANCE, Said, TradedMarket, base_policy, policy_with, traded_net
+from flows.tuning.search import Task, search
+from flows.tuning.space import Space
+from flows.tuning.studies import Place, open_study, tried
+from inference.domain.errors import PolicyError
 from inference.domain.policy import Policy
 from inference.models.manifest import TimeWindow
+from tests.training_support import make_frames
 
 STEP_MS, START_MS, CANDLES = 300_000, 1_735_689_600_000, 400
 SYMBOLS = ("A/USDT:USDT", "B/USDT:USDT")
@@ -107,3 +113,30 @@ def test_no_exits_leave_a_policy_as_it_is() -> None:
     assert policy_with(POLICY, None) is POLICY
     assert policy_with(POLICY, SIZES).stop_atr_multiple == Decimal("1.37")
     assert policy_with(POLICY, SIZES).max_holding_candles == 7
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        pytest.param({"breaker_losses": 3}, "does not know breaker_losses; leave it out$", id="unknown-rule"),
+        pytest.param({"max_notional": Decimal(10**9)}, "exactly; choose less$", id="too-large"),
+    ],
+)
+def test_rules_that_no_trial_could_trade_by_are_refused(tmp_path, market: ScoredMarket, rules, words) -> None:
+    """Before there is a trial, with the rule's name, and without an engine that a search does not have."""
+    base = TrainingConfig(created_at="2026-01-01T00:00:00+00:00", code_version="test")
+    traded, place = TradedMarket(market, Policy(**rules)), Place(name="a", folder=tmp_path)
+    task = Task(base=base, space=Space(parts=("exits",)), frames={"forward": make_frames(series=2)}, traded=traded)
+
+    with pytest.raises(BadInputError, match=rf"Part exits cannot trade by this policy\. .*{words}"):
+        search(place, task, trials=2, processes=2, progress=lambda *_told: None)
+
+    assert tried(open_study(place)) == []
+
+
+def test_exits_are_not_searched_by_a_profile_that_has_its_own(tmp_path) -> None:
+    """The policy's file is refused as it is read, before anything is loaded."""
+    path = tmp_path / "policy.toml"
+    path.write_text('[policy]\nexit_profile = "DEFAULT"\n')
+    with pytest.raises(PolicyError, match="goes by exit_profile DEFAULT; leave that rule out"):
+        base_policy("members, exits", str(path))
