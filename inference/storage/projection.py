@@ -344,7 +344,10 @@ class Projection:
     def _standing(self, event: CandlesDecided, entry: Entry) -> None:
         account = event.snapshot.account
         week_start = account.equity
-        if self._known.mark is not None and _week(self._known.mark[1]) == _week(event.now_ms):
+        if isinstance(account.week_start_equity, Decimal):
+            # What it was refused by, where it was: the week begins with the last equity before it.
+            week_start = account.week_start_equity
+        elif self._known.mark is not None and _week(self._known.mark[1]) == _week(event.now_ms):
             week_start = self._known.mark[2]
         drawdown = drawdown_of(account.equity, account.peak_equity)
         self._known.max_drawdown = max(self._known.max_drawdown, drawdown)
@@ -381,6 +384,8 @@ class Projection:
         before, now_ms = self._known.mark, entry.timestamp_ms
         same_week = before is not None and _week(before[1]) == _week(now_ms)
         week_start = before[2] if before is not None and same_week else event.equity
+        if isinstance(event.week_start_equity, Decimal):
+            week_start = event.week_start_equity
         self._known.mark = event, now_ms, week_start
         self._touch_day(day_of(now_ms))
         self._new["equity_curve"].append(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 
 import pytest
 from msgspec import UNSET
 
-from inference.domain.events import CandlesDecided, Noted
+from inference.domain.events import AccountMarked, CandlesDecided, Noted
 from inference.domain.policy import Policy
+from inference.domain.position import Account
 from inference.domain.risk import RiskView
 from inference.journal.codec import GENESIS, Entry, chained
 from inference.storage.in_force import SettingRecord, rules_in_force, version_in_force
@@ -17,6 +19,7 @@ from inference.storage.projection import Known, Projection
 from inference.storage.supervised import audit_row
 from tests.worker_values import T0, make_snapshot
 
+D9300 = Decimal(9300)
 TOLD = {"type": "full", "status": "running", "trigger": "drift", "told_at": "2026-03-01T00:00:05.000000+00:00"}
 
 
@@ -108,3 +111,18 @@ def test_the_account_s_row_says_why_the_emergency_stop_stands(risk, told):
     (row,) = projection.rows()["risk_state"]
 
     assert row["emergency"] == told
+
+
+@pytest.mark.parametrize(("week", "lost"), [(Decimal(10_000), Decimal(-700)), (UNSET, Decimal(0))])
+def test_a_week_begins_where_the_worker_says_it_does(week, lost):
+    """With the last equity before Monday, by which entries are refused; journals of before that begin with its first."""
+    marked = AccountMarked(equity=D9300, day_start_equity=D9300, peak_equity=Decimal(10_000), week_start_equity=week)
+    account = Account(equity=D9300, day_start_equity=D9300, peak_equity=Decimal(10_000), week_start_equity=week)
+    decided = CandlesDecided.of(replace(make_snapshot(()), account=account), Policy(), T0, ())
+    projection = Projection(Known())
+    for seq, event in enumerate((marked, decided), start=1):
+        projection.take(chained(event, seq=seq, timestamp_ms=T0, trace_id="", previous=GENESIS), event)
+    rows = projection.rows()
+
+    assert rows["equity_curve"][0]["week_start_equity"] - D9300 == -lost
+    assert rows["risk_state"][0]["weekly_pnl"] == lost
