@@ -115,7 +115,7 @@ def test_the_account_s_row_says_why_the_emergency_stop_stands(risk, told):
 
 @pytest.mark.parametrize(("week", "lost"), [(Decimal(10_000), Decimal(-700)), (UNSET, Decimal(0))])
 def test_a_week_begins_where_the_worker_says_it_does(week, lost):
-    """With the last equity before Monday, by which entries are refused; journals of before that begin with its first."""
+    """With the last equity before Monday, by which entries are refused; older journals begin with its first."""
     marked = AccountMarked(equity=D9300, day_start_equity=D9300, peak_equity=Decimal(10_000), week_start_equity=week)
     account = Account(equity=D9300, day_start_equity=D9300, peak_equity=Decimal(10_000), week_start_equity=week)
     decided = CandlesDecided.of(replace(make_snapshot(()), account=account), Policy(), T0, ())
