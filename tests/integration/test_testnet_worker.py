@@ -54,7 +54,7 @@ async def test_worker_starts_trades_and_stops_on_the_test_network(tmp_path, bund
             said = await elsewhere.said()
             refused = await elsewhere.process.wait()
 
-    started = next(entry for entry in read_entries(home / "journal/journal.jsonl") if "started" in str(entry.data))
+    started = next(entry for entry in read_entries(home / "journal/journal.jsonl") if entry.type == "health.started")
     assert exit_status == 0
     assert (status["mode"], status["venue"], status["state"]) == ("testnet", "binanceusdm", "trading")
     assert status["model"]["gated"] is False
