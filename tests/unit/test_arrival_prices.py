@@ -78,6 +78,7 @@ def test_the_worker_s_executor_hears_of_the_last_trade():
     gateway = FakeGateway(clock, marks={BTC: Decimal(50_000)})
     venue = SimpleNamespace(
         gateway=gateway,
+        exchange=SimpleNamespace(sign=lambda *_: {}),
         transport=SimpleNamespace(no_room_for_entry=lambda: ""),
         market=SimpleNamespace(traded={BTC: Decimal(9)}.get),
     )

@@ -34,6 +34,7 @@ class _Starting:
         run = self.run = _Run.__new__(_Run)
         run._settings = SimpleNamespace(
             venue="binanceusdm",
+            market="binanceusdm",
             stored_states=folder / "a",
             own_states=folder / "b",
             timeframe=Timeframe.M5,
