@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 from typing import Any, Protocol, TypeVar
 
@@ -27,6 +27,7 @@ from inference.exchange.guarding import EntriesBarredError, NotTheWriterError
 from inference.exchange.paper_desk import PaperDesk, Told
 from inference.exchange.paper_file import Announced, PaperFile
 from inference.exchange.paper_market import Span
+from inference.exchange.paper_told import announced, settled, span, stretches
 from inference.exchange.venue_clock import VenueClock
 from inference.execution.funding import FundingPayment
 from inference.execution.ports import VenuePosition
@@ -45,7 +46,6 @@ _REMEMBER_SECONDS = 5.0
 _ONE_BY_ONE = 3
 _FUNDING_ASKED_MS = 60_000
 _FUNDING_PAGE = 1_000
-_MINUTE_MS, _FINE_FOR_MS = 60_000, 2 * 86_400_000
 # Half of what went wrong with an answer of the venue's that ccxt passes on unread.
 _MAKES_NO_SENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
@@ -330,11 +330,11 @@ class PaperGateway:
     def _hear_candle(self, symbol: str, candle: Candle, *, ends_at_close: bool) -> None:
         if not (self._is_open and self._is_writer()):
             return
-        span = _span(candle, self._timeframe)
-        if span is None:
+        seen = span(candle, self._timeframe)
+        if seen is None:
             return
         try:
-            self._desk.hear_candle(symbol, span, now_ms=self._now_ms(), ends_at_close=ends_at_close)
+            self._desk.hear_candle(symbol, seen, now_ms=self._now_ms(), ends_at_close=ends_at_close)
         except OutcomeUnknownError as error:
             # Memory went back to what is on disk; the next price is another try.
             _log.warning("paper_price_not_taken", symbol=symbol, error=str(error)[:200])
@@ -364,7 +364,7 @@ class PaperGateway:
         self._funding_asked_ms = now_ms
         rates = await self._asked(self._exchange.fetch_funding_rates(symbols))
         for symbol in symbols:
-            found = _announced(rates.get(symbol))
+            found = announced(rates.get(symbol))
             if found is not None and found.at_ms > max(now_ms, self._desk.heard_ms):
                 self._desk.announce(symbol, [found])
 
@@ -374,22 +374,21 @@ class PaperGateway:
             return
         missed: list[tuple[int, str, Span | None]] = []
         for symbol in symbols:
-            for timeframe, begins_ms, ends_ms in _stretches(since_ms, now_ms):
+            for timeframe, begins_ms, ends_ms in stretches(since_ms, now_ms):
                 after_ms = begins_ms - timeframe.milliseconds
                 try:
                     block = await self._past(symbol, timeframe, after_ms=after_ms, closed_by_ms=ends_ms)
                 except BadInputError as error:
                     raise RetryableError(f"Candles of {symbol} cannot be read: {error}") from error
                 missed += [
-                    (one.close_time_ms(timeframe), symbol, _span(one, timeframe, opened=True))
-                    for one in block.candles()
+                    (one.close_time_ms(timeframe), symbol, span(one, timeframe, opened=True)) for one in block.candles()
                 ]
         for symbol in self._desk.held():
             if symbol in self._listed:
                 self._desk.announce(symbol, await self._settlements(symbol, since_ms))
-        for close_ms, symbol, span in sorted(missed, key=lambda one: one[:2]):
-            if span is not None:
-                self._read(lambda: self._desk.hear_candle(symbol, span, now_ms=min(close_ms, now_ms)))  # noqa: B023
+        for close_ms, symbol, seen in sorted(missed, key=lambda one: one[:2]):
+            if seen is not None:
+                self._read(lambda: self._desk.hear_candle(symbol, seen, now_ms=min(close_ms, now_ms)))  # noqa: B023
         self._read(lambda: self._desk.pass_time(now_ms))
         _log.info("paper_account_caught_up", symbols=len(symbols), candles=len(missed), since_ms=since_ms)
 
@@ -400,7 +399,7 @@ class PaperGateway:
         rows = await self._asked(self._exchange.fetch_funding_rate_history(symbol, since_ms, _FUNDING_PAGE))
         found = []
         for row in rows:
-            one = _settled(row)
+            one = settled(row)
             # Times are some milliseconds late, and an announcement names the whole minute.
             if one is not None and one.at_ms > since_ms:
                 found.append(one)
@@ -429,73 +428,5 @@ class PaperGateway:
         return self._clock.now_ms(self._monotonic())
 
 
-def _stretches(since_ms: int, now_ms: int) -> list[tuple[Timeframe, int, int]]:
-    """
-    Return by which candles what was missed is shown, each with when the first opens and by when the last has closed.
-
-    A long time is shown by hours, but for both of its ends: of the hour in which it began only the rest was missed, and
-    the hour that runs has not closed.
-    """
-    begins_ms = Timeframe.M1.floor_ms(since_ms)
-    if now_ms - since_ms <= _FINE_FOR_MS:
-        return [(Timeframe.M1, begins_ms, now_ms)]
-    whole_ms = Timeframe.H1.floor_ms(since_ms) + Timeframe.H1.milliseconds
-    runs_ms = Timeframe.H1.floor_ms(now_ms)
-    return [(Timeframe.M1, begins_ms, whole_ms), (Timeframe.H1, whole_ms, runs_ms), (Timeframe.M1, runs_ms, now_ms)]
-
-
 def _fees(taker_fee: Decimal) -> Fees:
     return Fees(maker=min(MAKER_FEE, taker_fee), taker=taker_fee)
-
-
-def _span(candle: Candle, timeframe: Timeframe, *, opened: bool = False) -> Span | None:
-    numbers = [_price(one) for one in (candle.open, candle.high, candle.low, candle.close)]
-    first, high, low, close = numbers
-    if first is None or high is None or low is None or close is None:
-        return None
-    return Span(
-        open_ms=candle.open_time_ms,
-        close_ms=candle.close_time_ms(timeframe),
-        high=high,
-        low=low,
-        close=close,
-        opened=first if opened else None,
-    )
-
-
-def _price(number: object) -> Decimal | None:
-    if not isinstance(number, int | float):
-        return None
-    price = Decimal(str(number))
-    return price if price.is_finite() and price > 0 else None
-
-
-def _announced(row: object) -> Announced | None:
-    """Read the next settlement from ccxt's funding rate; venues differ in which fields say so."""
-    if not isinstance(row, Mapping):
-        return None
-    at_ms = row.get("nextFundingTimestamp") or row.get("fundingTimestamp")
-    rate = row.get("nextFundingRate") if row.get("nextFundingTimestamp") else row.get("fundingRate")
-    return _settlement(at_ms, rate, row.get("markPrice"))
-
-
-def _settled(row: object) -> Announced | None:
-    if not isinstance(row, Mapping):
-        return None
-    info = row.get("info")
-    mark = info.get("markPrice") if isinstance(info, Mapping) else None
-    return _settlement(row.get("timestamp"), row.get("fundingRate"), mark)
-
-
-def _settlement(at_ms: object, rate: object, mark: object) -> Announced | None:
-    if not isinstance(at_ms, int) or not isinstance(rate, int | float | str):
-        return None
-    try:
-        known = Decimal(str(rate))
-        price = Decimal(str(mark)) if isinstance(mark, int | float | str) and mark != "" else None
-    except ArithmeticError:
-        return None
-    if not known.is_finite() or at_ms <= 0:
-        return None
-    usable = price is not None and price.is_finite() and price > 0
-    return Announced(at_ms - at_ms % _MINUTE_MS, known, price if usable else None)

@@ -35,6 +35,7 @@ TESTS = (
     "tests/property/test_signal_bias.py",
     "tests/unit/test_breaker_boundaries.py",
     "tests/unit/test_chain_compared.py",
+    "tests/unit/test_constraints_compared.py",
     "tests/unit/test_committee_in_chain.py",
     "tests/unit/test_emergency_boundaries.py",
     "tests/unit/test_execution_errors.py",

@@ -3,132 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
-from feature_store.venue.errors import VenueDownError
 from inference.domain.decision import TradingState
-from inference.domain.events import AccountMarked, Noted
 from inference.domain.health import HealthLevel
-from inference.domain.market import Quote
-from inference.domain.policy import Policy
 from inference.domain.trade import ExitReason
-from inference.execution.book import Book
 from inference.execution.entering import Wish
-from inference.risk.emergency import ACTIONS, FLATTEN, Action, Evaluator
+from inference.risk.emergency import ACTIONS, FLATTEN, Evaluator
 from inference.risk.errors import ErrorCounts
-from inference.supervision.account_marks import marked
-from inference.supervision.emergency_latch import Latch, ResetOrder, StopOrder, key_of
-from inference.supervision.emergency_record import CHOSEN, CONFIRMED, RESET, STOPPED, EmergencyRecord
-from inference.supervision.emergency_watch import EmergencyParts, EmergencyWatch
-from inference.supervision.standing import Standing
-from inference.supervision.venue_answers import VenueAnswers
-from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_executor
-from tests.worker_values import T0, make_approved
-
-BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
-AT = "2026-11-30T09:00:00.000+00:00"
-
-
-@dataclass
-class Scene:
-    """A venue in memory, an executor on it, and the emergency stop above both, with every input in reach."""
-
-    home: Path
-    record: EmergencyRecord = field(default_factory=EmergencyRecord)
-    clock: FakeClock = field(default_factory=FakeClock)
-    equity: Decimal | None = Decimal(10_000)
-    quotes_fail: bool = False
-    health: HealthLevel | None = HealthLevel.HEALTHY
-    errors: ErrorCounts | None = field(default_factory=ErrorCounts)
-    due_ms: int | None = T0 + 300_000
-    noted: list[Noted] = field(default_factory=list)
-    forgotten: int = 0
-    kept: list[AccountMarked] = field(default_factory=list)
-    traded: dict[str, Decimal] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        """Put everything together; nothing has been looked at yet."""
-        self.gateway = FakeGateway(self.clock, marks={BTC: Decimal(50_000), ETH: Decimal(50_000)})
-        self.executor = make_executor(self.gateway, MemoryJournal())
-        self.standing = Standing()
-        self.latch = Latch(self.home)
-        self.answers = VenueAnswers(
-            equity=self._equity, quotes=self._quotes, know=dict, standing=self.standing, record=self.kept.append,
-            now_ms=self.clock.now_ms, last_mark=(None, 0),
-        )  # fmt: skip
-        self.watch = self.watching()
-
-    def watching(self) -> EmergencyWatch:
-        """Return an emergency stop that knows what the record says."""
-        return EmergencyWatch(
-            self.latch,
-            self.record,
-            EmergencyParts(
-                executor=self.executor, standing=self.standing, policy=Policy, equity=self._equity,
-                marks=self.answers.seen, rebase=self.answers.rebase, quotes=self._quotes, traded=self.traded.get,
-                health=lambda: self.health,
-                errors=lambda: self.errors, forget_errors=self._forget, next_close_ms=lambda: self.due_ms,
-                record=self._note, now_ms=self.clock.now_ms, monotonic=self.clock.monotonic, wall=lambda: AT,
-            ),
-        )  # fmt: skip
-
-    def told(self, kind: str) -> list[Noted]:
-        """Return what was journaled of one kind."""
-        return [one for one in self.noted if one.event_type == kind]
-
-    async def looks(self, times: int = 3) -> None:
-        """Look several times, a moment apart, and let what was begun go on."""
-
-        async def look() -> None:
-            for _ in range(times):
-                self.watch.look()
-                await self.clock.sleep(0.2)
-
-        await self.clock.drive(look())
-
-    async def enters(self, symbol: str = BTC) -> bool:
-        """Ask for a position."""
-        wanted = make_approved(symbol, trace_id=f"{symbol}-{self.clock.seconds}")
-        opened: bool = await self.clock.drive(self.executor.enter(wanted, candle_close_ms=self.clock.now_ms()))
-        return opened
-
-    def mark(self, equity: Decimal) -> None:
-        """Let the last candle have seen so much, and day, week and peak begin with it."""
-        now_ms = self.clock.now_ms()
-        self.answers.account = marked(None, 0, equity=equity, now_ms=now_ms)
-        self.answers._account_at_ms = now_ms
-
-    async def _equity(self) -> Decimal:
-        if self.equity is None:
-            raise VenueDownError("no answer")
-        return self.equity
-
-    async def _quotes(self) -> dict[str, Quote]:
-        if self.quotes_fail:
-            raise VenueDownError("no answer")
-        return {
-            name: Quote(symbol=name, bid=mark, ask=mark, event_time_ms=T0) for name, mark in self.gateway.marks.items()
-        }
-
-    def _forget(self) -> None:
-        self.forgotten += 1
-        self.errors = ErrorCounts()
-
-    def _note(self, event: Noted) -> None:
-        self.noted.append(event)
-
-
-def by_hand(actions=ACTIONS[Evaluator.MANUAL], key="1-stop"):
-    return StopOrder(key=key, evaluator=Evaluator.MANUAL, reason="drill", actions=actions, at=AT, by="ada")
+from inference.supervision.emergency_latch import Latch, ResetOrder, StopOrder
+from inference.supervision.emergency_record import CHOSEN, CONFIRMED, RESET, STOPPED
+from tests.emergency_support import AT, BTC, ETH, Scene, by_hand
+from tests.worker_values import T0
 
 
 @pytest.fixture
@@ -452,112 +341,3 @@ async def test_a_folder_that_is_read_again_halts_no_more_while_an_input_is_missi
     assert scene.watch.withheld == Evaluator.SYSTEM_HEALTH.value
     assert not await scene.enters()
     assert scene.executor.door.denied["RISK_INPUT_MISSING"] == 1
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b'{"key": 3}', b"\xff\xfe", b'{"key":"other","reason":"x"}'])
-def test_a_stop_that_cannot_be_read_is_one_and_such_a_reset_is_none(tmp_path, content):
-    """Half a file, another version's or nonsense: the name of a stop suffices, that of a reset does not."""
-    latch = Latch(tmp_path)
-    latch.stop(by_hand())
-    (tmp_path / "emergency" / "stop-9-torn.json").write_bytes(content)
-    (tmp_path / "emergency" / "reset-9-torn.json").write_bytes(content)
-
-    found = latch.read()
-
-    assert [one.key for one in found.standing] == ["1-stop", "9-torn"]
-    assert found.resets == ()
-    assert Action.CANCEL_ENTRIES in found.stops[1].actions
-
-
-def test_links_and_strange_names_are_not_followed(tmp_path):
-    """A link for a stop is a stop nobody can read; other names are nothing."""
-    latch = Latch(tmp_path)
-    latch.stop(by_hand())
-    (tmp_path / "secret").write_text("{}")
-    (tmp_path / "emergency" / "stop-2-link.json").symlink_to(tmp_path / "secret")
-    (tmp_path / "emergency" / "stop-UPPER.json").write_text("{}")
-
-    assert [one.key for one in latch.read().stops] == ["1-stop", "2-link"]
-    with pytest.raises(ValueError, match="A key is made of"):
-        latch.stop(by_hand(key="../out"))
-
-
-def test_keys_sort_by_time_and_are_names_of_files():
-    """A moment's digits first, then who asked, in letters that any file system takes."""
-    keys = [key_of("2026-11-30T09:00:00.001+00:00", "Stop 12"), key_of("2026-11-30T09:00:00.002+00:00", "a")]
-
-    assert keys == ["20261130090000001-stop-12", "20261130090000002-a"]
-
-
-def test_the_record_is_the_same_after_a_restart():
-    """What was journaled of stops, choices, confirmations and resets gives back what stood."""
-    live, again = EmergencyRecord(), EmergencyRecord()
-    events = [
-        Noted(event_type=STOPPED, detail={"key": "1-a", "evaluator": "DRAWDOWN", "reason": "x", "actions": "ALERT"}),
-        Noted(event_type=CHOSEN, detail={"key": "1-a", "trades": "t1 t2"}),
-        Noted(event_type=CONFIRMED, detail={"key": "1-a"}),
-        Noted(event_type=STOPPED, detail={"key": "2-b", "evaluator": "of another version", "actions": "SING"}),
-        Noted(event_type=RESET, detail={"key": "3-r", "stops": "1-a", "equity": "90"}),
-        Noted(event_type=STOPPED, detail={"key": "1-a", "evaluator": "DRAWDOWN"}),
-    ]
-    for event in events:
-        live.visit(event, T0)
-        again.visit(Noted(event_type=event.event_type, detail=json.loads(json.dumps(dict(event.detail)))), T0)
-
-    assert live == again
-    assert list(live.standing) == ["2-b"]
-    assert live.standing["2-b"].actions == ACTIONS[Evaluator.MANUAL]
-    assert (live.reset_ms, live.reset_equity) == (T0, Decimal(90))
-    assert not Book().trades
-
-
-def qtctl(home, *arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "inference.cli", *arguments, "--home", str(home)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-
-
-def test_commands_without_a_worker_leave_the_latch_and_say_so(tmp_path):
-    """Stop is obeyed by the next worker; flatten closes nothing and fails; resume ends both."""
-    stopped = qtctl(tmp_path, "stop", "--reason", "drill", "--json")
-    flattened = qtctl(tmp_path, "flatten", "--reason", "drill")
-
-    assert stopped.returncode == 0
-    assert json.loads(stopped.stdout)["worker"] == "none"
-    assert flattened.returncode == 1
-    assert "no worker runs" in flattened.stdout
-    assert len(Latch(tmp_path).read().standing) == 2
-
-    resumed = qtctl(tmp_path, "resume", "--reason", "over")
-    assert resumed.returncode == 0
-    assert Latch(tmp_path).read().standing == ()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "words"),
-    [
-        (("stop",), 2, "reason"),
-        (("stop", "--reason", "  "), 2, "say why"),
-        (("stop", "--reason", "x" * 501), 2, "at most 500"),
-        (("resume", "--reason", "x"), 0, "Nothing is latched"),
-    ],
-)
-def test_commands_refuse_what_says_nothing(tmp_path, arguments, status, words):
-    """A stop and a reset need a reason that somebody can read."""
-    done = qtctl(tmp_path, *arguments)
-
-    assert done.returncode == status
-    assert words in done.stdout + done.stderr
-
-
-def test_a_home_that_cannot_be_written_is_said(tmp_path):
-    """Nothing is latched, and the message says what to do."""
-    (tmp_path / "emergency").write_text("not a folder")
-    done = qtctl(tmp_path, "stop", "--reason", "drill")
-
-    assert done.returncode == 1
-    assert "nothing is latched" in done.stderr

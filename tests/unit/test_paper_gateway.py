@@ -17,8 +17,9 @@ from inference.domain.order import Fill, OrderStatus, OrderType, Purpose, Side
 from inference.exchange.capabilities import CAPABILITIES
 from inference.exchange.guarding import NotTheWriterError, PrivateRequestError, refuse_private
 from inference.exchange.paper_file import Announced, PaperFile
-from inference.exchange.paper_gateway import PaperGateway, _announced, _settled
+from inference.exchange.paper_gateway import PaperGateway
 from inference.exchange.paper_stream import PaperStream
+from inference.exchange.paper_told import announced, settled
 from tests.unit.test_paper_desk import BTC, T0, order
 from tests.worker_values import make_instrument
 
@@ -329,14 +330,14 @@ async def test_prices_that_are_none_are_not_taken(tmp_path):
 )
 def test_rates_that_say_nothing_are_no_rates(row):
     """Whatever a venue answers short of a time and a rate announces nothing."""
-    assert _announced(row) is None
-    assert _settled(row) is None
+    assert announced(row) is None
+    assert settled(row) is None
 
 
 @pytest.mark.parametrize("mark", [None, "", "nan", 0, -1, [], {}])
 def test_mark_price_that_is_none_leaves_the_last_price(mark):
     """A settlement without a usable mark price is one all the same."""
-    found = _announced({"fundingTimestamp": T0 + 7, "fundingRate": 0.0001, "markPrice": mark})
+    found = announced({"fundingTimestamp": T0 + 7, "fundingRate": 0.0001, "markPrice": mark})
 
     assert found == Announced(T0, Decimal("0.0001"), None)
 
@@ -345,7 +346,7 @@ def test_bitfinex_announces_under_names_of_its_own():
     """Where a next rate is told it counts, not the running one."""
     row = {"fundingRate": 0.5, "nextFundingRate": -0.25, "nextFundingTimestamp": T0, "markPrice": 100.5}
 
-    assert _announced(row) == Announced(T0, Decimal("-0.25"), Decimal("100.5"))
+    assert announced(row) == Announced(T0, Decimal("-0.25"), Decimal("100.5"))
 
 
 async def test_client_that_asks_for_an_account_sends_nothing():
