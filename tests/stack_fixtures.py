@@ -188,7 +188,7 @@ def qtctl(*arguments: str, env: Mapping[str, str]) -> subprocess.CompletedProces
         env={**_clean(), **QUIET, **env},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=560,
         check=False,
     )
 

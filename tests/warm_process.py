@@ -42,7 +42,7 @@ class WarmProcess:
         atexit.register(self.close)
 
     def run(
-        self, code: str, arguments: Sequence[str], env: Mapping[str, str], *, seconds: int = 280
+        self, code: str, arguments: Sequence[str], env: Mapping[str, str], *, seconds: int = 560
     ) -> subprocess.CompletedProcess[str]:
         """Run code with arguments, as a fresh interpreter would, and return what it printed."""
         with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,8 @@ PLAY = (
 )
 MARKET = ("--edge", "0", "--symbols", "6", "--days", "12")
 UNDER_WAY = {"RUNNING", "PENDING", "CANCELLING", "SCHEDULED"}
-PATIENCE_S = 200.0
+# A machine that runs other tests beside these has needed more than three minutes to begin a training.
+PATIENCE_S = 400.0
 # A quiet machine takes a tenth of it.
 SECONDS = 150.0
 
@@ -84,12 +85,18 @@ class Played:
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Iterator[Home]:
+def shared_home(tmp_path_factory) -> Home:
     """One home for all; databases and deployments need making only once."""
-    home = Home(tmp_path_factory.mktemp("demo"))
-    yield home
-    for process in of_home(home):
-        process.kill()
+    return Home(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture
+def home(shared_home) -> Iterator[Home]:
+    """The home of all, left without a process: what one test failed at must not fail the next."""
+    yield shared_home
+    for process in all_of(shared_home):
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def of_home(home: Home) -> list[psutil.Process]:
@@ -122,7 +129,7 @@ def retrain_runs(home: Home) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.mark.timeout(560)
+@pytest.mark.timeout(900)
 def test_after_a_power_cut_the_dead_run_is_closed_and_ctrl_c_ends_the_next(home):
     """
     Everything is killed while it trains: the next demonstration says so, closes that run and begins exactly one other.
@@ -162,7 +169,7 @@ def test_after_a_power_cut_the_dead_run_is_closed_and_ctrl_c_ends_the_next(home)
     assert all_of(home) == []
 
 
-@pytest.mark.timeout(560)
+@pytest.mark.timeout(900)
 def test_a_demonstration_killed_alone_is_taken_over_by_the_next(home):
     """Only `qtctl demo` is killed while Prefect trains: the next one restarts nothing and follows that very run."""
     first = Played(home, "tiny")
@@ -192,7 +199,7 @@ def test_a_demonstration_killed_alone_is_taken_over_by_the_next(home):
     assert not home.demo_mark.exists()
 
 
-@pytest.mark.timeout(560)
+@pytest.mark.timeout(900)
 def test_a_second_demonstration_begins_within_seconds(tmp_path):
     """With a champion there, servers and worker are up within seconds, interrupted or not, and nothing is trained."""
     home = Home(tmp_path)
