@@ -40,6 +40,7 @@ TESTS = (
     "tests/unit/test_emergency_boundaries.py",
     "tests/unit/test_execution_errors.py",
     "tests/unit/test_exit_barriers.py",
+    "tests/unit/test_exit_lines.py",
     "tests/unit/test_exit_profiles.py",
     "tests/unit/test_exit_rows.py",
     "tests/unit/test_limits_compared.py",

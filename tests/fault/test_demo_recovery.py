@@ -25,8 +25,11 @@ from tests.stack_fixtures import ask, qtctl, start_mlflow, stop_process
 from tests.worker_bundle import make_bundle
 
 ROOT = Path(__file__).resolve().parents[2]
+# A shell that started these tests in the background has them ignore Ctrl-C.
 PLAY = (
-    "import sys; from infra.stack import commands; sys.exit(commands.demo(sys.argv[1:], result_action='return_value'))"
+    "import signal, sys; from infra.stack import commands; "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "sys.exit(commands.demo(sys.argv[1:], result_action='return_value'))"
 )
 MARKET = ("--edge", "0", "--symbols", "6", "--days", "12")
 UNDER_WAY = {"RUNNING", "PENDING", "CANCELLING", "SCHEDULED"}

@@ -22,8 +22,10 @@ from infra.stack.home import Home
 from infra.stack.record import StackRecord, read_record
 
 ROOT = Path(__file__).resolve().parents[2]
+# A shell that started these tests in the background has them ignore Ctrl-C, and nohup the end of a terminal.
 CALL = (
-    "import sys; from infra.stack import commands; "
+    "import signal, sys; from infra.stack import commands; "
+    "signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL); "
     "sys.exit(getattr(commands, sys.argv[1])(sys.argv[2:], result_action='return_value'))"
 )
 SERVERS = ("--services", "prefect-server,mlflow")
