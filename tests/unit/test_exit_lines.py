@@ -154,7 +154,7 @@ def test_a_mark_at_the_buffer_closes(direction, liquidation, price, closes, is_t
     ],
 )
 def test_a_mark_beyond_the_cap_is_an_emergency(direction, price, closes):
-    """One and a half times a stop of three ranges from the average entry price; at it, the venue's stop has its turn."""
+    """One and a half times a stop of three ranges from the average entry price; at it the venue's stop has its turn."""
     asked = profile(stop_cap_r=D("1.5"))
     state = entered(asked, facts(direction=direction))
 
@@ -214,7 +214,9 @@ def test_more_targets_than_there_are_is_an_error_that_says_both_numbers():
     assert step(asked, state, Held(entered=D(1), cost=D(100), taken=(D(0),)))[0].held.taken == (D(0),)
 
 
-@pytest.mark.parametrize(("exited", "taken", "left"), [("0", "0.3", "0.7"), ("0.3", "0.3", "0.7"), ("0.5", "0.3", "0.5")])
+@pytest.mark.parametrize(
+    ("exited", "taken", "left"), [("0", "0.3", "0.7"), ("0.3", "0.3", "0.7"), ("0.5", "0.3", "0.5")]
+)
 def test_what_targets_took_has_left_whoever_says_so(exited, taken, left):
     """The larger of what left by any hand and what left by targets; what targets are silent about took nothing."""
     asked = profile(targets=targets(("1", "0.3"), ("2", "0.3")))
@@ -338,7 +340,7 @@ def test_a_target_in_part_taken_wants_what_is_missing():
 
 
 def test_a_target_reached_is_not_asked_for_again_when_a_late_fill_makes_it_larger():
-    """The entry grew after the first target was taken whole: its part is larger now, and stays with what comes after."""
+    """The entry grew after the first target was taken whole: its part is larger now, and what is missing runs on."""
     asked = profile(targets=targets(("1", "0.3"), ("2", "0.4")))
     state, _ = step(asked, entered(asked, facts()), replace(held(), exited=D("0.3"), taken=(D("0.3"), D(0))))
     grown, _ = step(asked, state, Held(entered=D(2), cost=D(200), exited=D("0.3"), taken=(D("0.3"), D(0))))
