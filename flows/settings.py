@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from feature_store.errors import BadInputError
+from feature_store.json_text import UNREADABLE
 from flows.training.verdict import ModeName
 from inference.models.manifest import EnsembleMode, Weighting
 
@@ -222,7 +223,7 @@ class FlowSettings(BaseSettings):
         """Return the URL of a service of the running stack, or None where none is recorded."""
         try:
             record = msgspec.json.decode((self.home / "stack.json").read_bytes(), type=_StackRecord)
-        except (OSError, msgspec.DecodeError):
+        except (OSError, *UNREADABLE):
             return None
         found = record.services.get(service, _Service()).url
         return found.rstrip("/") if found else None

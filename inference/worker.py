@@ -251,6 +251,8 @@ class Worker:
 
     def halt(self, reason: str) -> None:
         """Enter nothing more until the next start; what is open stays protected and may be left."""
+        # First: an entry under way, or one at rest that would be sent anew, is no less new than one decided from now on.
+        self.executor.halt_entries(reason)
         if self.standing.object("halted", TradingState.HALTED, reason):
             _log.error("halted", reason=reason)
             self._record(Noted(event_type="health.halted", detail={"reason": reason[:500]}))
@@ -427,6 +429,7 @@ class Worker:
             self._journal.record(event, timestamp_ms=self.now_ms, trace_id=trace_id)
         except JournalError as error:
             self.standing.object("journal", TradingState.HALTED, str(error))
+            self.executor.halt_entries(str(error))
             _log.error("journal_not_written", error=str(error))
         except (QuantumError, ValueError) as error:
             _log.error("event_not_recorded", error=str(error))

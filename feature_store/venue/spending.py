@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
 from feature_store.venue.requests import Urgency
 
 Spent = list[tuple[float, float]]
@@ -186,7 +187,7 @@ def read(text: bytes) -> Spending | None:
     """Return what is written, or None where it is not whole."""
     try:
         content = _decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     if content.seal is not None and content.seal != zlib.crc32(text.rpartition(_SEAL)[0]):
         return None

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
 from inference.domain.bias import CANDLES_KEPT
 from inference.domain.decision import Candidate
 from inference.domain.events import CandlesDecided, Noted
@@ -173,7 +174,7 @@ def _decided(
             file.seek(offset)
             try:
                 event = decoder.decode(file.readline()).data
-            except msgspec.DecodeError as error:
+            except UNREADABLE as error:
                 # The chain is whole, so another version wrote it. A watch that begins later keeps nobody from starting.
                 _log.warning("decision_not_remembered", offset=offset, error=str(error)[:200])
                 continue

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from feature_store.errors import BadInputError
+from feature_store.json_text import UNREADABLE
 
 LONGEST_BYTES = 2**20
 """Above this an event is refused: a bus carries news, and what is fat lies in the journal."""
@@ -81,7 +82,7 @@ def decode(text: bytes) -> Envelope:
     """
     try:
         envelope = msgspec.json.decode(text, type=Envelope)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise EventError(f"Expected an event, found {text[:80]!r}: {error}") from error
     check(envelope)
     return envelope

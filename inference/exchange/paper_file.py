@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from feature_store.files import replace_bytes
+from feature_store.json_text import UNREADABLE
 from inference.domain.errors import PaperAccountError
 from infra.sandbox.engine.model import OrderStatus
 from infra.sandbox.engine.state import SCHEMA, EngineState, new_state
@@ -67,7 +68,7 @@ class PaperFile:
             raise PaperAccountError(f"The paper account {self._path} cannot be read: {error}") from error
         try:
             account = msgspec.json.decode(raw, type=PaperAccount)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise PaperAccountError(
                 f"The paper account {self._path} is damaged ({error}); move it away to begin a new one"
             ) from error

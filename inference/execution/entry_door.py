@@ -11,6 +11,8 @@ from inference.execution.entry_holds import ACCOUNT, BUS, BUS_DOWN, REDUCE_ONLY,
 from inference.execution.ledger import Ledger
 
 NO_RATE_CAPACITY = "NO_RATE_CAPACITY"
+HALTED = "HALTED"
+"""The worker enters nothing until its next start: something in it failed, or its journal cannot be written."""
 DENIED = "risk.entry_denied"
 _HELD_CODES = {ACCOUNT: "ACCOUNT_HELD", REDUCE_ONLY: "REDUCE_ONLY_HELD", SYMBOL: "SYMBOL_HELD", BUS: BUS_DOWN}
 _BUS_REASON = "what is journaled could not be told to the event bus, which QT_BUS_REQUIRED asks for"
@@ -40,13 +42,19 @@ class EntryDoor:
         self._monotonic = monotonic
         self._no_capacity = no_capacity
         self._told: OrderedDict[tuple[str, str], None] = OrderedDict()
-        # Whatever the venue says: shut by the emergency stop.
+        # Whatever the venue says: shut by the emergency stop, and by what halted the worker until its next start.
         self.barred: Held | None = None
+        self.halted: Held | None = None
+
+    @property
+    def shut(self) -> Held | None:
+        """Why no entry may leave, one that is under way included; None where neither stop nor halt bars any."""
+        return self.barred or self.halted
 
     @property
     def why_barred(self) -> str:
-        """Why no entry may leave, one that is under way included; empty where the emergency stop bars none."""
-        return "" if self.barred is None else f"{self.barred.code}, {self.barred.reason}"
+        """The same in words; empty where none is barred."""
+        return "" if self.shut is None else f"{self.shut.code}, {self.shut.reason}"
 
     def note(self, symbol: str, refusal: str) -> None:
         """Take in why the venue refused an entry; some reasons hold the next ones back."""
@@ -77,8 +85,8 @@ class EntryDoor:
 
     def held(self, symbol: str) -> Held | None:
         """Return what holds entries in a symbol back at present, or None."""
-        if self.barred is not None:
-            return self.barred
+        if self.shut is not None:
+            return self.shut
         now = self._monotonic()
         if kind := self.holds.blocked_by(symbol, now):
             reason = f"the venue refused an entry, and a hold of {kind} follows from that"

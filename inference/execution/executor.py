@@ -22,7 +22,7 @@ from inference.execution.book import Book, Trade
 from inference.execution.closing import Closing
 from inference.execution.dead_man import DeadMan
 from inference.execution.entering import needs_quote
-from inference.execution.entry_door import EntryDoor, Held
+from inference.execution.entry_door import HALTED, EntryDoor, Held
 from inference.execution.entry_holds import Hold
 from inference.execution.exit_following import is_news
 from inference.execution.exit_pauses import ExitPauses
@@ -267,16 +267,25 @@ class Executor:
 
     def bar_entries(self, code: str, reason: str) -> None:
         """Let no entry out until `admit_entries`, and take away those that rest; exits and stops go on."""
-        is_news = self.door.barred is None
+        was_open = self.door.shut is None
         self.door.barred = Held(code, reason)
-        self._wishes.end_all()
-        if is_news:
-            for trade in self.book.active():
-                self._turns.touch(trade.symbol)
+        self._take_entries_away(at_once=was_open)
 
     def admit_entries(self) -> None:
-        """Let entries out again."""
+        """Let entries out again, but for what halted them."""
         self.door.barred = None
+
+    def halt_entries(self, reason: str) -> None:
+        """Let no entry out in this life any more, and take away those that rest; exits and stops go on."""
+        was_open = self.door.shut is None
+        self.door.halted = Held(HALTED, reason)
+        self._take_entries_away(at_once=was_open)
+
+    def _take_entries_away(self, *, at_once: bool) -> None:
+        self._wishes.end_all()
+        if at_once:
+            for trade in self.book.active():
+                self._turns.touch(trade.symbol)
 
     def know(self, quotes: dict[str, Quote]) -> dict[str, Quote]:
         """Remember prices and return them: what an order executes at is held against what was known as it was sent."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
 from inference.domain.governance import Stance
 from inference.governance.briefing import Others
 
@@ -52,7 +53,7 @@ def read_views(folder: Path) -> tuple[list[View], list[str]]:
         try:
             with path.open("rb") as file:
                 view = msgspec.json.decode(file.read(_LARGEST_VIEW), type=View)
-        except (OSError, msgspec.DecodeError, ValueError):
+        except (OSError, *UNREADABLE):
             unread.append(path.name)
             continue
         if view.worker == path.stem and _is_sound(view):

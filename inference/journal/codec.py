@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from feature_store.json_text import UNREADABLE
 from inference.domain.errors import JournalError
 from inference.domain.events import (
     AccountMarked,
@@ -112,7 +113,7 @@ def event_of(entry: Entry) -> Event:
         if known is None:
             return Noted(event_type=entry.type, detail=msgspec.json.decode(entry.text, type=dict[str, str]))
         event: Event = msgspec.json.decode(entry.text, type=known)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise JournalError(
             f"Journal entry {entry.seq} ({entry.type}) does not fit its type: {error}; "
             "it was written by another version, run `qtctl audit verify` to see whether the chain is whole"
@@ -153,7 +154,7 @@ def entry_of(line: bytes) -> Entry:
     """
     try:
         entry = msgspec.json.decode(line, type=Entry)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise JournalError(f"Expected a journal entry, found {line[:80]!r}: {error}") from error
     if line_of(entry) != (line if line.endswith(b"\n") else line + b"\n"):
         raise JournalError(f"Journal entry {entry.seq} is not in canonical form: its text was edited")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
 from inference.domain.errors import JournalError
 
 
@@ -27,7 +28,7 @@ def read_head(path: Path) -> Head | None:
         return None
     try:
         return msgspec.json.decode(text, type=Head)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise JournalError(
             f"The journal's anchor {path} cannot be read ({error}); restore it from the backup, "
             "or move it away after `qtctl audit verify` showed the journal whole"

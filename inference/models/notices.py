@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from feature_store.files import replace_bytes
+from feature_store.json_text import UNREADABLE
 
 _SUFFIX = ".json"
 _MAX_BYTES = 64 * 1024
@@ -213,5 +214,5 @@ def notices_in(folder: Path) -> Iterator[tuple[Path, AnyNotice | None]]:
             yield path, _read(path.read_bytes()) if usable else None
         except OSError:
             continue  # Somebody else took it.
-        except msgspec.DecodeError:
+        except UNREADABLE:
             yield path, None

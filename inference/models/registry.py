@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from feature_store.json_text import UNREADABLE
 from inference.domain.errors import BundleError, NothingPromotedError, RegistryUnavailableError
 
 MANIFEST = "manifest.json"
@@ -78,18 +79,21 @@ class MlflowRegistry:
         Raises:
             NothingPromotedError: The model was never registered.
         """
-        model = (await self._json("api/2.0/mlflow/registered-models/get", {"name": self._model_name})).get(
-            "registered_model", {}
-        )
+        answer = await self._json("api/2.0/mlflow/registered-models/get", {"name": self._model_name})
+        model = answer.get("registered_model", {})
+        if not isinstance(model, Mapping):
+            raise RegistryUnavailableError(f"MLflow at {self._url} answered without a model: {answer!r:.200}")
         aliases: dict[str, list[str]] = {}
-        for one in model.get("aliases") or ():
+        for one in self._listed(model, "aliases"):
             aliases.setdefault(str(one.get("version")), []).append(str(one.get("alias")))
         found: list[Mapping[str, Any]] = []
         query = {"filter": f"name = '{self._model_name}'", "max_results": "200"}
         while True:
             answer = await self._json("api/2.0/mlflow/model-versions/search", query)
             found += [
-                one | {"aliases": aliases.get(str(one["version"]), [])} for one in answer.get("model_versions", ())
+                {**one, "aliases": aliases.get(str(one["version"]), [])}
+                for one in self._listed(answer, "model_versions")
+                if str(one.get("version")).isdecimal()
             ]
             if not answer.get("next_page_token"):
                 return sorted(found, key=lambda one: int(one["version"]), reverse=True)
@@ -98,7 +102,8 @@ class MlflowRegistry:
     async def run(self, run_id: str) -> Mapping[str, Any]:
         """Return what was logged to a run: `params` and `metrics`, each a list of keys with values."""
         answer = await self._json("api/2.0/mlflow/runs/get", {"run_id": run_id})
-        data = answer.get("run", {}).get("data", {})
+        run = answer.get("run")
+        data = run.get("data") if isinstance(run, Mapping) else None
         return data if isinstance(data, Mapping) else {}
 
     async def _version(self, path: str, query: Mapping[str, str]) -> ModelVersion:
@@ -106,7 +111,7 @@ class MlflowRegistry:
         found = answer.get("model_version")
         if not isinstance(found, Mapping) or not found.get("version"):
             raise RegistryUnavailableError(f"MLflow at {self._url} answered without a model version: {answer!r:.200}")
-        tags = {str(tag.get("key")): str(tag.get("value")) for tag in found.get("tags") or ()}
+        tags = {str(tag.get("key")): str(tag.get("value")) for tag in self._listed(found, "tags")}
         return ModelVersion(version=str(found["version"]), tags=tags)
 
     async def download(self, version: str, into: Path, *, cache: BundleCache) -> tuple[Path, str]:
@@ -138,7 +143,7 @@ class MlflowRegistry:
 
     async def _file_names(self, folder: str, version: str) -> set[str]:
         answer = await self._json("api/2.0/mlflow-artifacts/artifacts", {"path": folder})
-        files = answer.get("files") or []
+        files = self._listed(answer, "files")
         names = {str(file.get("path", "")).rsplit("/", 1)[-1] for file in files if not file.get("is_dir")}
         unusable = [name for name in names if _PLAIN_NAME.fullmatch(name) is None]
         if MANIFEST not in names or unusable or len(names) > _MAX_FILES:
@@ -175,13 +180,20 @@ class MlflowRegistry:
             raise self._unavailable(error) from error
         try:
             document = msgspec.json.decode(content)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             document = None
         if not isinstance(document, Mapping):
             raise RegistryUnavailableError(f"MLflow at {self._url} answered {status} without JSON")
         if status != 200:
             self._refused(status, document)
         return document
+
+    def _listed(self, answer: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+        """Return the objects that an answer lists under a name, none where it says nothing of it."""
+        found = answer.get(name) or []
+        if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
+            raise RegistryUnavailableError(f"MLflow at {self._url} answered with {name} that are no list: {found!r:.200}")
+        return found
 
     def _refused(self, status: int, document: Mapping[str, Any]) -> None:
         code, message = str(document.get("error_code", "")), str(document.get("message", ""))
@@ -276,7 +288,7 @@ class BundleCache:
     def _noted(self) -> LastGood | None:
         try:
             return msgspec.json.decode(self._pointer.read_bytes(), type=LastGood)
-        except (OSError, msgspec.DecodeError, RecursionError):
+        except (OSError, *UNREADABLE):
             return None
 
     def last_good(self) -> LastGood | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from feature_store.files import replace_bytes
+from feature_store.json_text import UNREADABLE
 
 REJECTED = "rejected"
 """What the tag `status` says of a version that a rollback set aside."""
@@ -64,7 +65,7 @@ def found_aside(bundles: Path, version: str, digest: str) -> SetAside | None:
         if not path.is_file() or path.is_symlink() or path.stat().st_size > _MAX_BYTES:
             return bare
         order = msgspec.json.decode(path.read_bytes(), type=SetAside)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return bare
     return order if (order.version, order.digest) == (version, digest) else bare
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from feature_store.errors import QuantumError
+from feature_store.json_text import UNREADABLE
 from inference.domain.errors import PolicyError
 from inference.domain.policy import Policy
 from inference.policy.values import plain, policy_of
@@ -147,7 +148,7 @@ def version_of(text: str | bytes, *, unsigned: bool = False) -> PolicyVersion:
                 f"The policy's versions have format {marked}, this program reads {FORMAT}; update it before it trades",
             )
         entry = msgspec.json.decode(text, type=_Entry)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise damaged(f"a version cannot be read: {error}"[:300]) from error
     digest = hashlib.sha256(_text(msgspec.structs.replace(entry, digest="")).encode()).hexdigest()
     if not unsigned and digest != entry.digest:
@@ -232,7 +233,7 @@ def _entries_of(text: bytes) -> list[msgspec.Raw]:
     try:
         document = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         entries = msgspec.json.decode(document.get("versions", b"[]"), type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise damaged(f"its snapshot cannot be read: {error}"[:300]) from error
     if not entries:
         raise damaged("its snapshot holds no version")

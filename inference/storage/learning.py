@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
 from inference.domain.shadow import ShadowScored
 from inference.journal.codec import Entry
 from inference.storage.records import Row
@@ -130,7 +131,7 @@ def drift_rows(detail: Mapping[str, str], entry: Entry) -> list[Row]:
     """Return a row for each figure of a drift check; none where its words are of another version."""
     try:
         figures = msgspec.json.decode(detail.get("figures", "[]"), type=list[DriftFigure])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return []
     common = {
         "seq": entry.seq,
@@ -192,7 +193,7 @@ def _words(text: str | None) -> list[str]:
 def _document(text: str | None, otherwise: object) -> Any:
     try:
         return otherwise if text is None else msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return otherwise
 
 

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
 from inference.domain.errors import JournalError
 from inference.journal.verify import verify
 from inference.storage.errors import BackupError
@@ -95,7 +96,7 @@ def read_manifest(folder: Path) -> Manifest:
         if edition is not None and bytes(edition) != str(EDITION).encode():
             raise BackupError(f"{folder} was made by another version of this program; install that one to restore it")
         return msgspec.json.decode(text, type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BackupError(f"{path} cannot be read: {error}; take another backup") from error
 
 

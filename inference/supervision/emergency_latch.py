@@ -18,6 +18,7 @@ from typing import TypeVar
 import msgspec
 
 from feature_store.files import replace_bytes
+from feature_store.json_text import UNREADABLE
 from inference.risk.emergency import Action, Evaluator
 
 FOLDER = "emergency"
@@ -170,5 +171,5 @@ def _decoded(path: Path, kind: type[T]) -> T | None:
         if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_BYTES:
             return None
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, *UNREADABLE):
         return None

@@ -218,8 +218,7 @@ class ModelWatch:
         refusal = self._refusals.get(version.version)
         if refusal is not None and self._monotonic() < refusal.retry_at:
             return
-        scratch = self._cache.scratch()
-        folder = scratch
+        folder = scratch = self._cache.scratch()
         try:
             folder, digest = await registry.download(version.version, scratch, cache=self._cache)
             # Before anything is loaded: a bundle that was forged whole fits its own digest, not the registry's.
@@ -233,12 +232,23 @@ class ModelWatch:
             self._cache.discard(folder)
             self._refuse(version.version, str(error))
             return
+        except OSError as error:
+            # A full disk, mostly. What trades goes on; asked again at once, the disk would be full all the time.
+            self._refuse(version.version, f"its bundle cannot be stored under {self._cache.root} ({error})")
+            return
         finally:
             self._cache.discard(scratch)
         self._refusals.pop(version.version, None)
         self._known = LastGood(digest=digest, version=version.version, gated=self._is_gated(version))
-        self._cache.remember(self._known)
+        self._remember(self._known)
         self._offer(ActiveModel(bundle=bundle, version=version.version, gated=self._known.gated, source="registry"))
+
+    def _remember(self, known: LastGood) -> None:
+        """Note what trades for the next start; without the note it begins with what traded before."""
+        try:
+            self._cache.remember(known)
+        except OSError as error:
+            _log.warning("model_not_noted", version=known.version, reason=str(error))
 
     def _is_gated(self, version: ModelVersion) -> bool:
         judged_for = self._judged_for
@@ -297,7 +307,7 @@ class ModelWatch:
         if bundle is None or self._known is not None:
             return  # The registry may have named another meanwhile.
         self._known = back
-        self._cache.remember(back)
+        self._remember(back)
         self._offer(ActiveModel(bundle=bundle, version=back.version, gated=back.gated, source="cache"))
 
     async def _load_cached(self, noted: LastGood) -> Bundle | None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
+
 
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The model that trades."""
@@ -276,5 +278,5 @@ def read_status(path: Path) -> Status | None:
     """Return the last status that was written, or None where there is none that can be read."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Status)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None

@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from feature_store import clock as wall
+from feature_store.json_text import UNREADABLE
 from infra.sandbox import audit, disturbing, moments, order_rules, page
 from infra.sandbox.faults import FaultError, flag
 from infra.sandbox.market.equations import attainable_information_coefficient
@@ -103,7 +104,7 @@ async def handle_ctl(request: web.Request) -> web.Response:
     sandbox: Sandbox = request.app[SANDBOX]
     try:
         body = msgspec.json.decode(await request.read(), type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         return json_response({"error": f"Expected a JSON object with 'op': {error}"}, status=400)
     try:
         return json_response(await perform(sandbox, body))

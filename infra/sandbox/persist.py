@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
 from infra.sandbox.arrivals import Arrival
 from infra.sandbox.audit import Interval
 from infra.sandbox.engine.margin import initial_margin
@@ -75,7 +76,7 @@ def load(folder: Path, identity: Identity) -> Saved | None:
         return None
     try:
         saved = msgspec.json.decode(path.read_bytes(), type=Saved)
-    except (msgspec.DecodeError, OSError) as error:
+    except (OSError, *UNREADABLE) as error:
         raise StateError(
             f"The saved state {path} cannot be read ({error}); move it away to start a new account."
         ) from error

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
+
 
 class _Service(msgspec.Struct, frozen=True):
     url: str | None = None
@@ -25,6 +27,6 @@ def stack_sandbox(home: Path) -> str | None:
     """Return the address of the home's exchange; None where none is recorded, or the record cannot be read."""
     try:
         record = msgspec.json.decode((home / "stack.json").read_bytes(), type=_StackRecord)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
     return record.services.get("sandbox", _Service()).url or None

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import WSCloseCode, web
 
+from feature_store.json_text import UNREADABLE
 from infra.sandbox.disturbed import Disturbed
 from infra.sandbox.late_frames import LateFrames
 
@@ -223,7 +224,7 @@ def reply_to(connection: Connection, hub: Hub, text: str) -> str:
     """Handle one frame a client sent and return the reply."""
     try:
         request = msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return '{"error":{"code":3,"msg":"Invalid JSON: expected an object"}}'
     reply = _reply(connection, hub, request.get("method"), request.get("params") or [])
     return _encode({**reply, "id": request.get("id")}).decode()

@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 from feature_store import clock as wall
+from feature_store.json_text import UNREADABLE
 from infra.sandbox.admitting import check_time
 from infra.sandbox.arrivals import Reply, latency_ms
 from infra.sandbox.engine.errors import MESSAGES, VenueError
@@ -247,7 +248,7 @@ class Session:
 def _read(text: str) -> Asked | None:
     try:
         said = msgspec.json.decode(text, type=dict[str, Any])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     method, params = said.get("method"), said.get("params") or {}
     if not isinstance(method, str) or not isinstance(params, dict):

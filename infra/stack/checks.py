@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
 from infra.stack import processes
 from infra.stack.home import Home, Programs
 from infra.stack.ports import holder, is_free
@@ -310,7 +311,7 @@ def verify_journal(home: Home, programs: Programs) -> tuple[bool, str, list[str]
         return False, f"could not be checked: {error}", []
     try:
         verdict = msgspec.json.decode(done.stdout.encode(), type=dict[str, Any])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
         return False, last[0][:300] if last else f"`qtctl audit verify` ended with status {done.returncode}", []
     entries = f"{verdict.get('entries', 0)} entries"

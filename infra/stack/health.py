@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from feature_store.json_text import UNREADABLE
 from infra.stack.services import WORK_POOL, Health
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5.0)
@@ -59,6 +60,6 @@ def _status_is_fresh(path: Path, started_at: datetime) -> bool:
         if path.stat().st_mtime < started_at.timestamp():
             return False
         status = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return False
     return status.get("state") not in {"starting", "stopped", None}

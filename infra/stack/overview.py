@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from feature_store.clock import utc_now
+from feature_store.json_text import UNREADABLE
 from infra.stack import processes
 from infra.stack.errors import StackError
 from infra.stack.health import is_ready
@@ -123,7 +124,7 @@ def read_worker_status(home: Home) -> dict[str, Any] | None:
     """Return what the inference worker last wrote about itself, or None."""
     try:
         return msgspec.json.decode(home.worker_status.read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, *UNREADABLE):
         return None
 
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
+
 
 class ServiceRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One process that we started, told apart from a later one with the same pid by its creation time."""
@@ -66,7 +68,7 @@ def read_record(path: Path) -> tuple[StackRecord | None, str | None]:
         return msgspec.json.decode(path.read_bytes(), type=StackRecord), None
     except FileNotFoundError:
         return None, None
-    except (msgspec.DecodeError, OSError) as error:
+    except (OSError, *UNREADABLE) as error:
         return None, str(error)
 
 

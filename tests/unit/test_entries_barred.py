@@ -1,4 +1,4 @@
-"""An entry that waits for the venue's clock or for room does not leave once the emergency stop has latched."""
+"""An entry that waits, or rests, does not leave once the emergency stop has latched or the worker has halted."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import pytest
 
 from feature_store.candle import Timeframe
 from inference.bootstrap.venue_parts import VenueParts, make_executor
-from inference.domain.order import OrderIntent, OrderReport, Purpose
-from inference.domain.policy import Policy
+from inference.domain.order import OrderIntent, OrderReport, OrderStatus, OrderType, Purpose
+from inference.domain.policy import EntryStyle, Policy
 from inference.domain.trade import ExitReason
 from inference.exchange.guarding import EntriesBarredError, guard_entries
 from inference.execution.book import Book
+from inference.execution.entry_door import Held
+from inference.execution.executor import Executor
 from tests import worker_support
 from tests.unit.test_paper_desk import order
 from tests.unit.test_paper_gateway import STOP, _Market, gateway_on
@@ -44,7 +46,18 @@ class WaitingGateway(FakeGateway):
         return await super().submit(intent)
 
 
-async def test_an_entry_that_waits_does_not_leave_once_the_stop_has_latched():
+def stop(executor: Executor) -> None:
+    """Stop as a person does."""
+    executor.bar_entries("EMERGENCY_STOP", "a person asked for it")
+
+
+def halt(executor: Executor) -> None:
+    """Halt as a worker does in which something failed."""
+    executor.halt_entries("clock failed")
+
+
+@pytest.mark.parametrize("end", [stop, halt])
+async def test_an_entry_that_waits_does_not_leave_once_entries_are_barred(end):
     """Sent at 0 s, stopped at 1 s, signed at 3 s: the venue never hears of it, and its trade is one not entered."""
     clock = FakeClock()
     gateway = WaitingGateway(clock)
@@ -54,7 +67,7 @@ async def test_an_entry_that_waits_does_not_leave_once_the_stop_has_latched():
 
     async def latch() -> None:
         await clock.sleep(1)
-        executor.bar_entries("EMERGENCY_STOP", "a person asked for it")
+        end(executor)
 
     async def both() -> None:
         await asyncio.gather(executor.enter(make_approved(), candle_close_ms=clock.now_ms()), latch())
@@ -66,6 +79,54 @@ async def test_an_entry_that_waits_does_not_leave_once_the_stop_has_latched():
     assert await clock.drive(gateway.positions()) == []
     assert [one.reason for one in executor.closed] == [ExitReason.NOT_ENTERED]
     assert list(executor.book.active()) == []
+
+
+class RestingGateway(FakeGateway):
+    """A venue in memory at which limit orders rest for ever."""
+
+    def _fill(self, order, *, half=False):
+        if not order.intent.rests:
+            super()._fill(order, half=half)
+
+
+@pytest.mark.parametrize("style", [EntryStyle.LIMIT, EntryStyle.POST_ONLY])
+@pytest.mark.parametrize("end", [stop, halt])
+async def test_an_entry_at_rest_is_taken_away_and_has_no_successor(style, end):
+    """Halted five seconds into its thirty: it is cancelled within seconds, and nothing takes at market after them."""
+    clock = FakeClock()
+    gateway = RestingGateway(clock, marks={BTC: Decimal(50_000)})
+    executor = worker_support.make_executor(gateway, MemoryJournal(), entry_style=style)
+    await clock.drive(executor.start())
+    running = asyncio.ensure_future(executor.run())
+    await clock.drive(executor.enter(make_approved(), candle_close_ms=clock.now_ms()))
+    await clock.drive(clock.sleep(5))
+    rested = [one.status for one in gateway.orders.values()]
+
+    end(executor)
+    await clock.drive(clock.sleep(5))
+    left = list(gateway.orders.values())
+    await clock.drive(clock.sleep(90))
+
+    assert rested == [OrderStatus.ACCEPTED]
+    assert left == []
+    assert [one.order_type for one in gateway.submitted] == [OrderType.LIMIT]
+    assert not gateway.held.get(BTC)
+    assert [one.reason for one in executor.closed] == [ExitReason.NOT_ENTERED]
+    await clock.drive(executor.stop())
+    await clock.drive(running)
+
+
+async def test_a_reset_of_the_stop_does_not_undo_a_halt():
+    """What failed in the worker bars entries until its next start, whatever a person resets."""
+    executor = worker_support.make_executor(FakeGateway(FakeClock(), marks={}), MemoryJournal())
+    halt(executor)
+    stop(executor)
+    stopped = executor.door.why_barred
+    executor.admit_entries()
+
+    assert stopped == "EMERGENCY_STOP, a person asked for it"
+    assert executor.door.why_barred == "HALTED, clock failed"
+    assert executor.door.held(BTC) == Held("HALTED", "clock failed")
 
 
 async def test_what_was_entered_is_protected_all_the_same():

@@ -70,6 +70,7 @@ async def test_a_position_is_left_at_its_time_though_the_decision_fails(stage, m
     await process(worker, batch, until=lambda: worker.executor.closed)
 
     assert worker.standing.trading_state is TradingState.HALTED
+    assert worker.executor.door.why_barred == "HALTED, decide failed: ValueError: a defect of ours"
     assert worker.executor.closed[0].reason is ExitReason.TIME_BARRIER
     assert gateway.held[BTC] == 0
 

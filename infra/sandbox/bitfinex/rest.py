@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from feature_store import clock as wall
+from feature_store.json_text import UNREADABLE
 from infra.sandbox.arrivals import Arrival, Reply
 from infra.sandbox.bitfinex.call import Call
 from infra.sandbox.bitfinex.names import PREFIX
@@ -164,7 +165,7 @@ def _carried_out(venue: Venue, arrival: Arrival) -> Any:
 def _object(body: str) -> dict[str, Any]:
     try:
         found = msgspec.json.decode(body or "{}", type=dict[str, Any] | list[Any])
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         raise Refusal(10_020, "body: invalid") from None
     # A client without parameters sends an empty array.
     return found if isinstance(found, dict) else {}
@@ -190,6 +191,6 @@ def _worded(fault: Fault) -> Fault:
 def _reduces(body: str) -> bool:
     try:
         flags = msgspec.json.decode(body, type=dict[str, Any]).get("flags") if body else None
-    except (msgspec.DecodeError, RecursionError):
+    except UNREADABLE:
         return False
     return isinstance(flags, int) and bool(flags & 1024)

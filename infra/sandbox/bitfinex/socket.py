@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from feature_store import clock as wall
+from feature_store.json_text import UNREADABLE
 from infra.sandbox.bitfinex.account_channel import Account
 from infra.sandbox.bitfinex.channels import Channel, channel_for
 from infra.sandbox.bitfinex.refusals import Refusal
@@ -48,7 +49,7 @@ class Session:
         """Handle one frame a client sent."""
         try:
             said = msgspec.json.decode(text, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             self._tell({"event": "error", "msg": "invalid", "code": _UNKNOWN_EVENT})
             return
         handlers = {

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.engine.model import CONDITIONAL, OrderType, PriceMatch, Side
 from infra.sandbox.handlers.call import Call, Handler, check_trading, window
@@ -161,7 +162,7 @@ def _batch(call: Call) -> list[dict[str, Any]]:
     raw = call.params.required("batchOrders")
     try:
         items = msgspec.json.decode(raw, type=list[dict[str, Any]])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise VenueError(-1130, "Data sent for parameter 'batchOrders' is not valid.") from None
     if not 1 <= len(items) <= MAX_BATCH:
         raise VenueError(-4082)
@@ -203,7 +204,7 @@ def cancel_batch(call: Call) -> Any:
         if raw:
             try:
                 ids = msgspec.json.decode(raw, type=list[str | int])
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 raise VenueError(-1130, f"Data sent for parameter '{name}' is not valid.") from None
             items.extend({"symbol": symbol, key: str(one)} for one in ids)
     if not items:

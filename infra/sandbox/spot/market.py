@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from feature_store.json_text import UNREADABLE
 from infra.sandbox.engine.errors import VenueError
 from infra.sandbox.engine.spot_checks import MAX_OPEN_ALGOS, MAX_OPEN_ORDERS
 from infra.sandbox.handlers.call import Call, symbols
@@ -61,7 +62,7 @@ def _named(call: Call) -> list[str] | None:
         return symbols(call) if call.params.text("symbol") else None
     try:
         found = msgspec.json.decode(several, type=list[str])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         raise VenueError(-1100, "Illegal characters found in parameter 'symbols'.") from None
     for one in found:
         call.venue.instrument(one)
