@@ -251,7 +251,7 @@ class Worker:
 
     def halt(self, reason: str) -> None:
         """Enter nothing more until the next start; what is open stays protected and may be left."""
-        # First: an entry under way, or one at rest that would be sent anew, is no less new than one decided from now on.
+        # First: an entry under way, or one at rest that would be sent anew, is as new as one decided from now on.
         self.executor.halt_entries(reason)
         if self.standing.object("halted", TradingState.HALTED, reason):
             _log.error("halted", reason=reason)

@@ -65,7 +65,7 @@ class CcxtGateway(VenueAsker):
         self._on_accepted = on_accepted
         self._capabilities = capabilities
         self._on_clock_moved = on_clock_moved
-        self._levered: set[str] = set()
+        self._levered: dict[str, int] = {}
         self._clock_is_doubtful = False
         self._symbols: dict[str, str] = {}
         exchange.nonce = self._timestamp_ms
@@ -77,9 +77,7 @@ class CcxtGateway(VenueAsker):
 
     def use_leverage(self, leverage: int) -> None:
         """Set this leverage before the next entry of each symbol."""
-        if leverage != self._leverage:
-            self._leverage = leverage
-            self._levered.clear()
+        self._leverage = leverage
 
     def remember(self, client_order_ids: Iterable[str]) -> None:
         """Do nothing: the venue keeps our ids as they are."""
@@ -308,16 +306,16 @@ class CcxtGateway(VenueAsker):
 
     async def _ensure_leverage(self, symbol: str) -> None:
         """Set the leverage before the first entry; nothing was sent if this fails."""
-        if symbol in self._levered:
-            return
-        try:
-            await self._read(
-                self._exchange.fapiPrivatePostLeverage, {"symbol": self._id(symbol), "leverage": self._leverage}
-            )
-        except RequestRefusedError as error:
-            if error.code not in _NO_CHANGE:
-                raise OrderRefusedError(f"Leverage of {symbol} was refused: {error}", code=error.code) from error
-        self._levered.add(symbol)
+        # Another may be wanted by the time that the venue has answered.
+        while (wanted := self._leverage) != self._levered.get(symbol):
+            try:
+                await self._read(
+                    self._exchange.fapiPrivatePostLeverage, {"symbol": self._id(symbol), "leverage": wanted}
+                )
+            except RequestRefusedError as error:
+                if error.code not in _NO_CHANGE:
+                    raise OrderRefusedError(f"Leverage of {symbol} was refused: {error}", code=error.code) from error
+            self._levered[symbol] = wanted
 
     def _symbol(self, row: Any) -> str:
         native = str(row.get("symbol"))

@@ -177,9 +177,14 @@ class PaperDesk:
         known = self._saved.announced.get(symbol)
         return known[-1].at_ms if known else 0
 
+    def know_unlisted(self, symbols: Iterable[str]) -> None:
+        """Let symbols be ended that the venue lists no more."""
+        for symbol in symbols:
+            self._add(unlisted_instrument(symbol))
+
     def end_unlisted(self, symbol: str, *, now_ms: int) -> None:
         """End what is held of a symbol that the venue lists no more, at the last price that was heard of it."""
-        self._add(unlisted_instrument(symbol))
+        self.know_unlisted([symbol])
         price = self.exchange.state.last_prices.get(symbol)
         if price is None:
             return

@@ -157,12 +157,17 @@ class PaperGateway:
         await self._market.connect_public()
         self._listed = frozenset(self._exchange.markets)
         now_ms = self._now_ms()
-        for symbol in self._desk.active():
+        active = self._desk.active()
+        unlisted = [symbol for symbol in active if symbol not in self._listed]
+        # Time passes for all symbols at once, so that each has to be known before any is acted on.
+        for symbol in active:
             if symbol in self._listed:
                 self._know(symbol)
-            else:
-                self._desk.end_unlisted(symbol, now_ms=now_ms)
+        self._desk.know_unlisted(unlisted)
+        # Then what the others missed: acting is noted as having heard the market up to now.
         await self._catch_up(now_ms)
+        for symbol in unlisted:
+            self._desk.end_unlisted(symbol, now_ms=now_ms)
         self._is_open = True
 
     async def sync_clock(self, *, afresh: bool = False) -> int:

@@ -86,6 +86,10 @@ class Span:
     opened: Decimal | None = None
 
 
+Ends = tuple[int, int]
+"""When a candle opened and closes, in UTC milliseconds."""
+
+
 class Extremes:
     """
     Which highs and lows of candles are news.
@@ -96,7 +100,8 @@ class Extremes:
     """
 
     def __init__(self) -> None:
-        self._known: dict[str, dict[int, tuple[Decimal, Decimal]]] = {}
+        # By both ends: the minutes that a start catches up with open with the longer candle that a stream then tells.
+        self._known: dict[str, dict[Ends, tuple[Decimal, Decimal]]] = {}
 
     def news(self, symbol: str, span: Span, *, youngest_ms: int) -> tuple[Decimal | None, Decimal | None]:
         """
@@ -108,9 +113,10 @@ class Extremes:
             youngest_ms: When the youngest of the orders that wait was made; 0 where none waits.
         """
         candles = self._known.setdefault(symbol, {})
-        known = candles.get(span.open_ms)
+        ends = span.open_ms, span.close_ms
+        known = candles.get(ends)
         low, high = (span.low, span.high) if known is None else (min(known[0], span.low), max(known[1], span.high))
-        candles[span.open_ms] = (low, high)
+        candles[ends] = (low, high)
         while len(candles) > _CANDLES_KNOWN:
             del candles[min(candles)]
         if youngest_ms >= span.close_ms or (known is None and youngest_ms > span.open_ms):
@@ -119,11 +125,11 @@ class Extremes:
             return span.low, span.high
         return (span.low if span.low < known[0] else None), (span.high if span.high > known[1] else None)
 
-    def known(self, symbol: str) -> Mapping[int, tuple[Decimal, Decimal]]:
-        """Return the low and high that are known of a symbol's newest candles, by the time at which they opened."""
+    def known(self, symbol: str) -> Mapping[Ends, tuple[Decimal, Decimal]]:
+        """Return the low and high that are known of a symbol's newest candles."""
         return dict(self._known.get(symbol, {}))
 
-    def put_back(self, symbol: str, known: Mapping[int, tuple[Decimal, Decimal]]) -> None:
+    def put_back(self, symbol: str, known: Mapping[Ends, tuple[Decimal, Decimal]]) -> None:
         """Know again what was known before."""
         self._known[symbol] = dict(known)
 

@@ -192,7 +192,9 @@ class MlflowRegistry:
         """Return the objects that an answer lists under a name, none where it says nothing of it."""
         found = answer.get(name) or []
         if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
-            raise RegistryUnavailableError(f"MLflow at {self._url} answered with {name} that are no list: {found!r:.200}")
+            raise RegistryUnavailableError(
+                f"MLflow at {self._url} answered with {name} that are no list: {found!r:.200}"
+            )
         return found
 
     def _refused(self, status: int, document: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -26,6 +27,8 @@ from inference.supervision.followed_policy import FollowedPolicy
 from inference.supervision.standing import Standing
 from tests.worker_support import FakeClock, FakeGateway, MemoryJournal, make_executor
 from tests.worker_values import T0, make_approved
+
+BTC = "BTC/USDT:USDT"
 
 
 @pytest.fixture
@@ -317,19 +320,42 @@ def test_a_lost_snapshot_is_written_again_at_the_start(tmp_path, monkeypatch):
     assert store.last_good() == made
 
 
-async def test_entries_are_worked_by_the_new_rules_and_leverage_is_set_again():
-    """Style, patience and fees change for what is entered next; each symbol's leverage is asked for once more."""
+async def test_entries_are_worked_by_the_new_rules():
+    """Style, patience and fees change for what is entered next."""
     clock = FakeClock()
-    executor = make_executor(FakeGateway(clock, marks={"BTC/USDT:USDT": Decimal(50_000)}), MemoryJournal())
+    executor = make_executor(FakeGateway(clock, marks={BTC: Decimal(50_000)}), MemoryJournal())
     executor.follow(Policy(entry_style=EntryStyle.POST_ONLY, entry_patience_seconds=7, taker_fee=Decimal("0.001")))
     plan = executor._plan(make_approved(), T0)
-    gateway = CcxtGateway(SimpleNamespace(), clock=VenueClock(accelerated=False), monotonic=clock.monotonic, leverage=3)
-    gateway._levered.add("BTC/USDT:USDT")
-    gateway.use_leverage(3)
-    kept = set(gateway._levered)
-    gateway.use_leverage(2)
 
     assert plan.entry_style is EntryStyle.POST_ONLY
     assert plan.entry_until_ms - plan.planned_at_ms == 7000
     assert executor._closing.taker_fee == Decimal("0.001")
-    assert (kept, gateway._levered, gateway._leverage) == ({"BTC/USDT:USDT"}, set(), 2)
+
+
+async def test_leverage_is_set_again_where_it_changed():
+    """Once for each symbol and value, and once more where the policy changed while the venue was answering."""
+    asked, answers = [], asyncio.Event()
+    answers.set()
+
+    async def post_leverage(params):
+        asked.append((params["symbol"], params["leverage"]))
+        await answers.wait()
+        return {}
+
+    venue = SimpleNamespace(fapiPrivatePostLeverage=post_leverage, markets={BTC: {"id": "BTCUSDT"}})
+    gateway = CcxtGateway(venue, clock=VenueClock(accelerated=False), monotonic=FakeClock().monotonic, leverage=3)
+    for leverage in (3, 3, 2):
+        gateway.use_leverage(leverage)
+        await gateway._ensure_leverage(BTC)
+    settled = list(asked)
+    answers.clear()
+    gateway.use_leverage(5)
+    waiting = asyncio.create_task(gateway._ensure_leverage(BTC))
+    await asyncio.sleep(0)
+    gateway.use_leverage(1)
+    answers.set()
+    await waiting
+    await gateway._ensure_leverage(BTC)
+
+    assert settled == [("BTCUSDT", 3), ("BTCUSDT", 2)]
+    assert asked[2:] == [("BTCUSDT", 5), ("BTCUSDT", 1)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -154,6 +155,17 @@ def test_which_extremes_are_news(known, told, youngest_ms, found):
         extremes.news(BTC, span(T0, high, low, 100), youngest_ms=0)
 
     assert extremes.news(BTC, span(T0, *told, 100), youngest_ms=youngest_ms) == found
+
+
+def test_a_minute_that_was_caught_up_with_is_not_the_longer_candle():
+    """Both open together; what the longer tells first was traded at any time, and is no news to a new stop."""
+    extremes = Extremes()
+    minute = replace(span(T0, 110, 90, 100), close_ms=T0 + 60_000)
+    caught_up = extremes.news(BTC, minute, youngest_ms=0)
+
+    assert caught_up == (90, 110)
+    assert extremes.news(BTC, span(T0, 110, 85, 100), youngest_ms=T0 + 150_000) == (None, None)
+    assert extremes.news(BTC, span(T0, 110, 80, 100), youngest_ms=T0 + 150_000) == (80, None)
 
 
 def test_funding_is_paid_once_at_the_rate_and_mark_that_were_announced(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from decimal import Decimal
 from types import SimpleNamespace
 
@@ -159,6 +160,48 @@ async def test_stop_that_was_passed_while_nobody_ran_has_fired(tmp_path):
     assert found.status is OrderStatus.FILLED
     assert found.average_price == pytest.approx(Decimal(48_500), abs=Decimal(10))
     assert [(one.client_order_id, one.event_time_ms) for one in told.fills] == [("S1", begins + 2 * MINUTE_MS)]
+
+
+ETH = "ETH/USDT:USDT"
+AAA = "AAA/USDT:USDT"
+
+
+@pytest.mark.parametrize("unlisted", [ETH, AAA])
+async def test_a_symbol_that_is_gone_hides_nothing_of_what_the_others_missed(tmp_path, unlisted):
+    """One market was taken off the list while nobody ran: the other's stop has fired all the same, at its minute."""
+    market = _Market()
+    market.markets = {BTC: {}, unlisted: {}}
+    before = await held_with_stop(market, tmp_path)
+    await before.submit(replace(order("E2"), symbol=unlisted))
+    begins = T0 + MINUTE_MS - T0 % MINUTE_MS
+    market.markets = {BTC: {}}
+    market.candles = [Candle(begins, 50_000, 50_010, 48_500, 49_800, 1.0)]
+    market.now_ms = begins + 10 * MINUTE_MS
+    gateway = gateway_on(market, tmp_path)
+    await gateway.connect()
+    told = await told_by(gateway)
+
+    assert await gateway.positions() == []
+    assert [one.event_time_ms for one in told.fills if one.client_order_id == "S1"] == [begins + MINUTE_MS]
+    assert (await gateway.query(STOP)).status is OrderStatus.FILLED
+
+
+async def test_a_countdown_that_ran_out_beside_a_symbol_that_is_gone_stops_no_start(tmp_path):
+    """What rested as the process was killed is cancelled, though another market is ended by the same start."""
+    market = _Market()
+    market.markets = {BTC: {}, AAA: {}}
+    before = gateway_on(market, tmp_path)
+    await before.connect()
+    await before.submit(replace(order("E1"), symbol=AAA))
+    await before.submit(order("L1", kind=OrderType.LIMIT, price=49_000))
+    await before.set_countdown(BTC, 30)
+    market.markets = {BTC: {}}
+    market.now_ms = T0 + HOUR_MS
+    gateway = gateway_on(market, tmp_path)
+    await gateway.connect()
+
+    assert await gateway.positions() == []
+    assert (await gateway.query(order("L1", kind=OrderType.LIMIT, price=49_000))).status is OrderStatus.CANCELED
 
 
 HOUR_MS = 60 * MINUTE_MS
