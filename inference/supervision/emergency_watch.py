@@ -49,6 +49,7 @@ LOOK_SECONDS = 0.2
 _EQUITY_SECONDS = {True: 5.0, False: 30.0}
 _EQUITY_PATIENCE_S = 5.0
 _QUOTES_PATIENCE_S = 0.5
+_UNPRICED = "no price tells whether it loses"
 _REMIND_SECONDS = 1.0
 OBJECTION = "emergency"
 CODE = DenyCode.EMERGENCY_STOP.value
@@ -357,17 +358,14 @@ class EmergencyWatch:
 
     async def _begin(self, order: StopOrder) -> None:
         looked = asyncio.create_task(self._parts.executor.reconcile(), name="emergency reconcile")
-        quotes: dict[str, Quote] = {}
-        if Action.CLOSE_LOSERS in order.actions:
-            with suppress(VenueError, TimeoutError):
-                async with asyncio.timeout(_QUOTES_PATIENCE_S):
-                    quotes.update(await self._parts.quotes())
-        book = self._parts.executor.book
+        book, asks_losers = self._parts.executor.book, Action.CLOSE_LOSERS in order.actions
+        quotes = await self._quotes_of(book.positions()) if asks_losers else {}
         positions = book.positions()
-        quotes = self._by_last_price(positions) | quotes
-        closing = positions_to_close(
+        # Whether they lose cannot be told, and is decided once: behind a wall what is not known to win goes.
+        unpriced = positions.keys() - quotes.keys() if asks_losers else set[str]()
+        closing = dict.fromkeys(sorted(unpriced), _UNPRICED) | positions_to_close(
             order.actions,
-            positions=positions,
+            positions={symbol: one for symbol, one in positions.items() if symbol not in unpriced},
             quotes=quotes,
             heat=book.heat(),
             reduce_share=self._parts.policy().emergency_reduce_share,
@@ -377,6 +375,17 @@ class EmergencyWatch:
         self.record.visit(told, self._parts.now_ms())
         await self._close(order)
         await looked
+
+    async def _quotes_of(self, symbols: Collection[str]) -> dict[str, Quote]:
+        """Return quotes, or what stands in for them; a venue that did not answer is asked a second time."""
+        found = self._by_last_price(symbols)
+        for _ in range(2):
+            with suppress(VenueError, TimeoutError):
+                async with asyncio.timeout(_QUOTES_PATIENCE_S):
+                    found |= await self._parts.quotes()
+            if found.keys() >= set(symbols):
+                break
+        return found
 
     def _by_last_price(self, symbols: Collection[str]) -> dict[str, Quote]:
         """Return what stands in for quotes that do not come in time: a slow venue must keep no loser open."""

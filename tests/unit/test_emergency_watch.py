@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 
+from feature_store.venue.errors import VenueDownError
 from inference.domain.decision import TradingState
 from inference.domain.health import HealthLevel
 from inference.domain.trade import ExitReason
 from inference.execution.entering import Wish
-from inference.risk.emergency import ACTIONS, FLATTEN, Evaluator
+from inference.risk.emergency import ACTIONS, FLATTEN, Action, Evaluator
 from inference.risk.errors import ErrorCounts
 from inference.supervision.emergency_latch import Latch, ResetOrder, StopOrder
 from inference.supervision.emergency_record import CHOSEN, CONFIRMED, RESET, STOPPED
@@ -179,6 +181,47 @@ async def test_a_loser_is_known_by_its_last_price_where_quotes_do_not_come_in_ti
 
     assert scene.told(CHOSEN)[0].detail["why"] == "close losers"
     assert scene.gateway.held == {BTC: 0, ETH: 0}
+
+
+async def test_a_position_of_which_no_price_is_known_is_no_winner(scene):
+    """Neither a quote nor a last price: which one loses is decided once, and behind the wall nothing is guessed."""
+    scene.mark(Decimal(10_000))
+    await scene.enters()
+    await scene.enters(ETH)
+    scene.quotes_fail = True
+    scene.traded.update({ETH: Decimal(49_900)})
+    scene.equity = Decimal(7_000)
+    scene.clock.seconds += 6
+
+    await scene.looks(8)
+
+    assert scene.told(CHOSEN)[0].detail["why"] == "close losers; no price tells whether it loses"
+    assert scene.gateway.held == {BTC: 0, ETH: 0}
+
+
+async def test_a_venue_that_did_not_answer_with_quotes_is_asked_once_more(scene):
+    """The second answer tells winners from losers, so that nothing is closed for want of a price."""
+    scene.mark(Decimal(10_000))
+    await scene.enters()
+    await scene.enters(ETH)
+    scene.gateway.marks.update({BTC: Decimal(49_900), ETH: Decimal(50_100)})
+    answer, asked = scene.watch._parts.quotes, []
+
+    async def answers_late():
+        asked.append(len(asked))
+        if len(asked) == 1:
+            raise VenueDownError("no answer")
+        return await answer()
+
+    scene.watch._parts = replace(scene.watch._parts, quotes=answers_late)
+    scene.latch.stop(by_hand(actions=(Action.CLOSE_LOSERS,)))
+
+    await scene.looks(8)
+
+    assert asked == [0, 1]
+    assert scene.told(CHOSEN)[0].detail["why"] == "close losers"
+    assert scene.gateway.held[BTC] == 0
+    assert scene.gateway.held[ETH] != 0
 
 
 @pytest.mark.parametrize(
