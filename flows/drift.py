@@ -14,6 +14,7 @@ from prefect.events import emit_event
 
 from feature_store.clock import utc_now
 from feature_store.errors import BadInputError
+from feature_store.json_text import UNREADABLE
 from flows.drift_page import evidently_page
 from flows.drift_text import (
     ChallengerDrift,
@@ -84,12 +85,23 @@ def heed(settings: FlowSettings) -> Rollback | None:
 
 @task(task_run_name="find-champion", **ASKING_REGISTRY)
 def find_champion(settings: FlowSettings) -> Champion | None:
-    """Return the champion with the report of its training, or None while nothing was promoted."""
+    """
+    Return the champion with the report of its training, or None while nothing was promoted.
+
+    Raises:
+        RegistryError: Its run holds no report of a training that can be read.
+    """
     registry = Registry(settings.registry_address)
     champion = registry.champion()
     if champion is None:
         return None
-    return Champion(champion, *_training_of(registry, champion))
+    try:
+        return Champion(champion, *_training_of(registry, champion))
+    except UNREADABLE as error:
+        raise RegistryError(
+            f"The report on the training of version {champion.version} cannot be read, so that nothing can be compared "
+            f"with it: {error}"[:600]
+        ) from error
 
 
 @task(task_run_name="find-held-challenger", **ASKING_REGISTRY)
@@ -101,7 +113,7 @@ def find_challenger(settings: FlowSettings) -> HeldChallenger | None:
         return None
     try:
         return HeldChallenger(challenger, *_training_of(registry, challenger))
-    except (RegistryError, msgspec.DecodeError) as told:
+    except (RegistryError, *UNREADABLE) as told:
         say("Drift was not asked of challenger %s: %s", challenger.version, told)
         return None
 

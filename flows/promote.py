@@ -11,6 +11,7 @@ from prefect import flow, task
 
 from feature_store.clock import utc_now
 from feature_store.errors import BadInputError
+from feature_store.json_text import UNREADABLE
 from feature_store.venue.test_networks import TEST_NETWORKS, no_test_network
 from flows.drifting.reaction import DEGRADED_TAG
 from flows.evidence import (
@@ -136,7 +137,7 @@ def _live_shadow(registry: Registry, version: RegisteredVersion) -> LiveShadow |
     """Return what the newest report says. The run's metrics do not say of which market or champion they are."""
     try:
         report = msgspec.json.decode(registry.read_text(version.run_id, LIVE_SHADOW_REPORT), type=LiveReport)
-    except (RegistryError, msgspec.DecodeError):
+    except (RegistryError, *UNREADABLE):
         return None  # It has none, or one from before reports said so.
     return LiveShadow(
         bundle_digest=report.bundle_digest,
@@ -153,7 +154,7 @@ def _champion(registry: Registry) -> Champion | None:
     try:
         report = msgspec.json.decode(registry.read_text(found.run_id, TRAINING_REPORT), type=TrainingReport)
         until_ms: int | None = report.windows.shadow.end_ms
-    except (RegistryError, msgspec.DecodeError):
+    except (RegistryError, *UNREADABLE):
         until_ms = None
     # One that was set aside while none could take its place earns no protection either.
     degraded = bool(found.tags.get(DEGRADED_TAG)) or found.is_rejected

@@ -215,8 +215,8 @@ def _look_for_drift(venue: VenueName | None) -> None:
     """Record how far the market is from the champion's; what cannot be compared is no reason not to train."""
     try:
         drift(venue=venue, retraining_under_way=True)
-    except QuantumError as told:
-        say("Drift was not looked for: %s", told)
+    except (QuantumError, ValueError, TimeoutError) as told:
+        say("Drift was not looked for: %s", str(told) or type(told).__name__)
 
 
 def _still_tried(settings: FlowSettings) -> Promotion | None:

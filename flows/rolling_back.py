@@ -76,7 +76,9 @@ def plan_rollback(registry: Registry) -> RollbackPlan:
     if champion is not None and not champion.is_rejected and previous is not None:
         if previous.version != champion.version:
             if previous.is_rejected:
-                return RollbackPlan(aside=previous, target=champion, was_done=True)
+                # One that was cut off has not been told of yet.
+                was_done = not _is_unfinished(previous, champion)
+                return RollbackPlan(aside=previous, target=champion, was_done=was_done)
             return RollbackPlan(aside=champion, target=previous)
         # Both aliases on one version: a rollback was cut off between them, if a version says that it was the other.
         for one in registry.versions():

@@ -9,6 +9,7 @@ from prefect import flow, task
 from prefect.events import emit_event
 
 from feature_store.clock import utc_now
+from feature_store.json_text import UNREADABLE
 from flows.failures import StaleError
 from flows.orchestration import ASKING_REGISTRY, markdown, say
 from flows.outcome import TRAINING_CONFIG
@@ -31,7 +32,7 @@ def champion_trained_at(settings: FlowSettings) -> datetime | None:
     try:
         config = msgspec.json.decode(registry.read_text(champion.run_id, TRAINING_CONFIG), type=TrainingConfig)
         trained = datetime.fromisoformat(config.created_at)
-    except (RegistryError, msgspec.DecodeError, ValueError) as error:
+    except (RegistryError, ValueError, *UNREADABLE) as error:
         # Somebody may have registered it by hand; the jobs alone then tell how long ago anybody looked.
         say("When champion %s was trained is not known: %s", champion.version, str(error)[:300])
         return None

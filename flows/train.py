@@ -17,6 +17,7 @@ from prefect.cache_policies import NO_CACHE
 from feature_store.candle import Series
 from feature_store.clock import utc_now
 from feature_store.errors import QuantumError
+from feature_store.json_text import UNREADABLE
 from feature_store.standard import SeriesQuality
 from flows.auditing import audited_frames
 from flows.coverage_map import quality_rows
@@ -147,7 +148,7 @@ def beside_champion(settings: FlowSettings, report: TrainingReport) -> TrainingR
         return report
     try:
         earlier = msgspec.json.decode(registry.read_text(champion.run_id, TRAINING_REPORT), type=TrainingReport)
-    except (RegistryError, msgspec.DecodeError) as error:
+    except (RegistryError, *UNREADABLE) as error:
         # Somebody may have registered it by hand; what it learned from is then not known, and no reason to stop.
         say("Importances are not compared with champion %s: %s", champion.version, str(error)[:300])
         return report

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from feature_store.files import replace_bytes
 from feature_store.json_text import UNREADABLE
@@ -194,8 +195,32 @@ def leave_notice(folder: Path, notice: AnyNotice) -> Path:
         OSError: The folder cannot be written.
     """
     path = folder / f"{notice.stem}{_SUFFIX}"
-    replace_bytes(path, msgspec.json.encode(notice))
+    replace_bytes(path, msgspec.json.encode(_fitting(notice)))
     return path
+
+
+def _fitting(notice: AnyNotice) -> AnyNotice:
+    """Return a notice without what its entry would leave out anyway, so that its file is none too large to be read."""
+    match notice:
+        case DriftNotice() if not _figures("figures", notice.figures):
+            return replace(notice, figures=tuple(one for one in notice.figures if not one[1]))
+        case JobNotice():
+            metrics = notice.metrics if _figures("metrics", notice.metrics) else {}
+            error = notice.error_message[:_MAX_TEXT]
+            return replace(notice, metrics=metrics, error_message=error, reasons=_cut(notice.reasons))
+        case Notice():
+            return replace(notice, reasons=_cut(notice.reasons), missing=_cut(notice.missing))
+    return notice
+
+
+def _cut(texts: tuple[str, ...]) -> tuple[str, ...]:
+    kept, left = [], _MAX_TEXT
+    for text in texts:
+        if left <= 0:
+            break
+        kept.append(text[:left])
+        left -= len(text)
+    return tuple(kept)
 
 
 def notices_in(folder: Path) -> Iterator[tuple[Path, AnyNotice | None]]:

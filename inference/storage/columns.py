@@ -15,7 +15,8 @@ from inference.storage.errors import StorageError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
-_LAST_MS = 253_402_300_799_999  # The end of year 9999, where calendars of both databases end.
+LAST_MS = 253_402_300_799_999
+"""The end of year 9999, where calendars of both databases end."""
 _MOST_DIGITS = 100
 _POSTGRES = "postgresql"
 
@@ -86,7 +87,7 @@ class UtcMoment(TypeDecorator[int]):
         """Return what is stored; a moment outside of the calendar is refused."""
         if value is None:
             return None
-        if not 0 <= value <= _LAST_MS:
+        if not 0 <= value <= LAST_MS:
             raise StorageError(f"A table cannot hold the time {value} ms: it lies outside of the years 1970 to 9999")
         moment = _EPOCH + value * _MILLISECOND
         return moment if dialect.name == _POSTGRES else f"{moment:%Y-%m-%dT%H:%M:%S}.{value % 1000:03d}Z"

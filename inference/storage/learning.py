@@ -12,6 +12,7 @@ import msgspec
 from feature_store.json_text import UNREADABLE
 from inference.domain.shadow import ShadowScored
 from inference.journal.codec import Entry
+from inference.storage.columns import LAST_MS
 from inference.storage.records import Row
 
 RETRAINING_CHANGED = "model.retraining_changed"
@@ -140,7 +141,8 @@ def drift_rows(detail: Mapping[str, str], entry: Entry) -> list[Row]:
         "verdict": detail.get("verdict", ""),
         "hours": _count(detail.get("hours")),
         "window_ended_at": _moment(detail.get("window_ended_at")),
-        "checked_at": entry.timestamp_ms,
+        # Not when it was journaled: notices of days may have waited for a worker.
+        "checked_at": _moment(detail.get("checked_at")) or entry.timestamp_ms,
     }
     return [
         {
@@ -210,4 +212,5 @@ def _moment(text: str | None) -> int | None:
         return None
     aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
     found = (aware - _EPOCH) // timedelta(milliseconds=1)
-    return found if found >= 0 else None
+    # A word of a notice, which anybody may have left: no table could hold it, and the journal keeps it for ever.
+    return found if 0 <= found <= LAST_MS else None

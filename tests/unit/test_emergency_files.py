@@ -19,7 +19,10 @@ from tests.emergency_support import by_hand
 from tests.worker_values import T0
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b'{"key": 3}', b"\xff\xfe", b'{"key":"other","reason":"x"}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b'{"key": 3}', b"\xff\xfe", b'{"key":"\xff"}', b'{"x":' + b"[" * 3000, b'{"key":"other","reason":"x"}'],
+)
 def test_a_stop_that_cannot_be_read_is_one_and_such_a_reset_is_none(tmp_path, content):
     """Half a file, another version's or nonsense: the name of a stop suffices, that of a reset does not."""
     latch = Latch(tmp_path)

@@ -388,6 +388,7 @@ def test_what_was_cut_off_is_brought_to_its_end(bundles, cut):
         heed_home(registry, settings)
 
         assert is_done(registry)
+        assert [notice and notice.detail()["replaced"] for _, notice in notices_in(settings.verdicts)] == ["2"]
 
 
 OLD = {"status": "rejected", "rolled_back_to": "1"}

@@ -13,6 +13,7 @@ from inference.domain.policy import Policy
 from inference.domain.position import Account
 from inference.domain.risk import RiskView
 from inference.journal.codec import GENESIS, Entry, chained
+from inference.storage.columns import LAST_MS
 from inference.storage.in_force import SettingRecord, rules_in_force, version_in_force
 from inference.storage.learning import JobRecord, drift_rows, job_of, jobs_after
 from inference.storage.projection import Known, Projection
@@ -50,6 +51,7 @@ def test_a_word_that_is_journaled_again_takes_nothing_back():
         {},
         {"job_id": "a", "told_at": "yesterday", "metrics": "{", "resumes": "-1", "promoted": "perhaps"},
         {"job_id": "a", "queued_at": "0001-01-01T00:00:00", "resumes": "9" * 30},
+        {"job_id": "a", "queued_at": "9999-12-31T23:59:59-12:00", "metrics": "[" * 9_000},
     ],
 )
 def test_words_that_make_no_sense_stop_nothing(detail):
@@ -57,6 +59,30 @@ def test_words_that_make_no_sense_stop_nothing(detail):
     for key, record in jobs_of(detail).items():
         assert job_of(record.row(key)) == record
         assert (record.metrics, record.resumes, record.promoted, record.queued_ms) == ({}, 0, None, None)
+
+
+def test_moments_beyond_what_tables_hold_are_none_that_stop_them():
+    """A notice may say any moment, and the journal keeps it for ever: a table takes each moment of its row."""
+    beyond = "9999-12-31T23:59:59-12:00"
+    told = TOLD | {"job_id": "a"} | {f"{name}_at": beyond for name in ("queued", "started", "completed", "told")}
+    job = jobs_of(told)["a"].row("a")
+    check = {"version": "3", "figures": '[["inputs","","score",3.5,2.25,"judged"]]'}
+    (figure,) = drift_rows(
+        check | {"checked_at": beyond, "window_ended_at": beyond}, entry_of("model.drift_checked", check)
+    )
+
+    found = [row[name] for row in (job, figure) for name in row if name.endswith("_at")]
+    assert None in found
+    assert all(one is None or 0 <= one <= LAST_MS for one in found)
+
+
+def test_a_check_of_drift_is_of_the_moment_at_which_it_was_made():
+    """Checks of days wait for a worker; what it journals all at once was not found at once."""
+    check = {"version": "3", "checked_at": "2026-03-01T00:00:05+00:00"}
+    check["figures"] = '[["inputs","","score",3.5,2.25,"judged"]]'
+    (row,) = drift_rows(check, entry_of("model.drift_checked", check))
+
+    assert row["checked_at"] == 1_772_323_205_000
 
 
 def test_figures_of_another_version_make_no_rows():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from feature_store.features.definition import fingerprint
 from inference.bus.catalogue import KINDS
@@ -52,8 +53,11 @@ def test_notices_are_journaled_once_in_the_order_decided(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b'{"event":"trade.closed","version":"1"}', b"\x00" * 70_000],
-    ids=["empty", "torn", "list", "other-event", "huge"],
+    [
+        *(b"", b"{", b"[]", b'{"event":"trade.closed","version":"1"}', b"\x00" * 70_000),
+        *(b'{"event":"\xff"}', b'{"event":"model.verdict","version":"\xff"}', b'{"x":' + b"[" * 9_000),
+    ],
+    ids=["empty", "torn", "list", "other-event", "huge", "no-utf-8", "no-utf-8-within", "deep"],
 )
 def test_what_is_no_notice_is_named_and_removed(tmp_path, content):
     """A file that cannot be read stops nothing, forges nothing, and is told of once."""
@@ -133,6 +137,23 @@ def test_figures_that_are_too_many_are_told_without_those_of_columns(tmp_path):
 
     assert notice is not None
     assert msgspec.json.decode(notice.detail()["figures"]) == [["inputs", "", "score", 1.0, 2.0, "judged"]]
+
+
+def test_what_is_too_long_for_a_file_is_left_out_before_it_is_written(tmp_path):
+    """Hundreds of inputs, and an error of a hundred kilobytes: the file is one that is read, and tells the rest."""
+    leave_notice(tmp_path, _check(20_000))
+    failed = replace(_job(9, "failed"), error_message="e" * 100_000, reasons=("r" * 1500,) * 90)
+    leave_notice(tmp_path, replace(failed, metrics={f"m{number}": 1.5 for number in range(20_000)}))
+    leave_notice(tmp_path, replace(_notice(12), reasons=("x" * 90_000,), missing=("y" * 90_000,)))
+    seen: list[tuple[str, dict[str, str]]] = []
+    _watch(tmp_path, seen).journal_notices()
+
+    assert [kind for kind, _ in seen] == ["model.drift_checked", "model.retraining_changed", "model.verdict"]
+    assert msgspec.json.decode(seen[0][1]["figures"]) == [["inputs", "", "score", 1.0, 2.0, "judged"]]
+    assert (seen[1][1]["status"], seen[1][1]["error_message"]) == ("failed", "e" * 2000)
+    assert seen[1][1]["reasons"] == f"{'r' * 1500} {'r' * 500}"[:2000]
+    assert "metrics" not in seen[1][1]
+    assert (seen[2][1]["reasons"], seen[2][1]["missing"]) == ("x" * 2000, "y" * 2000)
 
 
 def test_long_reasons_are_cut(tmp_path):

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from feature_store.features.definition import fingerprint
-from inference.domain.errors import BundleError
+from inference.domain.errors import BundleError, RegistryUnavailableError
 from inference.models.bundle import bundle_digest
-from inference.models.registry import BundleCache, LastGood, ModelVersion
+from inference.models.registry import BundleCache, LastGood, MlflowRegistry, ModelVersion
 from inference.supervision.model_watch import ModelWatch
 from infra.prove.bundle_tamper import sentinels
 from tests.worker_bundle import make_bundle
@@ -44,13 +50,13 @@ def bundles(tmp_path_factory) -> tuple[Path, Path]:
     return make_bundle(folder / "old", seed=1), make_bundle(folder / "new", seed=2)
 
 
-def watch(root: Path, *, timeframe: str = "5m") -> ModelWatch:
+def watch(root: Path, *, timeframe: str = "5m", on_event=lambda *_: None, monotonic=lambda: 0.0) -> ModelWatch:
     return ModelWatch(
         cache=BundleCache(root),
         fingerprint=fingerprint(),
         timeframe=timeframe,
-        on_event=lambda *_: None,
-        monotonic=lambda: 0.0,
+        on_event=on_event,
+        monotonic=monotonic,
     )
 
 
@@ -71,6 +77,101 @@ async def test_a_version_number_used_again_is_another_model(tmp_path, bundles):
     assert before.bundle.digest == digest
     assert after is not None
     assert after.bundle.digest == bundle_digest(new)
+
+
+@dataclass
+class FullDisk(Shelf):
+    """A registry whose bundles find no room here, until there is some."""
+
+    asked: int = 0
+    is_full: bool = True
+
+    async def download(self, version: str, into: Path, *, cache: BundleCache) -> tuple[Path, str]:
+        """Copy the bundle if there is room."""
+        self.asked += 1
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return await super().download(version, into, cache=cache)
+
+
+async def test_a_full_disk_refuses_a_version_and_asks_again_later(tmp_path, bundles):
+    """What trades goes on, nobody is halted, and the disk is not filled anew each second."""
+    told, now = [], [0.0]
+    models = watch(tmp_path, on_event=lambda kind, detail: told.append((kind, detail)), monotonic=lambda: now[0])
+    shelf = FullDisk(bundles[1], "2")
+    for now[0] in (0.0, 1.0, 59.0):
+        await models.look(shelf, "champion")
+    while_full = shelf.asked
+    shelf.is_full, now[0] = False, 61.0
+    await models.look(shelf, "champion")
+
+    assert while_full == 1
+    assert [kind for kind, _ in told] == ["model.refused"]
+    assert "No space left on device" in told[0][1]["reason"]
+    assert models.take().version == "2"
+
+
+async def test_a_note_that_cannot_be_written_keeps_no_model_from_trading(tmp_path, bundles, monkeypatch):
+    """The bundle is here and verified; without the note the next start begins with what traded before."""
+    models = watch(tmp_path)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(BundleCache, "remember", lambda *_: (_ for _ in ()).throw(full))
+    await models.look(Shelf(bundles[1], "2"), "champion")
+
+    assert models.take().version == "2"
+
+
+@asynccontextmanager
+async def registry_that_says(body: bytes) -> AsyncIterator[MlflowRegistry]:
+    """Read a registry whose answer is always the same."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        yield MlflowRegistry(session, url=str(server.make_url("/")), model_name="quantum-ensemble")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"registered_model":["x"]}', id="a-list"),
+        pytest.param(b'{"registered_model":{"aliases":["x"]}}', id="aliases-of-words"),
+        pytest.param(b'{"model_versions":{"version":"3"}}', id="versions-no-list"),
+    ],
+)
+async def test_a_list_of_versions_that_makes_no_sense_is_said(body):
+    """Commands that list versions say that the registry did not answer with any."""
+    async with registry_that_says(body) as registry:
+        with pytest.raises(RegistryUnavailableError, match="answered"):
+            await registry.versions()
+
+
+VERSION = b'{"model_version":{"version":"3","tags":%s}}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param('{"message":"Acc\u00e8s"}'.encode("latin-1"), id="no-utf-8"),
+        pytest.param(b"[" * 9_000, id="deep"),
+        pytest.param(VERSION % b'["x"]', id="tags-of-words"),
+        pytest.param(VERSION % b'{"gate_verdict":"passed"}', id="tags-no-list"),
+        pytest.param(b'{"model_version":["3"]}', id="version-a-list"),
+        pytest.param(b"<html>", id="no-json"),
+    ],
+)
+async def test_an_answer_that_makes_no_sense_is_a_registry_that_is_away(tmp_path, body):
+    """Whatever a server or a proxy says: it is told once, and halts nothing."""
+    told: list[str] = []
+    async with registry_that_says(body) as registry:
+        models = watch(tmp_path, on_event=lambda kind, _: told.append(kind))
+        await models.look(registry, "champion")
+        await models.look(registry, "champion")
+
+    assert told == ["model.registry_unavailable"]
 
 
 async def test_the_version_that_trades_is_not_loaded_twice(tmp_path, bundles):

@@ -243,6 +243,8 @@ async def test_nothing_promoted_still_says_so(tmp_path, bundles):
         pytest.param(b"[]", id="list"),
         pytest.param(b"\x00" * 20_000, id="huge"),
         pytest.param(b"[" * 9_000, id="deep"),
+        pytest.param(b'{"x":' + b"[" * 9_000, id="deep-within"),
+        pytest.param(b'{"back_to":"\xff"}', id="no-utf-8"),
         pytest.param(b'{"version":"1","digest":"' + b"b" * 64 + b'","back_to":"../../etc"}', id="of-another"),
     ],
 )
