@@ -108,7 +108,14 @@ def run_resume(*, reason: Reason = "", wait: Wait = 5.0, home: Home = None, json
     told: dict[str, object] = {"worker": _worker(status), "reset": sorted(standing)}
     if status is None:
         return _say(told, "Reset. No worker runs; the next one starts without a stop.", as_json=json)
-    if wait > 0 and not _wait_for(place, wait, lambda now: not standing & _keys(now)):
+
+    def is_reset(now: Status) -> bool:
+        # A worker that has only begun to start tells of no stops, also where it has not looked yet.
+        left = latch.read()
+        waits = standing & {one.key for one in left.stops} or order.key in {one.key for one in left.resets}
+        return not standing & _keys(now) and not waits
+
+    if wait > 0 and not _wait_for(place, wait, is_reset):
         return _say(told, f"Left for worker {status.pid}, which did not answer in {wait:g} s.", as_json=json, ok=False)
     return _say(told, f"Reset; worker {status.pid} trades on as far as nothing else holds it.", as_json=json)
 

@@ -150,9 +150,10 @@ class Past:
 
 def require_own_home(before: Collection[str], mode: Mode, journal: Path) -> None:
     """
-    Refuse to trade on a test network where anything else was traded, and the reverse.
+    Refuse to trade on a test network where anything else was traded, the reverse, and anything where money was traded.
 
-    Positions, equity and prices there are those of no other market, and look like the venue's.
+    Positions, equity and prices of a test network are those of no other market, and look like the venue's. A worker
+    that plays where one traded real money would take its positions for gone, and its losses of the day for another's.
 
     Args:
         before: The modes of earlier starts, as the journal tells them.
@@ -160,13 +161,18 @@ def require_own_home(before: Collection[str], mode: Mode, journal: Path) -> None
         journal: Which journal, for the message.
 
     Raises:
-        SettingsError: The journal tells of a test network and of another mode.
+        SettingsError: The journal tells of a test network and of another mode, or of real money and the mode is play.
     """
     others = sorted(set(before) - {mode.value, ""})
     if others and Mode.TESTNET in (mode, *others):
         raise SettingsError(
             f"QT_MODE={mode.value} contradicts {journal}, whose worker traded with QT_MODE={', '.join(others)}:"
             " what is traded on a test network has a home of its own; set QUANTUM_HOME to another folder"
+        )
+    if Mode.LIVE.value in others:
+        raise SettingsError(
+            f"QT_MODE={mode.value} contradicts {journal}, whose worker traded real money (QT_MODE=live): what it holds "
+            "would be taken for gone; set QUANTUM_HOME to another folder"
         )
 
 

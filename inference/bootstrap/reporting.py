@@ -71,9 +71,10 @@ class StatusFile:
         self._metrics = f"http://{address}:{page.port}/metrics"
         _log.info("metrics_served", url=self._metrics)
 
-    def say(self, state: str, reason: str) -> None:
-        """Write the status of a worker that has no parts yet, or none any more."""
-        self._write(bare_status(self._settings, state=state, reason=reason, updated_at=_now("milliseconds")))
+    def say(self, state: str, reason: str, *, risk: RiskStatus | None = None) -> None:
+        """Write the status of a worker that has no parts yet, or none any more; `risk` where it guards what is open."""
+        status = bare_status(self._settings, state=state, reason=reason, updated_at=_now("milliseconds"))
+        self._write(structs.replace(status, risk=risk))
 
     def show(
         self,

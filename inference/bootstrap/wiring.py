@@ -359,13 +359,19 @@ class _Run:
     async def _start_up(self, symbols: tuple[str, ...]) -> None:
         # It lasts for as long as an exit is refused: whoever asks for a flattening is heard meanwhile.
         heeding = self._services.begin("emergency files", self._emergency.heed)
+        telling = self._services.begin("status of the start", self._tell_start)
         try:
             await self._come_to_the_present(symbols)
         finally:
-            await end([heeding])
+            await end([heeding, telling])
+
+    async def _tell_start(self) -> None:
+        reason = f"reading candles of {len(self._worker.plan.symbols)} symbols, reconciling, loading the model"
+        while True:
+            self._status.say("starting", reason, risk=risk_status(self._worker, self._emergency))
+            await asyncio.sleep(_STATUS_SECONDS)
 
     async def _come_to_the_present(self, symbols: tuple[str, ...]) -> None:
-        self._status.say("starting", f"reading candles of {len(symbols)} symbols, reconciling, loading the model")
         settings = self._settings
         features = asyncio.create_task(
             catch_up(

@@ -363,7 +363,8 @@ class EmergencyWatch:
         positions = book.positions()
         # Whether they lose cannot be told, and is decided once: behind a wall what is not known to win goes.
         unpriced = positions.keys() - quotes.keys() if asks_losers else set[str]()
-        closing = dict.fromkeys(sorted(unpriced), _UNPRICED) | positions_to_close(
+        closing = dict.fromkeys(sorted(unpriced), _UNPRICED)
+        closing |= positions_to_close(
             order.actions,
             positions={symbol: one for symbol, one in positions.items() if symbol not in unpriced},
             quotes=quotes,

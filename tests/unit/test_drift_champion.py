@@ -13,7 +13,7 @@ from flows.registered import RegistryError
 SETTINGS = SimpleNamespace(registry_address="http://127.0.0.1:9")
 
 
-@pytest.mark.parametrize("report", ["", "{}", "[" * 9_000, '{"version": "\ud800"}'])
+@pytest.mark.parametrize("report", ["", "{}", "[" * 9_000])
 def test_a_report_that_cannot_be_read_is_named_with_its_version(monkeypatch, report):
     """Registered by hand, or by another release: the sentence says of which version."""
     registry = SimpleNamespace(

@@ -15,6 +15,7 @@ from inference.execution.book import Book
 from inference.risk.emergency import ACTIONS, Action, Evaluator
 from inference.supervision.emergency_latch import Latch, key_of
 from inference.supervision.emergency_record import CHOSEN, CONFIRMED, RESET, STOPPED, EmergencyRecord
+from inference.supervision.status import Status, write_status
 from tests.emergency_support import by_hand
 from tests.worker_values import T0
 
@@ -103,6 +104,28 @@ def test_commands_without_a_worker_leave_the_latch_and_say_so(tmp_path):
     resumed = qtctl(tmp_path, "resume", "--reason", "over")
     assert resumed.returncode == 0
     assert Latch(tmp_path).read().standing == ()
+
+
+def test_a_worker_that_only_begins_to_start_has_reset_nothing_yet(tmp_path):
+    """Its status tells of no stops because it has not looked: the reset counts once its files are gone."""
+    file = tmp_path / "worker" / "status.json"
+    write_status(
+        file,
+        Status(
+            state="starting", reason="opening the journal", trading_state="HALTED", pid=os.getpid(), mode="sandbox",
+            venue="sandbox", updated_at="2026-03-01T00:00:00+00:00",
+        ),
+    )  # fmt: skip
+    Latch(tmp_path).stop(by_hand())
+    unheard = qtctl(tmp_path, "resume", "--reason", "over", "--wait", "1")
+    left = Latch(tmp_path).read()
+    Latch(tmp_path).remove([one.key for one in (*left.stops, *left.resets)])
+    nothing_left = qtctl(tmp_path, "resume", "--reason", "over", "--wait", "1")
+
+    assert unheard.returncode == 1
+    assert "did not answer" in unheard.stdout
+    assert len(left.resets) == 1
+    assert nothing_left.returncode == 0
 
 
 @pytest.mark.parametrize(

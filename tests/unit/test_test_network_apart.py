@@ -58,6 +58,10 @@ def settings_of(home: Path, mode: str = "testnet") -> Settings:
         pytest.param(("testnet", "testnet"), Mode.TESTNET, None, id="again"),
         pytest.param((), Mode.TESTNET, None, id="new"),
         pytest.param(("sandbox", "paper"), Mode.LIVE, None, id="others-among-themselves"),
+        pytest.param(("paper", "sandbox"), Mode.PAPER, None, id="play-after-play"),
+        pytest.param(("paper", "live"), Mode.LIVE, None, id="money-again"),
+        pytest.param(("paper", "live"), Mode.PAPER, "QT_MODE=paper .* traded real money", id="paper-after-money"),
+        pytest.param(("live",), Mode.SANDBOX, "QT_MODE=sandbox .* traded real money", id="sandbox-after-money"),
     ],
 )
 def test_a_home_of_a_test_network_is_of_nothing_else(before, mode, told):
