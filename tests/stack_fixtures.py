@@ -84,6 +84,8 @@ def stop_process(process: subprocess.Popen[bytes], patience: float = 60.0) -> No
     """End a process and the group it leads: first politely, then not."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
+        # One that stands still would hear it only then.
+        os.killpg(process.pid, signal.SIGCONT)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(patience)
     with contextlib.suppress(ProcessLookupError):
@@ -273,17 +275,42 @@ def real_candidate(tmp_path_factory) -> RealCandidate:
     return RealCandidate(folder, train_candidate(frames, config, folder, silent), config, frames)
 
 
+@contextlib.contextmanager
+def awake(server: Server) -> Iterator[Server]:
+    """Let a server run while a file of tests asks it; in between it stands still, and takes no time from others."""
+    os.killpg(server.process.pid, signal.SIGCONT)
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.process.pid, signal.SIGSTOP)
+
+
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory) -> Iterator[Server]:
+def mlflow_of_session(tmp_path_factory) -> Iterator[Server]:
     """One MLflow server for the whole session."""
     server = start_mlflow(tmp_path_factory.mktemp("mlflow"))
     yield server
     stop_process(server.process)
 
 
+@pytest.fixture(scope="module")
+def mlflow_server(mlflow_of_session) -> Iterator[Server]:
+    """The session's MLflow server, awake."""
+    with awake(mlflow_of_session) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory) -> Iterator[Server]:
+def prefect_of_session(tmp_path_factory) -> Iterator[Server]:
     """One Prefect server for the whole session."""
     server = start_prefect(tmp_path_factory.mktemp("prefect"))
     yield server
     stop_process(server.process)
+
+
+@pytest.fixture(scope="module")
+def prefect_server(prefect_of_session) -> Iterator[Server]:
+    """The session's Prefect server, awake."""
+    with awake(prefect_of_session) as server:
+        yield server

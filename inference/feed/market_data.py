@@ -19,6 +19,7 @@ from inference.feed.candle_feed import CandleFeed
 from inference.feed.fresh import FreshValues
 from inference.feed.history import CandleReader, closed_candles
 from inference.feed.order_book import OrderBook, order_book
+from inference.feed.plausible import is_price
 from inference.feed.recent import RecentCandles
 
 QUOTE_BOUND_MS = 2_000
@@ -125,7 +126,7 @@ class MarketData:
             ask_time=self._prices.sync_clock,
             on_close=on_close,
             on_price=self._note_price,
-            on_running=self._on_running,
+            on_running=self._hear_running,
             capabilities=self._capabilities,
             closed_seconds=self._closed_seconds,
         )
@@ -268,7 +269,15 @@ class MarketData:
             raise RuntimeError("Nothing is followed yet: call `follow` first")
         return self._feed
 
+    def _hear_running(self, symbol: str, candle: Candle) -> None:
+        before = self._recent.last_close(symbol)
+        # As of closed ones: nothing is bought, stopped or judged by a price that no market has made.
+        if all(is_price(one, before=before) for one in (candle.high, candle.low, candle.close)):
+            self._on_running(symbol, candle)
+
     def _note_price(self, symbol: str, price: float) -> None:
+        if not is_price(price, before=self._recent.last_close(symbol)):
+            return
         traded, now_ms = Decimal(str(price)), self._now_ms()
         self._last[symbol] = now_ms, traded
         self._traded.put({symbol: traded}, at_ms=now_ms)

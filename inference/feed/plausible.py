@@ -75,6 +75,13 @@ def sift(before: Values, block: CandleBlock, *, refused_before: int = 0) -> Sift
     return Sifted(block if not refused else CandleBlock(block.open_time_ms[taken], block.values[taken]), refused)
 
 
+def is_price(price: float, *, before: float | None) -> bool:
+    """Tell whether a price can be one, and follow the close before it, where that is known."""
+    if not (math.isfinite(price) and price > 0):
+        return False
+    return before is None or not before > 0 or 1 / PRICE_TIMES <= price / before <= PRICE_TIMES
+
+
 def _columns(values: Values) -> tuple[list[float], list[float]]:
     return values[:, CLOSE].tolist(), values[:, VOLUME].tolist()
 

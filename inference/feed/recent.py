@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from feature_store.candle import CandleBlock, Timeframe
+from feature_store.candle import CLOSE, CandleBlock, Timeframe
 from feature_store.errors import BadInputError, CorruptFileError
 from feature_store.features.definition import TAIL
 from feature_store.files import replace_bytes
@@ -58,6 +58,11 @@ class RecentCandles:
             return block
         taken = ~np.isin(block.open_time_ms, list(refused))
         return CandleBlock(block.open_time_ms[taken], block.values[taken])
+
+    def last_close(self, symbol: str) -> float | None:
+        """Return the newest close that a market could have made, None where none is remembered."""
+        ring, refused = self._rings.get(symbol), self._refused.get(symbol, {})
+        return None if ring is None else ring.last_close(refused)
 
     def block(self, symbol: str) -> CandleBlock:
         """Return what is remembered of a symbol, oldest first."""
@@ -129,6 +134,13 @@ class _Ring:
             return True
         last, first = self._times[(self.seen - 1) % REMEMBERED], self._times[(self.seen - held) % REMEMBERED]
         return int(last - first) // step + 1 == held
+
+    def last_close(self, without: Collection[int]) -> float | None:
+        for place in range(self.seen - 1, max(self.seen - REMEMBERED, 0) - 1, -1):
+            row = place % REMEMBERED
+            if int(self._times[row]) not in without:
+                return float(self._values[row, CLOSE])
+        return None
 
     def block(self) -> CandleBlock:
         rows = np.arange(max(self.seen - REMEMBERED, 0), self.seen) % REMEMBERED

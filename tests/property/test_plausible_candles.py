@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.candle import CandleBlock
+from feature_store.candle import CLOSE, CandleBlock, Timeframe
 from feature_store.features.definition import TAIL
 from inference.feed.plausible import BELIEVED_AFTER, MOST_TRADED, PRICE_TIMES, VOLUME_TIMES, sift
+from inference.feed.recent import RecentCandles
 
 STEP = 300_000
 NOTHING = np.empty((0, 5))
@@ -81,3 +82,16 @@ def test_nothing_traded_before_says_nothing_of_what_trades():
     block = block_of([1.0] * 65, [0.0] * 64 + [1e9])
 
     assert sift(NOTHING, block).refused == {}
+
+
+@given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=30), st.sets(st.integers(0, 29)))
+def test_the_last_close_is_that_of_the_last_plausible_candle(closes, odd):
+    """Read without a copy of all, since each price of a stream is held against it."""
+    recent = RecentCandles(Timeframe.M5)
+    for place, close in enumerate(closes):
+        volume = MOST_TRADED * 10 / close if place in odd else 1.0
+        recent.add("A", CandleBlock.from_rows([[place * STEP, close, close, close, close, volume]]))
+    known = recent.plausible("A").values[:, CLOSE]
+
+    assert recent.last_close("A") == (known[-1] if len(known) else None)
+    assert recent.last_close("B") is None

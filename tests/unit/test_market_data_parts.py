@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feature_store.candle import Timeframe
+from feature_store.candle import Candle, CandleBlock, Timeframe
 from feature_store.venue.ccxt_package import ccxt
 from feature_store.venue.errors import RetryableError, VenueDownError
 from inference.exchange.candle_connections import ManyAtOnce, OneByOne, is_connection, watch_candles
@@ -377,6 +377,36 @@ def test_where_a_quiet_market_s_stream_begins_is_no_news_of_its_price():
     stream._read_caches()
 
     assert (began, prices) == ([], [1.6])
+
+
+@pytest.mark.parametrize(
+    ("price", "is_heard"),
+    [(101.0, True), (1.01, True), (9_900.0, True), (0.99, False), (10_100.0, False), (0.0, False), (-1.0, False),
+     (float("nan"), False), (float("inf"), False)],
+)  # fmt: skip
+@pytest.mark.parametrize("knows_the_past", [True, False])
+def test_a_price_that_no_market_has_made_is_not_heard_while_its_candle_runs(price, is_heard, knows_the_past):
+    """Beyond a hundred times the last close, or no price at all: it closes, stops and fills nothing."""
+    heard: list[Candle] = []
+    market = MarketData(
+        SimpleNamespace(has={}),
+        SimpleNamespace(),
+        timeframe=Timeframe.M1,
+        clock=settled_clock(),
+        monotonic=lambda: 0.0,
+        on_running=lambda _, candle: heard.append(candle),
+    )
+    if knows_the_past:
+        market._recent.add(BTC, CandleBlock.from_rows([[0, 100.0, 101.0, 99.0, 100.0, 1.0]]))
+        # Refused itself, it is nothing to compare with.
+        market._recent.add(BTC, CandleBlock.from_rows([[STEP, 100.0, 1e9, 99.0, 1e9, 1.0]]))
+    candle = Candle(2 * STEP, 100.0, max(price, 100.0), min(price, 100.0), 100.0, 1.0)
+    market._note_price(BTC, price)
+    market._hear_running(BTC, candle)
+
+    expected = is_heard or (not knows_the_past and 0 < price < float("inf"))
+    assert market.traded(BTC) == (Decimal(str(price)) if expected else None)
+    assert heard == ([candle] if expected else [])
 
 
 def test_a_row_without_a_time_is_none():
