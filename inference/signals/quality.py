@@ -128,8 +128,9 @@ def _flag_quotes(found: list[list[QualityFlag]], market: MarketState, limits: Qu
 def _flag_volumes(found: list[list[QualityFlag]], market: MarketState, limits: QualityLimits) -> None:
     if limits.thinnest_volume is None:
         return
-    # A volume that is not known is not known to be enough.
-    for row in np.flatnonzero(~(market.quote_volume >= limits.thinnest_volume)).tolist():
+    # A volume that is not known, or without end, is not known to be enough.
+    is_enough = np.isfinite(market.quote_volume) & (market.quote_volume >= limits.thinnest_volume)
+    for row in np.flatnonzero(~is_enough).tolist():
         numbers = {"quote_volume": str(float(market.quote_volume[row])), "minimum": str(limits.thinnest_volume)}
         found[row].append(QualityFlag(code=QualityCode.THIN_VOLUME, context=numbers))
 

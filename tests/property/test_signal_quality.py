@@ -132,6 +132,12 @@ def test_what_is_not_limited_is_not_flagged():
     assert _codes(edge) == [[]]
 
 
+@pytest.mark.parametrize("volume", [np.nan, np.inf, -np.inf])
+def test_a_volume_that_is_no_number_is_thin(volume):
+    """Endless trade is no trade that anybody measured."""
+    assert _codes(replace(_sound(1), quote_volume=np.array([volume]))) == [[QualityCode.THIN_VOLUME]]
+
+
 @given(
     numbers=arrays.arrays(np.float64, (4, 3), elements=st.floats(allow_nan=True, allow_infinity=True)),
     times=arrays.arrays(np.int64, (4, 2), elements=st.integers(-(2**40), 2**42)),
