@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.network_support import can_make_networks
 
-# Servers that several rooms' tests share, one of each in a session.
-pytest_plugins = ("tests.stack_fixtures",)
+# Servers that several rooms' tests share, one of each in a session, and tables that several files fill.
+pytest_plugins = ("tests.stack_fixtures", "tests.storage_fixtures")
 
 # How long an example takes says how busy the machine is, and nothing of what is claimed.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
