@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -244,7 +245,9 @@ class BundleCache:
 
     def scratch(self) -> Path:
         """Return a new folder name beside the bundles for a download; leftovers of a crash are removed."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        # Whoever writes there says why, where it cannot be made.
+        with suppress(OSError):
+            self.root.mkdir(parents=True, exist_ok=True)
         for leftover in self.root.glob("incoming-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         return self.root / f"incoming-{os.getpid()}-{secrets.token_hex(4)}"

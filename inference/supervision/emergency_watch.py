@@ -8,7 +8,7 @@ can be written, and in the worth of this process's memory where neither can.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -38,6 +38,7 @@ from inference.risk.errors import ErrorCounts
 from inference.supervision import emergency_record
 from inference.supervision.account_marks import account_of, day_of, week_of
 from inference.supervision.emergency_latch import Latch, LatchFiles, ResetOrder, StopOrder, key_of
+from inference.supervision.emergency_prices import prices_of
 from inference.supervision.emergency_record import EmergencyRecord
 from inference.supervision.standing import Standing
 from inference.telemetry.logs import logger
@@ -48,7 +49,6 @@ LOOK_SECONDS = 0.2
 """How often files and numbers are looked at, on the wall's clock."""
 _EQUITY_SECONDS = {True: 5.0, False: 30.0}
 _EQUITY_PATIENCE_S = 5.0
-_QUOTES_PATIENCE_S = 0.5
 _UNPRICED = "no price tells whether it loses"
 _REMIND_SECONDS = 1.0
 OBJECTION = "emergency"
@@ -359,7 +359,13 @@ class EmergencyWatch:
     async def _begin(self, order: StopOrder) -> None:
         looked = asyncio.create_task(self._parts.executor.reconcile(), name="emergency reconcile")
         book, asks_losers = self._parts.executor.book, Action.CLOSE_LOSERS in order.actions
-        quotes = await self._quotes_of(book.positions()) if asks_losers else {}
+        quotes = (
+            await prices_of(
+                book.positions(), ask=self._parts.quotes, traded=self._parts.traded, now_ms=self._parts.now_ms
+            )
+            if asks_losers
+            else {}
+        )
         positions = book.positions()
         # Whether they lose cannot be told, and is decided once: behind a wall what is not known to win goes.
         unpriced = positions.keys() - quotes.keys() if asks_losers else set[str]()
@@ -376,25 +382,6 @@ class EmergencyWatch:
         self.record.visit(told, self._parts.now_ms())
         await self._close(order)
         await looked
-
-    async def _quotes_of(self, symbols: Collection[str]) -> dict[str, Quote]:
-        """Return quotes, or what stands in for them; a venue that did not answer is asked a second time."""
-        found = self._by_last_price(symbols)
-        for _ in range(2):
-            with suppress(VenueError, TimeoutError):
-                async with asyncio.timeout(_QUOTES_PATIENCE_S):
-                    found |= await self._parts.quotes()
-            if found.keys() >= set(symbols):
-                break
-        return found
-
-    def _by_last_price(self, symbols: Collection[str]) -> dict[str, Quote]:
-        """Return what stands in for quotes that do not come in time: a slow venue must keep no loser open."""
-        prices = {symbol: price for symbol in symbols if (price := self._parts.traded(symbol)) is not None}
-        now_ms = self._parts.now_ms()
-        return {
-            symbol: Quote(symbol=symbol, bid=price, ask=price, event_time_ms=now_ms) for symbol, price in prices.items()
-        }
 
     async def _close(self, order: StopOrder) -> None:
         symbols = sorted({trade.symbol for trade in self._left(order)})

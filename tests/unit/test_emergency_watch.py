@@ -167,35 +167,26 @@ async def test_drawdown_closes_losers_and_reduces_the_rest(scene):
     assert scene.told(CHOSEN)[0].detail["why"] == "close losers; reduce the rest"
 
 
-async def test_a_loser_is_known_by_its_last_price_where_quotes_do_not_come_in_time(scene):
-    """A venue that is slow in a crash keeps no loser open: the stream's last price stands in."""
+@pytest.mark.parametrize(
+    ("traded", "why"),
+    [
+        pytest.param((BTC, ETH), "close losers", id="last-prices-stand-in"),
+        pytest.param((ETH,), "close losers; no price tells whether it loses", id="one-has-no-price-at-all"),
+    ],
+)
+async def test_a_venue_that_is_slow_in_a_crash_keeps_no_loser_open(scene, traded, why):
+    """Where quotes do not come the stream's last price stands in; without one nothing is guessed behind the wall."""
     scene.mark(Decimal(10_000))
     await scene.enters()
     await scene.enters(ETH)
     scene.quotes_fail = True
-    scene.traded.update({BTC: Decimal(49_900), ETH: Decimal(49_900)})
+    scene.traded.update(dict.fromkeys(traded, Decimal(49_900)))
     scene.equity = Decimal(7_000)
     scene.clock.seconds += 6
 
     await scene.looks(8)
 
-    assert scene.told(CHOSEN)[0].detail["why"] == "close losers"
-    assert scene.gateway.held == {BTC: 0, ETH: 0}
-
-
-async def test_a_position_of_which_no_price_is_known_is_no_winner(scene):
-    """Neither a quote nor a last price: which one loses is decided once, and behind the wall nothing is guessed."""
-    scene.mark(Decimal(10_000))
-    await scene.enters()
-    await scene.enters(ETH)
-    scene.quotes_fail = True
-    scene.traded.update({ETH: Decimal(49_900)})
-    scene.equity = Decimal(7_000)
-    scene.clock.seconds += 6
-
-    await scene.looks(8)
-
-    assert scene.told(CHOSEN)[0].detail["why"] == "close losers; no price tells whether it loses"
+    assert scene.told(CHOSEN)[0].detail["why"] == why
     assert scene.gateway.held == {BTC: 0, ETH: 0}
 
 

@@ -32,6 +32,12 @@ def settled_clock() -> VenueClock:
     return clock
 
 
+def market_data(**told) -> MarketData:
+    """Return a facade that follows nothing yet."""
+    venue, prices = SimpleNamespace(has={}), SimpleNamespace()
+    return MarketData(venue, prices, timeframe=Timeframe.M1, clock=settled_clock(), monotonic=lambda: 0.0, **told)
+
+
 class Bursts:
     """A client whose stream has news at every wake-up, and that counts how often it is asked."""
 
@@ -190,13 +196,7 @@ async def test_a_book_is_read_to_the_digit_and_no_deeper_than_asked(ticks, level
 
 async def test_nothing_is_followed_before_it_was_said_what():
     """A facade that follows nothing answers what it can, and says what is missing."""
-    market = MarketData(
-        SimpleNamespace(has={}),
-        SimpleNamespace(),
-        timeframe=Timeframe.M1,
-        clock=settled_clock(),
-        monotonic=lambda: 0.0,
-    )
+    market = market_data()
 
     assert not market.is_following
     assert market.changes_left() == frozenset()
@@ -388,14 +388,7 @@ def test_where_a_quiet_market_s_stream_begins_is_no_news_of_its_price():
 def test_a_price_that_no_market_has_made_is_not_heard_while_its_candle_runs(price, is_heard, knows_the_past):
     """Beyond a hundred times the last close, or no price at all: it closes, stops and fills nothing."""
     heard: list[Candle] = []
-    market = MarketData(
-        SimpleNamespace(has={}),
-        SimpleNamespace(),
-        timeframe=Timeframe.M1,
-        clock=settled_clock(),
-        monotonic=lambda: 0.0,
-        on_running=lambda _, candle: heard.append(candle),
-    )
+    market = market_data(on_running=lambda _, candle: heard.append(candle))
     if knows_the_past:
         market._recent.add(BTC, CandleBlock.from_rows([[0, 100.0, 101.0, 99.0, 100.0, 1.0]]))
         # Refused itself, it is nothing to compare with.

@@ -111,6 +111,17 @@ async def test_a_full_disk_refuses_a_version_and_asks_again_later(tmp_path, bund
     assert models.take().version == "2"
 
 
+async def test_a_folder_of_bundles_that_cannot_be_made_refuses_the_version(tmp_path, bundles):
+    """Nothing was asked of the registry yet; it is told all the same, and tried later."""
+    (tmp_path / "bundles").write_text("not a folder")
+    told = []
+    models = watch(tmp_path / "bundles", on_event=lambda kind, _: told.append(kind))
+    await models.look(Shelf(bundles[1], "2"), "champion")
+
+    assert told == ["model.refused"]
+    assert models.take() is None
+
+
 async def test_a_note_that_cannot_be_written_keeps_no_model_from_trading(tmp_path, bundles, monkeypatch):
     """The bundle is here and verified; without the note the next start begins with what traded before."""
     models = watch(tmp_path)
