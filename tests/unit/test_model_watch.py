@@ -111,12 +111,21 @@ async def test_a_full_disk_refuses_a_version_and_asks_again_later(tmp_path, bund
     assert models.take().version == "2"
 
 
+class Written(Shelf):
+    """A registry that makes the folder of a download itself, as MLflow's does."""
+
+    async def download(self, version: str, into: Path, *, cache: BundleCache) -> tuple[Path, str]:
+        """Make the folder."""
+        into.mkdir(parents=True)
+        raise AssertionError("It was made")
+
+
 async def test_a_folder_of_bundles_that_cannot_be_made_refuses_the_version(tmp_path, bundles):
-    """Nothing was asked of the registry yet; it is told all the same, and tried later."""
+    """It is told, what trades goes on, and it is tried again later."""
     (tmp_path / "bundles").write_text("not a folder")
     told = []
     models = watch(tmp_path / "bundles", on_event=lambda kind, _: told.append(kind))
-    await models.look(Shelf(bundles[1], "2"), "champion")
+    await models.look(Written(bundles[1], "2"), "champion")
 
     assert told == ["model.refused"]
     assert models.take() is None
