@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import shutil
 from collections.abc import AsyncIterator
@@ -116,7 +117,7 @@ class Written(Shelf):
 
     async def download(self, version: str, into: Path, *, cache: BundleCache) -> tuple[Path, str]:
         """Make the folder."""
-        into.mkdir(parents=True)
+        await asyncio.to_thread(into.mkdir, parents=True)
         raise AssertionError("It was made")
 
 
